@@ -1,0 +1,211 @@
+//! Requests to the dataplane and its replies.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Hello;
+use crate::service::{Protocol, ServiceName};
+use crate::table::{Generation, ServiceTable};
+
+/// What a client may ask of the dataplane. The first request of a connection is `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Introduces the client. Answered by [`Reply::Hello`].
+    Hello(Hello),
+    /// Replaces the service table. Answered by [`Reply::Applied`] when every worker uses it, or
+    /// by [`Reply::Rejected`] when the old one stays.
+    Push(ServiceTable),
+    /// Answered by [`Reply::Status`].
+    Status,
+    /// Answered by [`Reply::Stats`].
+    Stats,
+    /// Answered by [`Reply::Connections`].
+    Connections(ConnectionFilter),
+}
+
+/// The dataplane's answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Answer to a hello.
+    Hello {
+        /// Release of the dataplane.
+        release: String,
+        /// Generation in use; `None` before the first table.
+        generation: Option<Generation>,
+    },
+    /// Every worker uses this generation.
+    Applied(Generation),
+    /// The table was refused whole; the old one stays.
+    Rejected {
+        /// Generation that was refused.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// How the dataplane is.
+    Status(Status),
+    /// What it has counted.
+    Stats(Stats),
+    /// The connections that matched.
+    Connections(Connections),
+    /// The request could not be served.
+    Refused(String),
+}
+
+/// How the dataplane is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Release.
+    pub release: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Generation in use; `None` before the first table.
+    pub generation: Option<Generation>,
+    /// Services in the table.
+    pub services: usize,
+    /// Frontends in the table.
+    pub frontends: usize,
+    /// Backends in the table.
+    pub backends: usize,
+    /// Why the last refused table was refused, if one was.
+    pub last_rejection: Option<String>,
+    /// Interfaces served.
+    pub interfaces: Vec<Interface>,
+    /// Workers.
+    pub workers: Vec<Worker>,
+}
+
+/// An interface as the dataplane uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Receive queues served.
+    pub queues: u32,
+    /// How the XDP program is attached: `native` or `generic`.
+    pub xdp: String,
+    /// How frames are passed: `zero-copy` or `copy`.
+    pub frames: String,
+}
+
+/// One worker at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Number of the worker, which is its queue.
+    pub id: u32,
+    /// Core it is pinned to.
+    pub core: Option<u32>,
+    /// Connections now.
+    pub connections: u64,
+    /// Most connections it can hold.
+    pub connections_capacity: u64,
+    /// Frames received since the start.
+    pub received: u64,
+    /// Frames dropped since the start.
+    pub dropped: u64,
+}
+
+/// Counters since the start of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Frames and bytes pulled from receive rings.
+    pub received: Traffic,
+    /// Frames and bytes put on transmit rings.
+    pub transmitted: Traffic,
+    /// Drops by reason; every reason is listed, those that never happened with 0.
+    pub drops: Vec<Drop>,
+    /// Per Service, sorted by name.
+    pub services: Vec<ServiceStats>,
+}
+
+/// Frames and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes, Ethernet header included, frame check sequence not.
+    pub bytes: u64,
+}
+
+/// How often one reason made the dataplane drop a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    /// Name of the reason, as in the metrics.
+    pub reason: String,
+    /// One sentence for the operator.
+    pub description: String,
+    /// Frames.
+    pub frames: u64,
+}
+
+/// Counters of one Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Which Service.
+    pub name: ServiceName,
+    /// Per backend of the table in use, sorted by address and port.
+    pub backends: Vec<BackendStats>,
+}
+
+/// Counters of one backend of one Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStats {
+    /// Which backend.
+    pub address: SocketAddr,
+    /// Connections made since the backend was first listed.
+    pub connections: u64,
+    /// From clients to the backend.
+    pub original: Traffic,
+    /// From the backend to clients.
+    pub reply: Traffic,
+}
+
+/// Which connections to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConnectionFilter {
+    /// Only of Services of this namespace.
+    pub namespace: Option<String>,
+    /// Only of Services of this name.
+    pub service: Option<String>,
+    /// Only of this client address.
+    pub client: Option<IpAddr>,
+    /// At most so many; the dataplane has a limit of its own.
+    pub limit: u32,
+}
+
+/// The connections that matched.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Those listed.
+    pub connections: Vec<Connection>,
+    /// True when more matched than were listed.
+    pub truncated: bool,
+}
+
+/// One tracked connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Service that it was made for; `None` when that Service is gone.
+    pub service: Option<ServiceName>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The client.
+    pub client: SocketAddr,
+    /// The frontend that the client uses.
+    pub frontend: SocketAddr,
+    /// Source that the backend sees: the client, or the gateway when masqueraded.
+    pub source: SocketAddr,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// State in netfilter's words, for example `ESTABLISHED`; for UDP `NEW` or `STREAM`.
+    pub state: String,
+    /// Seconds since the last packet.
+    pub idle_seconds: u32,
+    /// Seconds until it expires if nothing more comes.
+    pub expires_seconds: u32,
+    /// Worker that owns it.
+    pub worker: u32,
+}

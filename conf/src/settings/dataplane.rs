@@ -1,0 +1,490 @@
+//! Settings of the dataplane; `conf/examples/dataplane.toml` explains each key to the operator.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::load::{self, Impossible, SettingsError};
+use super::{Log, Metrics};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataplane {
+    /// Interfaces that carry Service traffic, at least one.
+    pub interfaces: Vec<Interface>,
+    /// Worker threads.
+    #[serde(default)]
+    pub workers: Workers,
+    /// Frame memory.
+    #[serde(default)]
+    pub frames: Frames,
+    /// Connection table.
+    #[serde(default)]
+    pub connections: Connections,
+    /// Timeouts of idle connections.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Source address translation.
+    #[serde(default)]
+    pub source_nat: SourceNat,
+    /// Answers that the dataplane makes itself.
+    #[serde(default)]
+    pub answers: Answers,
+    /// Control socket.
+    #[serde(default)]
+    pub control: Control,
+    /// Metrics.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// Logging.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Name, for example `eth1`.
+    pub name: String,
+    /// How the XDP program is attached.
+    #[serde(default)]
+    pub xdp: XdpMode,
+    /// How frames get from the driver to the workers.
+    #[serde(default)]
+    pub copy: CopyMode,
+}
+
+/// How the XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, or where the driver cannot, in the generic hook.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the generic hook.
+    Generic,
+}
+
+/// How frames get from the driver to the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyMode {
+    /// Zero-copy where the driver has it, else copied.
+    #[default]
+    Auto,
+    /// Zero-copy or not at all.
+    ZeroCopy,
+    /// Always copied.
+    Copy,
+}
+
+/// `[workers]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Cores to pin workers to: worker `n` gets entry `n` modulo the length. Empty: not pinned.
+    pub cores: Vec<u32>,
+    /// Most frames that are taken from a ring at once, 1 to 64.
+    pub burst: usize,
+    /// Frames that may wait in the ring between two workers; a power of two.
+    pub handover: usize,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            cores: Vec::new(),
+            burst: 64,
+            handover: 1024,
+        }
+    }
+}
+
+/// `[frames]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Frames {
+    /// Bytes of one UMEM slot, 2048 or 4096; the longest frame is 256 bytes shorter.
+    pub size: u32,
+    /// Descriptors of each receive, fill, transmit and completion ring; a power of two.
+    pub ring: u32,
+    /// Whether the memory is asked for in huge pages.
+    pub huge_pages: bool,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            size: 2048,
+            ring: 2048,
+            huge_pages: false,
+        }
+    }
+}
+
+/// `[connections]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connections {
+    /// Most connections of one worker; memory for them is reserved at the start.
+    pub capacity: u32,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { capacity: 262_144 }
+    }
+}
+
+/// `[timeouts]`: seconds without a packet after which a connection is forgotten. Defaults are
+/// Linux's (semantics S44).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP: SYN seen from the client.
+    pub tcp_syn_sent: u32,
+    /// TCP: SYN and SYN-ACK seen.
+    pub tcp_syn_received: u32,
+    /// TCP: handshake complete.
+    pub tcp_established: u32,
+    /// TCP: one side has sent FIN.
+    pub tcp_fin_wait: u32,
+    /// TCP: the FIN was acknowledged, the other side still sends.
+    pub tcp_close_wait: u32,
+    /// TCP: both sides have sent FIN.
+    pub tcp_last_ack: u32,
+    /// TCP: both FINs were acknowledged.
+    pub tcp_time_wait: u32,
+    /// TCP: a reset was seen.
+    pub tcp_close: u32,
+    /// UDP: packets in one direction only.
+    pub udp: u32,
+    /// UDP: packets in both directions.
+    pub udp_stream: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent: 120,
+            tcp_syn_received: 60,
+            tcp_established: 432_000,
+            tcp_fin_wait: 120,
+            tcp_close_wait: 60,
+            tcp_last_ack: 30,
+            tcp_time_wait: 120,
+            tcp_close: 10,
+            udp: 30,
+            udp_stream: 120,
+        }
+    }
+}
+
+/// `[source_nat]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceNat {
+    /// Source ports of masqueraded connections, shared out evenly among the workers.
+    pub ports: PortRange,
+    /// Source address of masqueraded connections; absent: the address that the host itself would
+    /// use towards the backend.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Default for SourceNat {
+    fn default() -> Self {
+        Self {
+            ports: PortRange {
+                first: 16_384,
+                last: 29_999,
+            },
+            address: None,
+        }
+    }
+}
+
+/// `[answers]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Answers {
+    /// Most ICMP errors, echo replies and resets that one worker sends in a second.
+    pub per_second: u32,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { per_second: 1000 }
+    }
+}
+
+/// `[control]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: "/run/sluice/dataplane.sock".into(),
+        }
+    }
+}
+
+/// Ports from `first` to `last`, both included; written `"16384-29999"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// Lowest port.
+    pub first: u16,
+    /// Highest port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// All ports of the range.
+    pub fn ports(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+
+    /// How many ports it has.
+    pub fn count(self) -> usize {
+        self.ports().count()
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a port range; write it as \"16384-29999\"");
+        let (first, last) = text.split_once('-').ok_or_else(bad)?;
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| bad());
+        Ok(Self {
+            first: port(first)?,
+            last: port(last)?,
+        })
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Dataplane {
+    /// Parses the text of a settings file; `file` is only used in errors.
+    ///
+    /// # Errors
+    /// The first mistake, with its line and key.
+    pub fn parse(text: &str, file: &str) -> Result<Self, SettingsError> {
+        load::parse(text, file, Self::check)
+    }
+
+    fn check(&self) -> Result<(), Impossible> {
+        self.check_interfaces()?;
+        power_of_two("workers.handover", self.workers.handover as u64, 2, 65_536)?;
+        within("workers.burst", self.workers.burst as u64, 1, 64)?;
+        if self.frames.size != 2048 && self.frames.size != 4096 {
+            let message = format!(
+                "{} is not possible; use 2048 or 4096 bytes",
+                self.frames.size
+            );
+            return Err(Impossible::new("frames.size", message));
+        }
+        power_of_two("frames.ring", self.frames.ring.into(), 64, 32_768)?;
+        within(
+            "connections.capacity",
+            self.connections.capacity.into(),
+            1024,
+            1 << 26,
+        )?;
+        within(
+            "answers.per_second",
+            self.answers.per_second.into(),
+            1,
+            10_000_000,
+        )?;
+        self.timeouts.check()?;
+        self.source_nat.check()
+    }
+
+    fn check_interfaces(&self) -> Result<(), Impossible> {
+        if self.interfaces.is_empty() {
+            return Err(Impossible::new(
+                "interfaces",
+                "is empty; name at least one interface",
+            ));
+        }
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            let key = format!("interfaces[{index}].name");
+            // IFNAMSIZ of linux/if.h is 16 with the final zero byte.
+            if interface.name.is_empty() || interface.name.len() > 15 {
+                let message = format!("{:?} is not 1 to 15 bytes long", interface.name);
+                return Err(Impossible::new(key, message));
+            }
+            if self.interfaces[..index]
+                .iter()
+                .any(|other| other.name == interface.name)
+            {
+                let message = format!("{:?} is listed twice", interface.name);
+                return Err(Impossible::new(key, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Timeouts {
+    fn check(&self) -> Result<(), Impossible> {
+        for (key, seconds) in [
+            ("tcp_syn_sent", self.tcp_syn_sent),
+            ("tcp_syn_received", self.tcp_syn_received),
+            ("tcp_established", self.tcp_established),
+            ("tcp_fin_wait", self.tcp_fin_wait),
+            ("tcp_close_wait", self.tcp_close_wait),
+            ("tcp_last_ack", self.tcp_last_ack),
+            ("tcp_time_wait", self.tcp_time_wait),
+            ("tcp_close", self.tcp_close),
+            ("udp", self.udp),
+            ("udp_stream", self.udp_stream),
+        ] {
+            within(&format!("timeouts.{key}"), seconds.into(), 1, 31_536_000)?;
+        }
+        Ok(())
+    }
+}
+
+impl SourceNat {
+    fn check(&self) -> Result<(), Impossible> {
+        let PortRange { first, last } = self.ports;
+        if first < 1024 || last < first {
+            let message =
+                format!("\"{first}-{last}\" is not possible; use 1024 to 65535, low-high");
+            return Err(Impossible::new("source_nat.ports", message));
+        }
+        if let Some(address) = self.address
+            && (address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        {
+            let message = format!("{address} cannot be a source address on a network");
+            return Err(Impossible::new("source_nat.address", message));
+        }
+        Ok(())
+    }
+}
+
+fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), Impossible> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Impossible::new(
+        key,
+        format!("{value} is not possible; use {low} to {high}"),
+    ))
+}
+
+fn power_of_two(key: &str, value: u64, low: u64, high: u64) -> Result<(), Impossible> {
+    within(key, value, low, high)?;
+    if value.is_power_of_two() {
+        return Ok(());
+    }
+    let near = value.next_power_of_two();
+    Err(Impossible::new(
+        key,
+        format!("{value} is not a power of two; {near} would be"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[[interfaces]]\nname = \"eth1\"\n";
+
+    fn refused(text: &str) -> String {
+        Dataplane::parse(text, "dp.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn everything_but_an_interface_has_a_default() {
+        let settings = Dataplane::parse(MINIMAL, "dp.toml").unwrap();
+        assert_eq!(settings.timeouts.tcp_established, 432_000);
+        assert_eq!(settings.source_nat.ports.count(), 13_616);
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let text = include_str!("../../examples/dataplane.toml");
+        let example = Dataplane::parse(text, "dataplane.toml").unwrap();
+        let minimal = Dataplane::parse(MINIMAL, "dp.toml").unwrap();
+        assert_eq!(example.workers.burst, minimal.workers.burst);
+        assert_eq!(example.workers.handover, minimal.workers.handover);
+        assert_eq!(example.frames, minimal.frames);
+        assert_eq!(example.connections, minimal.connections);
+        assert_eq!(example.timeouts, minimal.timeouts);
+        assert_eq!(example.source_nat, minimal.source_nat);
+        assert_eq!(example.answers, minimal.answers);
+        assert_eq!(example.control, minimal.control);
+        assert_eq!(example.log, minimal.log);
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_file_line_and_key() {
+        let unknown = refused(&format!("{MINIMAL}\n[frames]\nsizes = 2048\n"));
+        assert!(
+            unknown.starts_with("dp.toml:5: frames.sizes: unknown field `sizes`"),
+            "{unknown}"
+        );
+        let wrong_type = refused(&format!("{MINIMAL}\n[frames]\n\nsize = \"big\"\n"));
+        assert!(
+            wrong_type.starts_with("dp.toml:6: frames.size: invalid type"),
+            "{wrong_type}"
+        );
+        assert_eq!(
+            refused(&format!("{MINIMAL}\n[frames]\nring = 100\n")),
+            "dp.toml:5: frames.ring: 100 is not a power of two; 128 would be"
+        );
+        assert_eq!(
+            refused(&format!("{MINIMAL}\n[[interfaces]]\nname = \"eth1\"\n")),
+            "dp.toml:5: interfaces[1].name: \"eth1\" is listed twice"
+        );
+        assert_eq!(
+            refused(&format!("{MINIMAL}[source_nat]\nports = \"9-5\"\n")),
+            "dp.toml:4: source_nat.ports: \"9-5\" is not possible; use 1024 to 65535, low-high"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_refused_with_its_line() {
+        let error = refused("\n[[interfaces]\n");
+        assert!(error.starts_with("dp.toml:2: "), "{error}");
+    }
+
+    #[test]
+    fn no_interface_is_refused() {
+        assert!(refused("interfaces = []\n").contains("name at least one interface"));
+        assert!(refused("").contains("interfaces"));
+    }
+}

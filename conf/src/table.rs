@@ -1,0 +1,313 @@
+//! The service table: everything that the dataplane answers for at one moment.
+//!
+//! A table is applied whole or not at all. [`ServiceTable::validate`] is what both sides mean by
+//! "valid": the control plane checks before it sends, the dataplane checks before it believes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{Backend, Protocol, Service, ServiceName};
+
+/// Version of the service table, counted by the control plane; higher is newer.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// All Services of one generation, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServiceTable {
+    /// Version of this table.
+    pub generation: Generation,
+    /// One entry per Service port.
+    pub services: Vec<Service>,
+}
+
+/// Why a table is not valid; names the Service and the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// Two entries carry the same identity.
+    #[error("service {0} is listed twice")]
+    DuplicateService(ServiceName),
+    /// Two Services claim the same address, port and protocol.
+    #[error("{address} port {port}/{protocol} is claimed by {first} and by {second}")]
+    DuplicateFrontend {
+        /// Claimed address.
+        address: IpAddr,
+        /// Claimed port.
+        port: u16,
+        /// Claimed protocol.
+        protocol: Protocol,
+        /// Service that was listed first.
+        first: Box<ServiceName>,
+        /// Service that was listed second.
+        second: Box<ServiceName>,
+    },
+    /// A backend stands twice in one Service.
+    #[error("service {service}: backend {address} port {port} is listed twice")]
+    DuplicateBackend {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// Backend's address.
+        address: IpAddr,
+        /// Backend's port.
+        port: u16,
+    },
+    /// An address that can never be a frontend or a backend.
+    #[error("service {service}: {role} address {address} is {why}")]
+    BadAddress {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// "frontend" or "backend".
+        role: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Port 0 names no port.
+    #[error("service {service}: {role} port of {address} is 0; use 1 to 65535")]
+    ZeroPort {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// "frontend" or "backend".
+        role: &'static str,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A weight out of range.
+    #[error("service {service}: backend {address} has weight {weight}; use 1 to {max}", max = Backend::MAX_WEIGHT)]
+    BadWeight {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// Backend's address.
+        address: IpAddr,
+        /// The weight.
+        weight: u16,
+    },
+    /// More backends than one Service can have.
+    #[error("service {service} has {count} backends; at most {max} are possible", max = ServiceTable::MAX_BACKENDS)]
+    TooManyBackends {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// How many it has.
+        count: usize,
+    },
+}
+
+impl ServiceTable {
+    /// Most backends of one Service: Maglev rows are 16 bits wide.
+    pub const MAX_BACKENDS: usize = 65_535;
+
+    /// Checks everything that the dataplane relies on.
+    ///
+    /// # Errors
+    /// The first violation found, with the Service it stands in.
+    pub fn validate(&self) -> Result<(), TableError> {
+        let mut names: HashMap<&ServiceName, ()> = HashMap::new();
+        let mut claims: HashMap<(IpAddr, u16, Protocol), &ServiceName> = HashMap::new();
+        for service in &self.services {
+            if names.insert(&service.name, ()).is_some() {
+                return Err(TableError::DuplicateService(service.name.clone()));
+            }
+            for frontend in &service.frontends {
+                check_endpoint(&service.name, "frontend", frontend.address, frontend.port)?;
+                let claim = (frontend.address, frontend.port, service.name.protocol);
+                if let Some(first) = claims.insert(claim, &service.name) {
+                    return Err(TableError::DuplicateFrontend {
+                        address: frontend.address,
+                        port: frontend.port,
+                        protocol: service.name.protocol,
+                        first: Box::new(first.clone()),
+                        second: Box::new(service.name.clone()),
+                    });
+                }
+            }
+            check_backends(service)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_backends(service: &Service) -> Result<(), TableError> {
+    let name = || Box::new(service.name.clone());
+    let count = service.backends.len();
+    if count > ServiceTable::MAX_BACKENDS {
+        return Err(TableError::TooManyBackends {
+            service: name(),
+            count,
+        });
+    }
+    let mut seen: HashMap<(IpAddr, u16), ()> = HashMap::with_capacity(count);
+    for &Backend {
+        address,
+        port,
+        weight,
+        ..
+    } in &service.backends
+    {
+        check_endpoint(&service.name, "backend", address, port)?;
+        if weight == 0 || weight > Backend::MAX_WEIGHT {
+            return Err(TableError::BadWeight {
+                service: name(),
+                address,
+                weight,
+            });
+        }
+        if seen.insert((address, port), ()).is_some() {
+            return Err(TableError::DuplicateBackend {
+                service: name(),
+                address,
+                port,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_endpoint(
+    service: &ServiceName,
+    role: &'static str,
+    address: IpAddr,
+    port: u16,
+) -> Result<(), TableError> {
+    let service = || Box::new(service.clone());
+    if port == 0 {
+        return Err(TableError::ZeroPort {
+            service: service(),
+            role,
+            address,
+        });
+    }
+    match unusable(address) {
+        Some(why) => Err(TableError::BadAddress {
+            service: service(),
+            role,
+            address,
+            why,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Why no Service can use this address, if so (semantics S11 and plain routing).
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if address.is_unspecified() {
+        Some("unspecified")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if link_local {
+        Some("link-local or broadcast")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{BackendGone, BackendState, Frontend, FrontendKind, SourceNat};
+
+    fn service(name: &str, vip: &str) -> Service {
+        Service {
+            name: ServiceName {
+                namespace: "default".into(),
+                name: name.into(),
+                port: String::new(),
+                protocol: Protocol::Tcp,
+            },
+            frontends: vec![Frontend {
+                address: vip.parse().unwrap(),
+                port: 80,
+                kind: FrontendKind::LoadBalancer,
+            }],
+            backends: vec![Backend {
+                address: "10.0.2.10".parse().unwrap(),
+                port: 8080,
+                weight: 1,
+                state: BackendState::Active,
+            }],
+            source_nat: SourceNat::Masquerade,
+            backend_gone: BackendGone::Reset,
+        }
+    }
+
+    fn table(services: Vec<Service>) -> ServiceTable {
+        ServiceTable {
+            generation: Generation(1),
+            services,
+        }
+    }
+
+    #[test]
+    fn a_plain_table_is_valid() {
+        let table = table(vec![service("a", "192.0.2.1"), service("b", "192.0.2.2")]);
+        assert_eq!(table.validate(), Ok(()));
+    }
+
+    #[test]
+    fn two_services_cannot_claim_one_frontend() {
+        let error = table(vec![service("a", "192.0.2.1"), service("b", "192.0.2.1")])
+            .validate()
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "192.0.2.1 port 80/TCP is claimed by default/a/TCP and by default/b/TCP"
+        );
+    }
+
+    #[test]
+    fn the_same_port_of_two_protocols_coexists() {
+        let tcp = service("dns", "192.0.2.1");
+        let mut udp = tcp.clone();
+        udp.name.protocol = Protocol::Udp;
+        assert_eq!(table(vec![tcp, udp]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_service_listed_twice_is_refused() {
+        let error = table(vec![service("a", "192.0.2.1"), service("a", "192.0.2.2")]).validate();
+        assert!(matches!(error, Err(TableError::DuplicateService(_))));
+    }
+
+    #[test]
+    fn weights_ports_and_addresses_have_bounds() {
+        for (edit, text) in [
+            (
+                (|s: &mut Service| s.backends[0].weight = 0) as fn(&mut Service),
+                "service default/a/TCP: backend 10.0.2.10 has weight 0; use 1 to 1000",
+            ),
+            (
+                |s| s.backends[0].port = 0,
+                "service default/a/TCP: backend port of 10.0.2.10 is 0; use 1 to 65535",
+            ),
+            (
+                |s| s.frontends[0].address = "127.0.0.1".parse().unwrap(),
+                "service default/a/TCP: frontend address 127.0.0.1 is a loopback address",
+            ),
+            (
+                |s| s.backends.push(s.backends[0]),
+                "service default/a/TCP: backend 10.0.2.10 port 8080 is listed twice",
+            ),
+        ] {
+            let mut bad = service("a", "192.0.2.1");
+            edit(&mut bad);
+            assert_eq!(table(vec![bad]).validate().unwrap_err().to_string(), text);
+        }
+    }
+}
