@@ -1,0 +1,250 @@
+//! What is ours: which frames the XDP program sends to the workers.
+//!
+//! A [`Filter`] is a plain value computed from the service table, the network and the settings:
+//! equal inputs give equal filters, in any order. [`crate::xdp::Steering`] writes it into the
+//! program's maps. IPv6 entries are carried along; the program passes IPv6 to the kernel for now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use sluice_conf::service::{Protocol, SourceNat};
+use sluice_conf::settings::dataplane::{self, PortRange};
+use sluice_conf::table::ServiceTable;
+
+use crate::neighbour::Network;
+
+/// An address, a port and a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// Which frames are ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Addresses that are wholly ours: every IPv4 packet to them, ARP for them.
+    pub vips: BTreeSet<IpAddr>,
+    /// Node ports: TCP and UDP to them.
+    pub node_ports: BTreeSet<Endpoint>,
+    /// Addresses and ports that replies to masqueraded connections come to.
+    pub masquerade: BTreeMap<IpAddr, PortRange>,
+    /// Backends whose packets are replies to connections that keep the client's address.
+    pub backends: BTreeSet<Endpoint>,
+    /// The host's own addresses: packets of a backend to them are the host's.
+    pub host_addresses: BTreeSet<IpAddr>,
+}
+
+impl Filter {
+    /// The filter for this table on this network.
+    ///
+    /// A masquerade address from the settings that no link has is nobody's but ours, so it is a
+    /// Vip too: without an answer to ARP for it no reply would find the way back.
+    pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
+        let mut filter = Self::default();
+        for (_, link) in network.links() {
+            filter
+                .host_addresses
+                .extend(link.addresses.iter().copied().map(IpAddr::V4));
+        }
+        match source_nat.address.map(IpAddr::V4) {
+            Some(address) => {
+                filter.masquerade.insert(address, source_nat.ports);
+                if !filter.host_addresses.contains(&address) {
+                    filter.vips.insert(address);
+                }
+            }
+            None => {
+                let addresses = filter.host_addresses.iter();
+                filter.masquerade = addresses.map(|&host| (host, source_nat.ports)).collect();
+            }
+        }
+        for service in &table.services {
+            let protocol = service.name.protocol;
+            for frontend in &service.frontends {
+                if frontend.kind.is_vip() {
+                    filter.vips.insert(frontend.address);
+                } else {
+                    let (address, port) = (frontend.address, frontend.port);
+                    filter.node_ports.insert(Endpoint {
+                        address,
+                        port,
+                        protocol,
+                    });
+                }
+            }
+            if service.source_nat == SourceNat::Preserve {
+                let backends = service.backends.iter();
+                filter.retain_backends(backends.map(|backend| Endpoint {
+                    address: backend.address,
+                    port: backend.port,
+                    protocol,
+                }));
+            }
+        }
+        filter
+    }
+
+    /// Keeps `extra` backends ours: those that left the table and still serve connections.
+    pub fn retain_backends(&mut self, extra: impl IntoIterator<Item = Endpoint>) {
+        self.backends.extend(extra);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    use sluice_conf::service::{
+        Backend, BackendGone, BackendState, Frontend, FrontendKind, Service, ServiceName,
+    };
+    use sluice_conf::table::Generation;
+
+    use super::*;
+    use crate::neighbour::Link;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn network(addresses: &[&str]) -> Network {
+        let link = |text: &&str| Link {
+            addresses: vec![text.parse().unwrap()],
+            mtu: 1500,
+            up: true,
+            ..Link::default()
+        };
+        Network::new(addresses.iter().map(link).collect(), [], HashMap::new())
+    }
+
+    fn service(name: &str, address: &str, kind: FrontendKind, source_nat: SourceNat) -> Service {
+        Service {
+            name: ServiceName {
+                namespace: "default".into(),
+                name: name.into(),
+                port: String::new(),
+                protocol: Protocol::Udp,
+            },
+            frontends: vec![Frontend {
+                address: ip(address),
+                port: 53,
+                kind,
+            }],
+            backends: vec![Backend {
+                address: ip("10.0.2.10"),
+                port: 5353,
+                weight: 1,
+                state: BackendState::Draining,
+            }],
+            source_nat,
+            backend_gone: BackendGone::Keep,
+        }
+    }
+
+    fn filter(services: Vec<Service>, settings: &dataplane::SourceNat) -> Filter {
+        let table = ServiceTable {
+            generation: Generation(1),
+            services,
+        };
+        Filter::new(&table, &network(&["10.0.1.1", "10.0.2.1"]), settings)
+    }
+
+    const BACKEND: Endpoint = Endpoint {
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 10)),
+        port: 5353,
+        protocol: Protocol::Udp,
+    };
+
+    #[test]
+    fn a_vip_is_ours_with_every_port_and_a_node_port_alone() {
+        let masquerade = SourceNat::Masquerade;
+        let filter = filter(
+            vec![
+                service("vip", "192.0.2.1", FrontendKind::LoadBalancer, masquerade),
+                service("port", "10.0.1.1", FrontendKind::NodePort, masquerade),
+            ],
+            &dataplane::SourceNat::default(),
+        );
+        assert_eq!(filter.vips, BTreeSet::from([ip("192.0.2.1")]));
+        let node_port = Endpoint {
+            address: ip("10.0.1.1"),
+            port: 53,
+            protocol: Protocol::Udp,
+        };
+        assert_eq!(filter.node_ports, BTreeSet::from([node_port]));
+        assert_eq!(filter.backends, BTreeSet::new());
+    }
+
+    #[test]
+    fn replies_to_every_host_address_are_ours_in_the_port_range() {
+        let settings = dataplane::SourceNat::default();
+        let filter = filter(vec![], &settings);
+        let expected = BTreeMap::from([
+            (ip("10.0.1.1"), settings.ports),
+            (ip("10.0.2.1"), settings.ports),
+        ]);
+        assert_eq!(filter.masquerade, expected);
+        assert_eq!(filter.host_addresses, expected.into_keys().collect());
+        assert_eq!(filter.vips, BTreeSet::new());
+    }
+
+    #[test]
+    fn a_set_masquerade_address_is_a_vip_unless_a_link_has_it() {
+        let mut settings = dataplane::SourceNat {
+            address: Some(Ipv4Addr::new(203, 0, 113, 9)),
+            ..dataplane::SourceNat::default()
+        };
+        let own = filter(vec![], &settings);
+        assert_eq!(own.vips, BTreeSet::from([ip("203.0.113.9")]));
+        assert_eq!(
+            own.masquerade,
+            BTreeMap::from([(ip("203.0.113.9"), settings.ports)])
+        );
+
+        settings.address = Some(Ipv4Addr::new(10, 0, 2, 1));
+        let shared = filter(vec![], &settings);
+        assert_eq!(shared.vips, BTreeSet::new());
+        assert_eq!(
+            shared.masquerade,
+            BTreeMap::from([(ip("10.0.2.1"), settings.ports)])
+        );
+    }
+
+    #[test]
+    fn backends_are_ours_only_where_the_client_address_is_kept() {
+        let kind = FrontendKind::ClusterIp;
+        let services = vec![
+            service("a", "192.0.2.1", kind, SourceNat::Preserve),
+            service("b", "192.0.2.2", kind, SourceNat::Masquerade),
+        ];
+        let settings = dataplane::SourceNat::default();
+        assert_eq!(
+            filter(services, &settings).backends,
+            BTreeSet::from([BACKEND])
+        );
+    }
+
+    #[test]
+    fn a_retired_backend_stays_ours() {
+        let mut filter = filter(vec![], &dataplane::SourceNat::default());
+        filter.retain_backends([BACKEND]);
+        assert_eq!(filter.backends, BTreeSet::from([BACKEND]));
+    }
+
+    #[test]
+    fn the_order_of_services_does_not_matter() {
+        let kind = FrontendKind::ExternalIp;
+        let a = service("a", "192.0.2.1", kind, SourceNat::Preserve);
+        let b = service("b", "192.0.2.2", kind, SourceNat::Preserve);
+        let settings = dataplane::SourceNat::default();
+        assert_eq!(
+            filter(vec![a.clone(), b.clone()], &settings),
+            filter(vec![b, a], &settings)
+        );
+    }
+}
