@@ -1,0 +1,208 @@
+//! [`PacketIo`] on AF_XDP sockets: the four rings of a queue on every interface, and the memory
+//! that all sockets of all workers share.
+//!
+//! Guarantees: a slot is in exactly one place: a fill ring, a receive ring, a frame in hand, a
+//! transmit ring, a completion ring, a worker's free list or the spare pool ([`SparePool`]). A
+//! worker that runs out of slots is served from the pool as soon as another has more than it needs,
+//! because a frame that was handed over is recycled by the worker that it was handed to.
+//!
+//! Does not guarantee an order among interfaces, nor that a frame that was accepted for
+//! transmission reaches the wire: a device may still drop it.
+//!
+//! All sockets share one UMEM, and the kernel gives every socket of a shared UMEM the mode of the
+//! first: either all are zero-copy or all are copied (`xp_assign_dev_shared`, net/xdp).
+//!
+//! Frames of one [`open`] must not be given to the I/O of another: they name slots of its memory.
+
+mod open;
+mod port;
+mod spare;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use xsk_rs::{FrameDesc, Umem};
+
+use super::{InterfaceId, PacketIo, RingStats};
+pub use open::{Device, FrameMode, Opened, SocketInfo, XskError, open};
+use port::Port;
+pub use spare::SparePool;
+
+/// Descriptors that move between a ring and a worker at once.
+const BATCH: usize = 64;
+
+/// A slot with a frame in it.
+#[derive(Debug)]
+pub struct XskFrame {
+    desc: FrameDesc,
+    interface: InterfaceId,
+}
+
+/// Where the slots of one worker are, as far as its I/O can know. What is missing to the share of
+/// all workers is in the spare pool or in hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// On fill rings, in the driver, or received and not yet taken.
+    pub receiving: usize,
+    /// Queued, on transmit rings, in the driver, or transmitted and not yet taken back.
+    pub transmitting: usize,
+    /// On the free list.
+    pub free: usize,
+}
+
+impl Census {
+    /// All slots that it counts.
+    pub fn total(self) -> usize {
+        self.receiving + self.transmitting + self.free
+    }
+}
+
+/// A worker's queue on every interface.
+#[derive(Debug)]
+pub struct XskIo {
+    umem: Umem,
+    ports: Vec<Port>,
+    free: Vec<FrameDesc>,
+    spare: Arc<SparePool>,
+    /// Free slots above this go to the spare pool.
+    enough: usize,
+    turn: usize,
+}
+
+impl XskIo {
+    fn new(umem: Umem, ports: Vec<Port>, free: Vec<FrameDesc>, spare: Arc<SparePool>) -> Self {
+        let enough = free.len() / 4;
+        let mut io = Self {
+            umem,
+            ports,
+            free,
+            spare,
+            enough,
+            turn: 0,
+        };
+        io.refill();
+        io
+    }
+
+    /// Where this worker's slots are.
+    pub fn census(&self) -> Census {
+        Census {
+            receiving: self.ports.iter().map(Port::receiving).sum(),
+            transmitting: self.ports.iter().map(Port::transmitting).sum(),
+            free: self.free.len(),
+        }
+    }
+
+    /// Whether frames wait for transmission or for its completion: [`PacketIo::flush`] has work.
+    pub fn is_transmitting(&self) -> bool {
+        self.ports.iter().any(|port| port.transmitting() > 0)
+    }
+
+    /// The sockets, in the order of the interfaces, to wait on when there is nothing to do.
+    pub fn sockets(&self) -> impl Iterator<Item = RawFd> {
+        self.ports.iter().map(Port::fd)
+    }
+
+    fn refill(&mut self) {
+        for port in &mut self.ports {
+            let missing = port.missing();
+            if missing < port.batch() {
+                continue;
+            }
+            while self.free.len() < missing && self.spare.take(&mut self.free) {}
+            port.fill(&mut self.free, missing);
+        }
+        while self.free.len() > self.enough && self.spare.give(&mut self.free) {}
+    }
+}
+
+impl PacketIo for XskIo {
+    type Frame = XskFrame;
+
+    fn receive(&mut self, frames: &mut Vec<XskFrame>, max: usize) {
+        let count = self.ports.len();
+        let before = frames.len();
+        for step in 0..count {
+            let place = (self.turn + step) % count;
+            let left = max - (frames.len() - before);
+            self.ports[place].receive(InterfaceId(place as u16), frames, left);
+        }
+        self.turn = (self.turn + 1) % count.max(1);
+        if frames.len() == before {
+            // A worker whose slots are all at other workers receives nothing and so would never
+            // flush: it has to look for slots here.
+            self.refill();
+            self.ports.iter_mut().for_each(Port::wake_receive);
+        }
+    }
+
+    #[inline]
+    fn interface(&self, frame: &XskFrame) -> InterfaceId {
+        frame.interface
+    }
+
+    #[inline]
+    fn bytes<'a>(&'a self, frame: &'a XskFrame) -> &'a [u8] {
+        // SAFETY: the descriptor came from a ring of this UMEM with the length that the kernel
+        // wrote or `resize` checked, and the slot is in hand only: the token is neither Copy nor
+        // Clone and leaves every ring before it exists, so nobody writes while it is borrowed.
+        unsafe { self.umem.data(&frame.desc) }.contents()
+    }
+
+    #[inline]
+    fn bytes_mut<'a>(&'a mut self, frame: &'a mut XskFrame) -> &'a mut [u8] {
+        let len = frame.desc.lengths().data();
+        // SAFETY: as in `bytes`, and the token is borrowed mutably.
+        let data = unsafe { self.umem.data_mut(&mut frame.desc) }
+            .contents_mut()
+            .as_mut_ptr();
+        // SAFETY: `data` points to `len` bytes of a slot that is in hand only, and the token is
+        // borrowed mutably for as long as the slice lives, so nothing else refers to them.
+        unsafe { std::slice::from_raw_parts_mut(data, len) }
+    }
+
+    fn resize(&mut self, frame: &mut XskFrame, len: usize) -> bool {
+        // SAFETY: as in `bytes`; the borrow ends before this function does.
+        let mut data = unsafe { self.umem.data_mut(&mut frame.desc) };
+        let mut cursor = data.cursor();
+        if len > cursor.buf_len() {
+            return false;
+        }
+        cursor.set_pos(len);
+        true
+    }
+
+    #[inline]
+    fn transmit(&mut self, frame: XskFrame, interface: InterfaceId) -> Result<(), XskFrame> {
+        match self.ports.get_mut(usize::from(interface.0)) {
+            Some(port) if port.has_room() => {
+                port.queue(frame.desc);
+                Ok(())
+            }
+            _ => Err(frame),
+        }
+    }
+
+    #[inline]
+    fn recycle(&mut self, frame: XskFrame) {
+        self.free.push(frame.desc);
+    }
+
+    fn flush(&mut self) {
+        for port in &mut self.ports {
+            port.send();
+            port.complete(&mut self.free);
+        }
+        self.refill();
+    }
+
+    fn ring_stats(&self, interface: InterfaceId) -> RingStats {
+        let Some(port) = self.ports.get(usize::from(interface.0)) else {
+            return RingStats::default();
+        };
+        RingStats {
+            free: self.free.len() as u64,
+            ..port.stats()
+        }
+    }
+}
