@@ -1,0 +1,227 @@
+//! `sluicectl`: what an operator asks of Sluice's two daemons.
+#![forbid(unsafe_code)]
+
+mod connections;
+mod drops;
+mod get;
+mod output;
+mod status;
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use sluice_conf::message::{controlplane, dataplane};
+use sluice_conf::settings;
+use sluice_controlplane::client::{Client, ClientError};
+
+use output::Format;
+
+/// Exit code for a mistake in the call and for a daemon that does not answer.
+const MISTAKE: u8 = 2;
+
+/// Asks Sluice's daemons what they know and do.
+#[derive(Parser)]
+#[command(name = "sluicectl", version)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args)]
+struct Common {
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Format,
+    /// Only this namespace.
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// All namespaces.
+    #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Socket of the dataplane.
+    #[arg(long, global = true, env = "SLUICE_DATAPLANE_SOCKET", value_name = "PATH",
+        default_value_os_t = settings::dataplane::Control::default().socket)]
+    dataplane_socket: PathBuf,
+    /// Socket of the control plane.
+    #[arg(long, global = true, env = "SLUICE_CONTROLPLANE_SOCKET", value_name = "PATH",
+        default_value_os_t = settings::controlplane::Control::default().socket)]
+    controlplane_socket: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// How both daemons are, and what is wrong with the manifests.
+    Status,
+    /// Lists objects as kubectl does.
+    #[command(subcommand)]
+    Get(Object),
+    /// Lists tracked connections.
+    Connections(Filter),
+    /// Why frames were dropped.
+    Drops {
+        /// Also reasons that never happened.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Prints a completion script.
+    Completions {
+        /// For this shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum Object {
+    /// Services.
+    #[command(visible_alias = "svc", alias = "service")]
+    Services,
+    /// Endpoints of Services.
+    #[command(visible_alias = "ep")]
+    Endpoints,
+}
+
+#[derive(Args)]
+struct Filter {
+    /// Only of this Service.
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    service: Option<String>,
+    /// Only of this client.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// At most so many.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+/// What a verb has to say.
+struct Answer {
+    text: String,
+    /// For the terminal only: what is not part of the answer.
+    remark: Option<String>,
+    code: u8,
+}
+
+impl Answer {
+    fn of(text: String) -> Self {
+        Self {
+            text,
+            remark: None,
+            code: 0,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(answer) => {
+            let mut stdout = std::io::stdout().lock();
+            let written = stdout.write_all(answer.text.as_bytes());
+            // Whoever reads may stop early, as head does.
+            let _ = written.and_then(|()| stdout.flush());
+            if let Some(remark) = answer.remark {
+                let _ = writeln!(std::io::stderr(), "{remark}");
+            }
+            ExitCode::from(answer.code)
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "sluicectl: {error}");
+            ExitCode::from(MISTAKE)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
+    let common = &arguments.common;
+    match &arguments.verb {
+        Verb::Status => status::run(common),
+        Verb::Get(Object::Services) => get::services(common),
+        Verb::Get(Object::Endpoints) => get::endpoints(common),
+        Verb::Connections(filter) => connections::run(common, filter),
+        Verb::Drops { all } => drops::run(common, *all),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            let mut command = Arguments::command();
+            clap_complete::generate(*shell, &mut command, "sluicectl", &mut script);
+            Ok(Answer::of(String::from_utf8_lossy(&script).into_owned()))
+        }
+    }
+}
+
+impl Common {
+    /// The namespace to list, as kubectl chooses it; `None` means all.
+    fn listed_namespace(&self) -> Option<String> {
+        match self.all_namespaces {
+            true => None,
+            false => Some(
+                self.namespace
+                    .clone()
+                    .unwrap_or_else(|| "default".to_owned()),
+            ),
+        }
+    }
+
+    fn ask_dataplane(&self, request: &dataplane::Request) -> Result<dataplane::Reply, ClientError> {
+        use dataplane::{Reply, Request};
+        let daemon = "dataplane";
+        let mut client = Client::connect(daemon, &self.dataplane_socket)?;
+        for request in [&Request::Hello(Client::hello()), request] {
+            match client.ask(request)? {
+                Reply::Refused(reason) => return Err(ClientError::Refused { daemon, reason }),
+                Reply::Hello { .. } => {}
+                reply => return Ok(reply),
+            }
+        }
+        Err(ClientError::Unexpected(daemon))
+    }
+
+    fn ask_controlplane(
+        &self,
+        request: &controlplane::Request,
+    ) -> Result<controlplane::Reply, ClientError> {
+        use controlplane::{Reply, Request};
+        let daemon = "control plane";
+        let mut client = Client::connect(daemon, &self.controlplane_socket)?;
+        for request in [&Request::Hello(Client::hello()), request] {
+            match client.ask(request)? {
+                Reply::Refused(reason) => return Err(ClientError::Refused { daemon, reason }),
+                Reply::Hello { .. } => {}
+                reply => return Ok(reply),
+            }
+        }
+        Err(ClientError::Unexpected(daemon))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_namespace_is_chosen_as_kubectl_does() {
+        let namespace = |line: &str| {
+            let words = line.split(' ');
+            Arguments::try_parse_from(words).map(|a| a.common.listed_namespace())
+        };
+        assert_eq!(
+            namespace("sluicectl get svc").unwrap(),
+            Some("default".into())
+        );
+        assert_eq!(
+            namespace("sluicectl get svc -n shop").unwrap(),
+            Some("shop".into())
+        );
+        assert_eq!(namespace("sluicectl -A get ep").unwrap(), None);
+        assert!(namespace("sluicectl get ep -A -n shop").is_err());
+    }
+}

@@ -1,0 +1,300 @@
+//! `status`.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use sluice_conf::Generation;
+use sluice_conf::message::{controlplane, dataplane};
+use sluice_controlplane::client::ClientError;
+use sluice_controlplane::object::describe;
+
+use crate::output::{self, age, table};
+use crate::{Answer, Common, MISTAKE};
+
+/// Exit code when one of the daemons does not answer.
+const HALF: u8 = 1;
+
+/// Both daemons, or why one does not answer.
+#[derive(Debug, Serialize)]
+struct Report {
+    controlplane: Side<controlplane::Status>,
+    dataplane: Side<dataplane::Status>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Side<T> {
+    Status(T),
+    Error(String),
+}
+
+impl<T> Side<T> {
+    fn of(result: Result<T, ClientError>) -> Self {
+        match result {
+            Ok(status) => Side::Status(status),
+            Err(error) => Side::Error(error.to_string()),
+        }
+    }
+
+    fn failed(&self) -> bool {
+        matches!(self, Side::Error(_))
+    }
+}
+
+pub fn run(common: &Common) -> anyhow::Result<Answer> {
+    let controlplane = common
+        .ask_controlplane(&controlplane::Request::Status)
+        .and_then(|reply| match reply {
+            controlplane::Reply::Status(status) => Ok(status),
+            _ => Err(ClientError::Unexpected("control plane")),
+        });
+    let dataplane =
+        common
+            .ask_dataplane(&dataplane::Request::Status)
+            .and_then(|reply| match reply {
+                dataplane::Reply::Status(status) => Ok(status),
+                _ => Err(ClientError::Unexpected("dataplane")),
+            });
+    let report = Report {
+        controlplane: Side::of(controlplane),
+        dataplane: Side::of(dataplane),
+    };
+    let text = match output::structured(common.output, &report)? {
+        Some(text) => text,
+        None => report.text(),
+    };
+    let code = match (report.controlplane.failed(), report.dataplane.failed()) {
+        (false, false) => 0,
+        (true, true) => MISTAKE,
+        _ => HALF,
+    };
+    Ok(Answer {
+        text,
+        remark: None,
+        code,
+    })
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::from("CONTROL PLANE\n");
+        match &self.controlplane {
+            Side::Status(status) => controlplane_text(&mut text, status),
+            Side::Error(error) => line(&mut text, "state", error),
+        }
+        text.push_str("\nDATAPLANE\n");
+        match &self.dataplane {
+            Side::Status(status) => dataplane_text(&mut text, status),
+            Side::Error(error) => line(&mut text, "state", error),
+        }
+        if let Side::Status(status) = &self.controlplane {
+            problems_text(&mut text, &status.problems);
+        }
+        text
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    // Writing into a String never fails.
+    let _ = writeln!(text, "  {name:<12} {value}");
+}
+
+fn process(text: &mut String, release: &str, pid: u32, uptime: u64) {
+    let value = format!("{release}, pid {pid}, up {}", age(uptime));
+    line(text, "release", &value);
+}
+
+fn generation(generation: Option<Generation>) -> String {
+    generation.map_or_else(|| "none".to_owned(), |g| g.to_string())
+}
+
+fn controlplane_text(text: &mut String, status: &controlplane::Status) {
+    process(text, &status.release, status.pid, status.uptime_seconds);
+    line(text, "source", &status.source);
+    let objects = format!(
+        "{} services, {} endpoint slices",
+        status.services, status.endpoint_slices
+    );
+    line(text, "objects", &objects);
+    let compiled = status.generation;
+    match &status.dataplane {
+        controlplane::DataplaneLink::Connected { applied, rejected } => {
+            let applied = generation(*applied);
+            line(
+                text,
+                "generation",
+                &format!("{compiled} compiled, {applied} applied"),
+            );
+            line(text, "link", "connected to the dataplane");
+            if let Some(reason) = rejected {
+                line(text, "rejected", reason);
+            }
+        }
+        controlplane::DataplaneLink::Disconnected { socket, reason } => {
+            line(text, "generation", &format!("{compiled} compiled"));
+            let link = format!("no dataplane at {socket}, trying again: {reason}");
+            line(text, "link", &link);
+        }
+    }
+}
+
+fn dataplane_text(text: &mut String, status: &dataplane::Status) {
+    process(text, &status.release, status.pid, status.uptime_seconds);
+    line(text, "generation", &generation(status.generation));
+    let sizes = format!(
+        "{} service ports, {} frontends, {} backends",
+        status.services, status.frontends, status.backends
+    );
+    line(text, "table", &sizes);
+    if let Some(reason) = &status.last_rejection {
+        line(text, "rejected", reason);
+    }
+    let interfaces: Vec<Vec<String>> = status
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let queues = interface.queues.to_string();
+            let (xdp, frames) = (interface.xdp.clone(), interface.frames.clone());
+            vec![interface.name.clone(), queues, xdp, frames]
+        })
+        .collect();
+    indented(text, &["INTERFACE", "QUEUES", "XDP", "FRAMES"], &interfaces);
+    let workers: Vec<Vec<String>> = status
+        .workers
+        .iter()
+        .map(|worker| {
+            vec![
+                worker.id.to_string(),
+                worker
+                    .core
+                    .map_or_else(|| "any".to_owned(), |core| core.to_string()),
+                format!("{}/{}", worker.connections, worker.connections_capacity),
+                worker.received.to_string(),
+                worker.dropped.to_string(),
+            ]
+        })
+        .collect();
+    let heading = ["WORKER", "CORE", "CONNECTIONS", "RECEIVED", "DROPPED"];
+    indented(text, &heading, &workers);
+}
+
+fn indented(text: &mut String, heading: &[&str], rows: &[Vec<String>]) {
+    text.push('\n');
+    for row in table(heading, rows).lines() {
+        let _ = writeln!(text, "  {row}");
+    }
+}
+
+fn problems_text(text: &mut String, problems: &[controlplane::Problem]) {
+    if problems.is_empty() {
+        text.push_str("\nPROBLEMS\n  none\n");
+        return;
+    }
+    let _ = writeln!(text, "\nPROBLEMS ({})", problems.len());
+    for problem in problems {
+        let _ = writeln!(text, "  {}", describe(problem));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controlplane_status() -> controlplane::Status {
+        controlplane::Status {
+            release: "0.1.0".into(),
+            pid: 41,
+            uptime_seconds: 130,
+            generation: Generation(7),
+            services: 2,
+            endpoint_slices: 3,
+            source: "folder /etc/sluice/services".into(),
+            dataplane: controlplane::DataplaneLink::Connected {
+                applied: Some(Generation(6)),
+                rejected: Some("generation 7: too big".into()),
+            },
+            problems: vec![controlplane::Problem {
+                file: "/etc/sluice/services/web.yaml".into(),
+                line: Some(9),
+                object: Some("Service default/web".into()),
+                field: Some("spec.ports[0].port".into()),
+                message: "0 is not a port; use 1 to 65535".into(),
+            }],
+        }
+    }
+
+    fn dataplane_status() -> dataplane::Status {
+        dataplane::Status {
+            release: "0.1.0".into(),
+            pid: 40,
+            uptime_seconds: 3,
+            generation: Some(Generation(6)),
+            services: 2,
+            frontends: 5,
+            backends: 6,
+            last_rejection: None,
+            interfaces: vec![dataplane::Interface {
+                name: "eth1".into(),
+                queues: 2,
+                xdp: "native".into(),
+                frames: "zero-copy".into(),
+            }],
+            workers: vec![dataplane::Worker {
+                id: 0,
+                core: Some(1),
+                connections: 12,
+                connections_capacity: 262_144,
+                received: 1000,
+                dropped: 4,
+            }],
+        }
+    }
+
+    #[test]
+    fn both_daemons_are_shown() {
+        let report = Report {
+            controlplane: Side::Status(controlplane_status()),
+            dataplane: Side::Status(dataplane_status()),
+        };
+        assert_eq!(
+            report.text(),
+            "\
+CONTROL PLANE
+  release      0.1.0, pid 41, up 2m10s
+  source       folder /etc/sluice/services
+  objects      2 services, 3 endpoint slices
+  generation   7 compiled, 6 applied
+  link         connected to the dataplane
+  rejected     generation 7: too big
+
+DATAPLANE
+  release      0.1.0, pid 40, up 3s
+  generation   6
+  table        2 service ports, 5 frontends, 6 backends
+
+  INTERFACE   QUEUES   XDP      FRAMES
+  eth1        2        native   zero-copy
+
+  WORKER   CORE   CONNECTIONS   RECEIVED   DROPPED
+  0        1      12/262144     1000       4
+
+PROBLEMS (1)
+  /etc/sluice/services/web.yaml:9 Service default/web spec.ports[0].port: 0 is not a port; use 1 to 65535
+"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_named() {
+        let report = Report {
+            controlplane: Side::Error("the control plane is not reachable".into()),
+            dataplane: Side::Status(dataplane_status()),
+        };
+        let text = report.text();
+        assert!(
+            text.starts_with("CONTROL PLANE\n  state        the control plane is not reachable\n"),
+            "{text}"
+        );
+        assert!(text.contains("DATAPLANE\n  release      0.1.0, pid 40, up 3s\n"));
+    }
+}

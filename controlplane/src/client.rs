@@ -1,0 +1,117 @@
+//! One question at a time to a daemon, for sluicectl. Blocks, with a limit.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sluice_conf::codec::{self, CodecError, HEADER_LEN, MAX_BODY};
+use sluice_conf::message::Hello;
+
+/// How long a daemon may be silent.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("the {daemon} is not reachable at {}: {source}", socket.display())]
+    Unreachable {
+        /// `dataplane` or `control plane`.
+        daemon: &'static str,
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The conversation broke.
+    #[error("the {daemon} does not answer: {source}")]
+    Broken {
+        /// `dataplane` or `control plane`.
+        daemon: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The answer is not a message.
+    #[error("the {daemon} answers with something else: {source}")]
+    Codec {
+        /// `dataplane` or `control plane`.
+        daemon: &'static str,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// The daemon said no.
+    #[error("the {daemon} refused: {reason}")]
+    Refused {
+        /// `dataplane` or `control plane`.
+        daemon: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// The answer belongs to another question.
+    #[error("the {0} gave an answer that belongs to another question")]
+    Unexpected(&'static str),
+}
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    daemon: &'static str,
+    stream: UnixStream,
+}
+
+impl Client {
+    /// Connects to the `daemon` that listens on `socket`.
+    ///
+    /// # Errors
+    /// Nobody listens there, or not for this user.
+    pub fn connect(daemon: &'static str, socket: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(socket)
+            .and_then(|stream| {
+                stream.set_read_timeout(Some(LIMIT))?;
+                stream.set_write_timeout(Some(LIMIT))?;
+                Ok(stream)
+            })
+            .map_err(|source| ClientError::Unreachable {
+                daemon,
+                socket: socket.to_owned(),
+                source,
+            })?;
+        Ok(Self { daemon, stream })
+    }
+
+    /// What sluicectl introduces itself with.
+    pub fn hello() -> Hello {
+        Hello {
+            program: "sluicectl".to_owned(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Sends `request` and reads the reply.
+    ///
+    /// # Errors
+    /// The connection breaks, the daemon is silent for too long, or it answers with garbage.
+    pub fn ask<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        request: &Q,
+    ) -> Result<A, ClientError> {
+        let daemon = self.daemon;
+        let codec = |source| ClientError::Codec { daemon, source };
+        let broken = |source: io::Error| ClientError::Broken { daemon, source };
+        let bytes = codec::encode(request).map_err(codec)?;
+        self.stream.write_all(&bytes).map_err(broken)?;
+        let mut header = [0; HEADER_LEN];
+        self.stream.read_exact(&mut header).map_err(broken)?;
+        let length = codec::body_len(&header, MAX_BODY).map_err(codec)?;
+        let mut body = Vec::new();
+        let stream = &mut self.stream;
+        stream
+            .take(length as u64)
+            .read_to_end(&mut body)
+            .map_err(broken)?;
+        codec::decode(&body).map_err(codec)
+    }
+}

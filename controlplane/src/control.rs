@@ -1,0 +1,186 @@
+//! Answers sluicectl on a Unix socket.
+//!
+//! Guarantees: only root and the user of this process are answered; garbage ends the connection
+//! that it came on and nothing else; connections, message sizes and waiting times are bounded.
+//! Nothing can be changed through it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_conf::codec::CodecError;
+use sluice_conf::message::controlplane::{DataplaneLink, Reply, Request, Status};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+use crate::engine::View;
+use crate::framing::{self, FrameError};
+use crate::listener::OwnedListener;
+use crate::tables::Tables;
+use crate::view;
+
+/// Largest request, in bytes.
+const MAX_REQUEST: usize = 64 << 10;
+/// Most connections at a time.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a message may take from its first byte to its last.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection may be silent between messages.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Pause after accepting failed, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers are made from.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// Objects and problems.
+    pub view: watch::Receiver<Arc<View>>,
+    /// The newest table.
+    pub tables: Arc<Tables>,
+    /// State of the link to the dataplane.
+    pub link: watch::Receiver<DataplaneLink>,
+    /// Where objects come from.
+    pub source: String,
+    /// Ages and uptime.
+    pub clock: Clock,
+}
+
+/// Serves `listener`; goes on for ever.
+pub async fn serve(listener: Arc<OwnedListener>, answers: Answers) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let mut stream = match listener.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("cannot accept a connection on the control socket: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let refusal = match slots.clone().try_acquire_owned() {
+            Ok(slot) => match may_ask(&stream) {
+                Ok(()) => {
+                    let answers = answers.clone();
+                    tokio::spawn(async move {
+                        converse(stream, &answers).await;
+                        drop(slot);
+                    });
+                    continue;
+                }
+                Err(reason) => reason,
+            },
+            Err(_) => format!("{MAX_CONNECTIONS} connections are open already; try again"),
+        };
+        debug!("refused a connection on the control socket: {refusal}");
+        // The buffer of a new socket holds so short a message: this does not wait.
+        let refused = Reply::Refused(refusal);
+        let _ = timeout(ACCEPT_PAUSE, framing::write(&mut stream, &refused)).await;
+    }
+}
+
+fn may_ask(stream: &UnixStream) -> Result<(), String> {
+    let peer = stream
+        .peer_cred()
+        .map_err(|error| format!("cannot tell who asks: {error}"))?;
+    let own = rustix::process::geteuid().as_raw();
+    match peer.uid() {
+        0 => Ok(()),
+        uid if uid == own => Ok(()),
+        uid => Err(format!(
+            "user {uid} may not ask; only root and user {own} may"
+        )),
+    }
+}
+
+async fn converse(mut stream: UnixStream, answers: &Answers) {
+    let mut greeted = false;
+    loop {
+        let limit = if greeted { IDLE_LIMIT } else { MESSAGE_LIMIT };
+        let request = match next(&mut stream, limit).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => {
+                debug!("closing a connection of the control socket: {error}");
+                if let FrameError::Codec(error @ CodecError::Version(_)) = error {
+                    let refused = Reply::Refused(error.to_string());
+                    let _ = timeout(MESSAGE_LIMIT, framing::write(&mut stream, &refused)).await;
+                }
+                return;
+            }
+        };
+        let hello = matches!(request, Request::Hello(_));
+        let reply = match greeted || hello {
+            true => answers.answer(request),
+            false => Reply::Refused("the first request must be Hello".to_owned()),
+        };
+        let end = matches!(reply, Reply::Refused(_));
+        greeted |= hello;
+        match timeout(MESSAGE_LIMIT, send(&mut stream, &reply)).await {
+            Ok(Ok(())) if !end => {}
+            _ => return,
+        }
+    }
+}
+
+/// The next request; `None` when the client is done or silent for too long.
+async fn next(stream: &mut UnixStream, limit: Duration) -> Result<Option<Request>, FrameError> {
+    match timeout(limit, stream.readable()).await {
+        Ok(ready) => ready?,
+        Err(_) => return Ok(None),
+    }
+    match timeout(MESSAGE_LIMIT, framing::read(stream, MAX_REQUEST)).await {
+        Ok(Ok(request)) => Ok(Some(request)),
+        Ok(Err(FrameError::Closed)) | Err(_) => Ok(None),
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+async fn send(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
+    match framing::write(stream, reply).await {
+        Err(FrameError::Codec(error)) => {
+            let refused = Reply::Refused(format!("the answer cannot be sent: {error}"));
+            framing::write(stream, &refused).await
+        }
+        result => result,
+    }
+}
+
+impl Answers {
+    fn answer(&self, request: Request) -> Reply {
+        let view = Arc::clone(&self.view.borrow());
+        let now = self.clock.now();
+        match request {
+            Request::Hello(hello) => {
+                debug!("{} {} is connected", hello.program, hello.release);
+                Reply::Hello {
+                    release: env!("CARGO_PKG_VERSION").to_owned(),
+                }
+            }
+            Request::Status => Reply::Status(self.status(&view, now)),
+            Request::Services { namespace } => {
+                let table = self.tables.newest().table;
+                let namespace = namespace.as_deref();
+                Reply::Services(view::services(&view, table.as_deref(), namespace, now))
+            }
+            Request::Endpoints { namespace } => {
+                Reply::Endpoints(view::endpoints(&view, namespace.as_deref(), now))
+            }
+        }
+    }
+
+    fn status(&self, view: &View, now: Duration) -> Status {
+        Status {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.as_secs(),
+            generation: self.tables.newest().generation,
+            services: view.services.len(),
+            endpoint_slices: view.slices.len(),
+            source: self.source.clone(),
+            dataplane: self.link.borrow().clone(),
+            problems: view.problems.clone(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The whole control plane as one future: starts the parts in order, ends with the signal.
+
+use std::sync::Arc;
+
+use sluice_conf::settings::Controlplane;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::compile::Rules;
+use crate::control::{self, Answers};
+use crate::engine::Engine;
+use crate::listener::{ListenError, OwnedListener};
+use crate::metrics::{self, MetricsError};
+use crate::push::Pusher;
+use crate::source::folder::{self, FolderError};
+use crate::tables::Tables;
+
+/// Events that may wait for the engine.
+const EVENTS: usize = 1024;
+
+/// Why the control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The manifest folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The control socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}
+
+/// Runs until `stop` is done; needs a tokio runtime.
+///
+/// # Errors
+/// Something that the settings ask for cannot be had. Nothing is running then.
+pub async fn run(
+    settings: &Controlplane,
+    stop: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let clock = Clock::start();
+    let listener = Arc::new(OwnedListener::bind(&settings.control.socket)?);
+    if let Some(listen) = settings.metrics.listen {
+        metrics::serve(listen)?;
+        info!("serving metrics at http://{listen}/metrics");
+    }
+    let tables = Arc::new(Tables::default());
+    let engine = Engine::new(Rules::from(settings), Arc::clone(&tables));
+    let pusher = Pusher::new(
+        settings.dataplane.socket.clone(),
+        Arc::clone(&tables),
+        clock,
+    );
+    let folder = &settings.manifests.folder;
+    let answers = Answers {
+        view: engine.view(),
+        tables,
+        link: pusher.link(),
+        source: format!("folder {}", folder.display()),
+        clock,
+    };
+    let (sender, events) = mpsc::channel(EVENTS);
+    folder::watch(folder.clone(), sender, clock)?;
+    info!(
+        "sluice-controlplane {} serves manifests of {}, control socket {}",
+        env!("CARGO_PKG_VERSION"),
+        folder.display(),
+        settings.control.socket.display()
+    );
+    tokio::select! {
+        () = stop => info!("stopping"),
+        () = engine.run(events, clock) => {}
+        () = pusher.run() => {}
+        () = control::serve(Arc::clone(&listener), answers) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! All objects that are known, each in its last good version, and what is wrong with them.
+//!
+//! ```text
+//!   [ ObjectId ] -> claims [ file a: good version, problems ] [ file b: ... ]
+//!                     ^ the first file that had it owns the object
+//! ```
+//!
+//! Guarantees: an object that turns bad keeps its last good version until its file lets go of it;
+//! an object that two files hold stays with the first. It knows no source and reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_conf::message::controlplane::Problem;
+use tracing::info;
+
+use crate::endpoints::{self, Slice};
+use crate::object::{self, Checked, Issue, Lines, Object, ObjectId, Origin};
+use crate::service::{self, ServiceSpec};
+use crate::source::Event;
+
+/// The objects.
+#[derive(Debug, Default)]
+pub struct Index {
+    objects: BTreeMap<ObjectId, Entry>,
+    files: BTreeMap<String, Vec<Problem>>,
+    next_order: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    order: u64,
+    first_seen: Duration,
+    claims: Vec<Claim>,
+}
+
+/// What one file says of an object.
+#[derive(Debug)]
+struct Claim {
+    origin: Origin,
+    good: Option<Good>,
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Good {
+    Service(Arc<ServiceSpec>),
+    Slice(Arc<Slice>),
+}
+
+/// An object in use.
+#[derive(Debug, Clone)]
+pub struct Known<T> {
+    /// The object.
+    pub object: Arc<T>,
+    /// Where it stands.
+    pub origin: Origin,
+    /// Lower was known earlier.
+    pub order: u64,
+    /// When it was first seen, on the clock of the process.
+    pub first_seen: Duration,
+}
+
+impl Index {
+    /// Takes in one event. [`Event::Synced`] changes nothing here.
+    pub fn handle(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Apply {
+                id,
+                origin,
+                object,
+                lines,
+            } => self.apply(id, origin, &object, &lines, now),
+            Event::Delete { id, file } => self.delete(&id, &file),
+            Event::Report { file, problems } => self.report(file, problems),
+            Event::Synced => {}
+        }
+    }
+
+    /// Takes in an object as `origin` has it now.
+    pub fn apply(
+        &mut self,
+        id: ObjectId,
+        origin: Origin,
+        object: &Object,
+        lines: &Lines,
+        now: Duration,
+    ) {
+        let claim = check(&id, origin, object, lines);
+        let next_order = &mut self.next_order;
+        let entry = self.objects.entry(id.clone()).or_insert_with(|| {
+            *next_order += 1;
+            Entry {
+                order: *next_order,
+                first_seen: now,
+                claims: Vec::new(),
+            }
+        });
+        let same_file = |known: &&mut Claim| known.origin.file == claim.origin.file;
+        match entry.claims.iter_mut().find(same_file) {
+            Some(known) => {
+                claim.log_notes(&id, &known.notes);
+                let good = claim.good.clone().or_else(|| known.good.take());
+                *known = Claim { good, ..claim };
+            }
+            None => {
+                claim.log_notes(&id, &[]);
+                entry.claims.push(claim);
+            }
+        }
+    }
+
+    /// Takes note that `file` does not hold the object any more.
+    pub fn delete(&mut self, id: &ObjectId, file: &str) {
+        if let Some(entry) = self.objects.get_mut(id) {
+            entry.claims.retain(|claim| claim.origin.file != file);
+            if entry.claims.is_empty() {
+                self.objects.remove(id);
+            }
+        }
+    }
+
+    fn report(&mut self, file: String, problems: Vec<Problem>) {
+        match problems.is_empty() {
+            true => self.files.remove(&file),
+            false => self.files.insert(file, problems),
+        };
+    }
+
+    /// Services in use, sorted by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = Known<ServiceSpec>> + '_ {
+        self.objects.values().filter_map(|entry| {
+            let (origin, good) = entry.used()?;
+            match good {
+                Good::Service(service) => Some(entry.known(origin, service)),
+                Good::Slice(_) => None,
+            }
+        })
+    }
+
+    /// EndpointSlices in use, sorted by namespace and name.
+    pub fn slices(&self) -> impl Iterator<Item = Known<Slice>> + '_ {
+        self.objects.values().filter_map(|entry| {
+            let (origin, good) = entry.used()?;
+            match good {
+                Good::Slice(slice) => Some(entry.known(origin, slice)),
+                Good::Service(_) => None,
+            }
+        })
+    }
+
+    /// What is wrong with files and objects, sorted.
+    pub fn problems(&self) -> BTreeSet<Problem> {
+        let mut problems: BTreeSet<Problem> = self.files.values().flatten().cloned().collect();
+        for (id, entry) in &self.objects {
+            problems.extend(entry.claims.iter().flat_map(|c| &c.problems).cloned());
+            entry.disputes(id, &mut problems);
+        }
+        problems
+    }
+}
+
+impl Entry {
+    /// The version in use: that of the first file which ever had a good one.
+    fn used(&self) -> Option<(&Origin, &Good)> {
+        let mut claims = self.claims.iter();
+        claims.find_map(|claim| Some((&claim.origin, claim.good.as_ref()?)))
+    }
+
+    fn known<T>(&self, origin: &Origin, object: &Arc<T>) -> Known<T> {
+        Known {
+            object: Arc::clone(object),
+            origin: origin.clone(),
+            order: self.order,
+            first_seen: self.first_seen,
+        }
+    }
+
+    /// Names every file that holds an object which another file holds, too.
+    fn disputes(&self, id: &ObjectId, problems: &mut BTreeSet<Problem>) {
+        let Some(used) = self.used().map(|(origin, _)| origin) else {
+            return;
+        };
+        if self.claims.len() < 2 {
+            return;
+        }
+        for claim in &self.claims {
+            let others = self.claims.iter().filter(|c| c.origin != claim.origin);
+            let others: Vec<_> = others.map(|c| c.origin.to_string()).collect();
+            let others = others.join(" and in ");
+            let message = match claim.origin == *used {
+                true => format!("is defined in {others}, too; the one here is used"),
+                false => format!(
+                    "is defined in {others}, too; the one in {} is used",
+                    used.file
+                ),
+            };
+            problems.insert(object::problem(id, &claim.origin, None, message));
+        }
+    }
+}
+
+impl Claim {
+    fn log_notes(&self, id: &ObjectId, known: &[String]) {
+        for note in self.notes.iter().filter(|note| !known.contains(note)) {
+            info!("{} {id}: {note}", self.origin);
+        }
+    }
+}
+
+fn check(id: &ObjectId, origin: Origin, object: &Object, lines: &Lines) -> Claim {
+    let (good, issues, notes) = match object {
+        Object::Service(service) => {
+            let Checked {
+                good,
+                issues,
+                notes,
+            } = service::check(&id.namespace, &id.name, service, lines);
+            (good.map(|s| Good::Service(Arc::new(s))), issues, notes)
+        }
+        Object::EndpointSlice(slice) => {
+            let Checked {
+                good,
+                issues,
+                notes,
+            } = endpoints::check(&id.namespace, &id.name, slice);
+            (good.map(|s| Good::Slice(Arc::new(s))), issues, notes)
+        }
+    };
+    let place = |issue: &Issue| {
+        let line = lines.line(&issue.field).or(origin.line);
+        let file = origin.file.clone();
+        let at = Origin { file, line };
+        object::problem(id, &at, Some(&issue.field), issue.message.clone())
+    };
+    Claim {
+        problems: issues.iter().map(place).collect(),
+        origin,
+        good,
+        notes,
+    }
+}

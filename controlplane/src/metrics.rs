@@ -1,0 +1,92 @@
+//! Names of the metrics and the endpoint that serves them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use sluice_conf::Generation;
+
+use crate::engine::View;
+
+const GENERATION: &str = "sluice_controlplane_generation";
+const SERVICES: &str = "sluice_controlplane_services";
+const SLICES: &str = "sluice_controlplane_endpoint_slices";
+const PROBLEMS: &str = "sluice_controlplane_problems";
+const RELOADS: &str = "sluice_controlplane_manifest_reloads_total";
+const PUSHES: &str = "sluice_controlplane_pushes_total";
+const PUSH_SECONDS: &str = "sluice_controlplane_push_duration_seconds";
+const CONNECTED: &str = "sluice_controlplane_dataplane_connected";
+
+/// Bounds of the push duration, in seconds; a change should be through in 0.1.
+const PUSH_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+
+/// Why metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics.listen {listen}: {reason}")]
+pub struct MetricsError {
+    listen: SocketAddr,
+    reason: String,
+}
+
+/// Serves Prometheus text at `listen`; needs a tokio runtime.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub fn serve(listen: SocketAddr) -> Result<(), MetricsError> {
+    let cannot = |reason: String| MetricsError { listen, reason };
+    PrometheusBuilder::new()
+        .with_http_listener(listen)
+        .set_buckets_for_metric(Matcher::Full(PUSH_SECONDS.to_owned()), &PUSH_BUCKETS)
+        .and_then(PrometheusBuilder::install)
+        .map_err(|error| cannot(error.to_string()))?;
+    describe();
+    Ok(())
+}
+
+fn describe() {
+    describe_gauge!(GENERATION, "Generation of the newest service table");
+    describe_gauge!(SERVICES, "Services in use");
+    describe_gauge!(SLICES, "EndpointSlices in use");
+    describe_gauge!(
+        PROBLEMS,
+        "Problems with manifests, as sluicectl status lists them"
+    );
+    describe_counter!(
+        RELOADS,
+        "Times that changed manifests were read and compiled"
+    );
+    describe_counter!(PUSHES, "Tables sent to the dataplane, by result");
+    describe_histogram!(
+        PUSH_SECONDS,
+        "Seconds from sending a table to the dataplane's answer"
+    );
+    describe_gauge!(CONNECTED, "1 while the dataplane is connected, else 0");
+    for result in ["applied", "rejected", "failed"] {
+        counter!(PUSHES, "result" => result).absolute(0);
+    }
+    gauge!(CONNECTED).set(0.0);
+}
+
+pub(crate) fn generation(generation: Generation) {
+    gauge!(GENERATION).set(generation.0 as f64);
+}
+
+pub(crate) fn objects(view: &View) {
+    gauge!(SERVICES).set(view.services.len() as f64);
+    gauge!(SLICES).set(view.slices.len() as f64);
+    gauge!(PROBLEMS).set(view.problems.len() as f64);
+}
+
+pub(crate) fn reloaded() {
+    counter!(RELOADS).increment(1);
+}
+
+pub(crate) fn pushed(result: &'static str, duration: Duration) {
+    counter!(PUSHES, "result" => result).increment(1);
+    histogram!(PUSH_SECONDS).record(duration.as_secs_f64());
+}
+
+pub(crate) fn connected(connected: bool) {
+    gauge!(CONNECTED).set(if connected { 1.0 } else { 0.0 });
+}

@@ -1,0 +1,246 @@
+//! What the sources and the index talk about: Kubernetes objects, where they were written, and
+//! what can be wrong with them. Holds no rules about Services.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use sluice_conf::message::controlplane::Problem;
+
+use crate::source::document::Node;
+
+/// The kinds of object that the control plane reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+        })
+    }
+}
+
+/// Kind, namespace and name: there is one object of each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace; manifests without one mean `default`.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// An object as the Kubernetes API defines it, not checked beyond its types.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A Service.
+    Service(Box<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
+}
+
+/// Where an object was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// File, as the operator would name it.
+    pub file: String,
+    /// Line where the object starts, counted from 1; absent when the source has no lines.
+    pub line: Option<u32>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.file),
+            None => f.write_str(&self.file),
+        }
+    }
+}
+
+/// Finds the line of a field of one object.
+#[derive(Debug, Clone, Default)]
+pub struct Lines(Option<Node>);
+
+impl Lines {
+    /// Lines of the object that was read from `node`.
+    pub fn of(node: Node) -> Self {
+        Self(Some(node))
+    }
+
+    /// Line of `field`, for example `spec.ports[0].port`, or of its nearest written parent.
+    pub fn line(&self, field: &str) -> Option<u32> {
+        self.0.as_ref().map(|node| node.line_of(field))
+    }
+}
+
+/// Something wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// Path of the field, for example `spec.ports[0].port`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// Whether the whole object is refused; otherwise only what the message says is left out.
+    pub fatal: bool,
+}
+
+/// Result of checking an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked<T> {
+    /// The object in the form that the compiler reads; `None` when an issue is fatal.
+    pub good: Option<T>,
+    /// What is wrong.
+    pub issues: Vec<Issue>,
+    /// What is right but not served; for the log.
+    pub notes: Vec<String>,
+}
+
+/// Collects issues and notes while an object is checked.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) issues: Vec<Issue>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn refuse(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.issue(field.into(), message.into(), true);
+    }
+
+    pub(crate) fn warn(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.issue(field.into(), message.into(), false);
+    }
+
+    pub(crate) fn note(&mut self, message: impl Into<String>) {
+        self.notes.push(message.into());
+    }
+
+    pub(crate) fn finish<T>(self, object: T) -> Checked<T> {
+        let refused = self.issues.iter().any(|issue| issue.fatal);
+        Checked {
+            good: (!refused).then_some(object),
+            issues: self.issues,
+            notes: self.notes,
+        }
+    }
+
+    fn issue(&mut self, field: String, message: String, fatal: bool) {
+        self.issues.push(Issue {
+            field,
+            message,
+            fatal,
+        });
+    }
+}
+
+/// A problem with the object `id` that stands at `origin`.
+pub(crate) fn problem(
+    id: &ObjectId,
+    origin: &Origin,
+    field: Option<&str>,
+    message: String,
+) -> Problem {
+    Problem {
+        file: origin.file.clone(),
+        line: origin.line,
+        object: Some(id.to_string()),
+        field: field.map(str::to_owned),
+        message,
+    }
+}
+
+/// A problem as one line: `file:line object field: message`.
+pub fn describe(problem: &Problem) -> String {
+    let mut text = problem.file.clone();
+    if let Some(line) = problem.line {
+        text.push_str(&format!(":{line}"));
+    }
+    for part in [&problem.object, &problem.field].into_iter().flatten() {
+        text.push(' ');
+        text.push_str(part);
+    }
+    format!("{text}: {}", problem.message)
+}
+
+/// Why no Service can use this address, if so (semantics S11 and plain routing).
+pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if address.is_unspecified() {
+        Some("the unspecified address")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if link_local {
+        Some("a link-local or broadcast address")
+    } else {
+        None
+    }
+}
+
+/// Whether `text` is a label by RFC 1123: what namespaces, Services and ports are named by.
+pub(crate) fn is_label(text: &str) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| inner(&byte))
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether `text` is a DNS subdomain by RFC 1123: what EndpointSlices are named by.
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_rfc_1123() {
+        for good in ["web", "a", "0web", "my-web-2", &"a".repeat(63)] {
+            assert!(is_label(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "Web", "a.b", "a_b", "ä", &"a".repeat(64)] {
+            assert!(!is_label(bad), "{bad}");
+        }
+        assert!(is_subdomain("web-abc12.v1"));
+        assert!(!is_subdomain("web..v1"));
+    }
+
+    #[test]
+    fn a_problem_is_one_line() {
+        let id = ObjectId {
+            kind: Kind::Service,
+            namespace: "default".into(),
+            name: "web".into(),
+        };
+        let origin = Origin {
+            file: "web.yaml".into(),
+            line: Some(7),
+        };
+        let problem = problem(&id, &origin, Some("spec.ports[0].port"), "is 0".into());
+        assert_eq!(
+            describe(&problem),
+            "web.yaml:7 Service default/web spec.ports[0].port: is 0"
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! Where objects come from. Every source speaks in the same events, so the index cannot tell a
+//! folder of manifests from a live API.
+
+pub mod document;
+pub mod folder;
+pub mod manifest;
+mod scan;
+
+use sluice_conf::message::controlplane::Problem;
+
+use crate::object::{Lines, Object, ObjectId, Origin};
+
+/// What a source tells the index.
+#[derive(Debug)]
+pub enum Event {
+    /// The object was read; it replaces what the same file said of it before.
+    Apply {
+        /// Which object.
+        id: ObjectId,
+        /// Where it stands.
+        origin: Origin,
+        /// The object.
+        object: Object,
+        /// The lines of its fields.
+        lines: Lines,
+    },
+    /// The file does not hold the object any more.
+    Delete {
+        /// Which object.
+        id: ObjectId,
+        /// The file that held it.
+        file: String,
+    },
+    /// Everything that is wrong with a file as far as the source can tell; replaces what it
+    /// reported of this file before.
+    Report {
+        /// The file.
+        file: String,
+        /// What is wrong; empty when nothing is.
+        problems: Vec<Problem>,
+    },
+    /// The events so far are a state that was written: compile it now. Before the first of these
+    /// nothing may be compiled, or a restart would take Services away.
+    Synced,
+}

@@ -1,0 +1,250 @@
+//! Watches a folder of manifests and reports every change as events.
+//!
+//! Guarantees: a file that was written to its end or renamed into place is reported about 10 ms
+//! later; a file that is being written is left alone until its writer closes it; when the kernel's
+//! notices fail, a scan every two seconds finds the change all the same. A folder that vanishes
+//! is one problem and takes nothing away. Subfolders are not read.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::Event;
+use super::scan::{Hints, Scanner};
+use crate::clock::Clock;
+
+/// How long notices are collected after the last one.
+const QUIET: Duration = Duration::from_millis(10);
+/// How long notices are collected at most, so that a stream of them cannot hold back a change.
+const COLLECT: Duration = Duration::from_millis(40);
+/// How long a writer that does not close its file is waited for.
+const WRITER: Duration = Duration::from_secs(1);
+/// Time between scans that look at every file.
+const RESCAN: Duration = Duration::from_secs(2);
+/// The same while the folder cannot be read or watched.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why a folder cannot be served from the start.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be listed.
+    #[error("manifests.folder {}: cannot be read: {source}", folder.display())]
+    Unreadable {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Starts a thread that reads `folder` and goes on until the receiver of `events` is gone.
+///
+/// # Errors
+/// The folder cannot be listed; later it may vanish and come back.
+pub fn watch(
+    folder: PathBuf,
+    events: mpsc::Sender<Event>,
+    clock: Clock,
+) -> Result<JoinHandle<()>, FolderError> {
+    std::fs::read_dir(&folder).map_err(|source| FolderError::Unreadable {
+        folder: folder.clone(),
+        source,
+    })?;
+    std::thread::Builder::new()
+        .name("manifests".to_owned())
+        .spawn(move || Folder::new(folder, clock).run(&events))
+        .map_err(FolderError::Thread)
+}
+
+struct Folder {
+    path: PathBuf,
+    clock: Clock,
+    scanner: Scanner,
+    watcher: Option<Watching>,
+    notices: Receiver<notify::Result<notify::Event>>,
+    sender: Sender<notify::Result<notify::Event>>,
+    pending: Pending,
+    watch_failed: bool,
+}
+
+/// A watch holds on to the folder that it was made for, not to its name.
+struct Watching {
+    identity: (u64, u64),
+    _watcher: RecommendedWatcher,
+}
+
+impl Folder {
+    fn new(path: PathBuf, clock: Clock) -> Self {
+        let (sender, notices) = channel();
+        Self {
+            scanner: Scanner::new(path.clone()),
+            path,
+            clock,
+            watcher: None,
+            notices,
+            sender,
+            pending: Pending::default(),
+            watch_failed: false,
+        }
+    }
+
+    fn run(mut self, events: &mpsc::Sender<Event>) {
+        let mut readable_once = false;
+        while !events.is_closed() {
+            self.keep_watching();
+            let hints = self.pending.take(self.clock.now());
+            let (changes, readable) = self.scanner.scan(&hints);
+            // The first state of a folder is told even when it is empty, so that the control
+            // plane can tell "nothing" from "not yet".
+            let tell = !changes.is_empty() || (readable && !readable_once);
+            readable_once |= readable;
+            let end = (tell && readable_once).then_some(Event::Synced);
+            for event in changes.into_iter().chain(end) {
+                if events.blocking_send(event).is_err() {
+                    return;
+                }
+            }
+            let healthy = readable && self.watcher.is_some();
+            self.wait(if healthy { RESCAN } else { RETRY });
+        }
+    }
+
+    /// Makes the watch anew when the name leads to another folder than before.
+    fn keep_watching(&mut self) {
+        let identity = std::fs::metadata(&self.path)
+            .ok()
+            .map(|meta| (meta.dev(), meta.ino()));
+        if identity == self.watcher.as_ref().map(|w| w.identity) {
+            return;
+        }
+        self.watcher = None;
+        let Some(identity) = identity else { return };
+        match start_watcher(&self.path, self.sender.clone()) {
+            Ok(watcher) => {
+                debug!("watching {}", self.path.display());
+                self.watch_failed = false;
+                self.watcher = Some(Watching {
+                    identity,
+                    _watcher: watcher,
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.watch_failed, true) {
+                    let folder = self.path.display();
+                    warn!("cannot watch {folder}, looking every {RETRY:?} instead: {error}");
+                }
+            }
+        }
+    }
+
+    /// Waits until a change is worth a scan, at most `limit`.
+    fn wait(&mut self, limit: Duration) {
+        let end = self.clock.now() + limit;
+        loop {
+            let now = self.clock.now();
+            let due = self.pending.due().map_or(end, |due| due.min(end));
+            if now >= due {
+                return;
+            }
+            match self.notices.recv_timeout(due - now) {
+                Ok(notice) => self.pending.notice(self.clock.now(), notice),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Cannot happen while `self.sender` lives; waiting keeps the thread from spinning.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(due - now),
+            }
+        }
+    }
+}
+
+fn start_watcher(
+    folder: &Path,
+    sender: Sender<notify::Result<notify::Event>>,
+) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |notice| {
+        // The receiver is gone only when the thread ends.
+        let _ = sender.send(notice);
+    })?;
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// Notices that wait for a scan. Pure: time is an argument.
+#[derive(Debug, Default)]
+struct Pending {
+    files: BTreeMap<OsString, Noticed>,
+    first: Option<Duration>,
+    last: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Noticed {
+    at: Duration,
+    /// Written into and not closed since.
+    open: bool,
+}
+
+impl Pending {
+    fn notice(&mut self, now: Duration, notice: notify::Result<notify::Event>) {
+        let Ok(event) = notice else {
+            return self.touch(now);
+        };
+        let open = match event.kind {
+            // Our own reading makes these.
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+            EventKind::Access(_) => return,
+            EventKind::Modify(ModifyKind::Data(_)) => true,
+            _ => false,
+        };
+        for name in event.paths.iter().filter_map(|path| path.file_name()) {
+            let noticed = Noticed { at: now, open };
+            self.files.insert(name.to_owned(), noticed);
+        }
+        // Data in a file that is still open is not worth a scan yet.
+        if !open {
+            self.touch(now);
+        }
+    }
+
+    fn touch(&mut self, now: Duration) {
+        self.first.get_or_insert(now);
+        self.last = now;
+    }
+
+    /// When the next scan is worth it.
+    fn due(&self) -> Option<Duration> {
+        let collected = self
+            .first
+            .map(|first| (self.last + QUIET).min(first + COLLECT));
+        let writers = self.files.values().filter(|noticed| noticed.open);
+        let writer = writers.map(|noticed| noticed.at + WRITER).min();
+        collected.into_iter().chain(writer).min()
+    }
+
+    /// What a scan at `now` should know; files that are being written stay pending.
+    fn take(&mut self, now: Duration) -> Hints {
+        let mut hints = Hints::default();
+        self.first = None;
+        self.files.retain(|name, noticed| {
+            let writing = noticed.open && now < noticed.at + WRITER;
+            let names = match writing {
+                true => &mut hints.open,
+                false => &mut hints.written,
+            };
+            names.insert(name.clone());
+            writing
+        });
+        hints
+    }
+}

@@ -1,0 +1,118 @@
+//! The table in force and its number.
+//!
+//! Guarantees: a table that differs from the one before gets the next generation, an equal one
+//! keeps it; generations never go back, not even below what a dataplane has seen of an earlier
+//! control plane.
+
+use std::sync::Arc;
+
+use sluice_conf::{Generation, Service, ServiceTable};
+use tokio::sync::watch;
+
+/// Holds the newest table and tells everybody who waits for it.
+#[derive(Debug)]
+pub struct Tables {
+    state: watch::Sender<State>,
+}
+
+/// The newest table.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Generation given last.
+    pub generation: Generation,
+    /// The table; `None` before the first was compiled.
+    pub table: Option<Arc<ServiceTable>>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            state: watch::Sender::new(State::default()),
+        }
+    }
+}
+
+impl Tables {
+    /// Puts `services` in force, unless they are already. Returns whether they were new.
+    pub fn publish(&self, services: Vec<Service>) -> bool {
+        self.state.send_if_modified(|state| {
+            let unchanged = state
+                .table
+                .as_ref()
+                .is_some_and(|table| table.services == services);
+            if unchanged {
+                return false;
+            }
+            state.advance(services, state.generation);
+            true
+        })
+    }
+
+    /// Makes sure that the generation is above `seen`.
+    pub fn raise_above(&self, seen: Generation) {
+        self.state.send_if_modified(|state| {
+            if state.generation > seen {
+                return false;
+            }
+            match state.table.take() {
+                Some(table) => state.advance(table.services.clone(), seen),
+                None => state.generation = seen,
+            }
+            true
+        });
+    }
+
+    /// The newest table.
+    pub fn newest(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Tells of every newer table.
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+}
+
+impl State {
+    fn advance(&mut self, services: Vec<Service>, above: Generation) {
+        self.generation = Generation(above.0.saturating_add(1));
+        self.table = Some(Arc::new(ServiceTable {
+            generation: self.generation,
+            services,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_table_is_generation_one_even_when_empty() {
+        let tables = Tables::default();
+        assert!(tables.publish(Vec::new()));
+        assert_eq!(tables.newest().generation, Generation(1));
+    }
+
+    #[test]
+    fn an_equal_table_keeps_its_generation() {
+        let tables = Tables::default();
+        tables.publish(Vec::new());
+        assert!(!tables.publish(Vec::new()));
+        assert_eq!(tables.newest().generation, Generation(1));
+    }
+
+    #[test]
+    fn the_generation_rises_above_what_the_dataplane_has_seen() {
+        let tables = Tables::default();
+        tables.raise_above(Generation(41));
+        tables.publish(Vec::new());
+        assert_eq!(tables.newest().generation, Generation(42));
+        tables.raise_above(Generation(7));
+        assert_eq!(tables.newest().generation, Generation(42));
+        tables.raise_above(Generation(42));
+        let state = tables.newest();
+        assert_eq!(state.generation, Generation(43));
+        assert_eq!(state.table.unwrap().generation, Generation(43));
+    }
+}
