@@ -266,3 +266,6 @@ pub fn count_frontends(services: &[Service]) -> BTreeMap<FrontendKind, usize> {
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,3 +270,6 @@ fn candidates<'a>(
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,3 +242,85 @@ fn check(id: &ObjectId, origin: Origin, object: &Object, lines: &Lines) -> Claim
         notes,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+    use crate::testing::{apply, lines, service};
+
+    fn web() -> ObjectId {
+        ObjectId {
+            kind: Kind::Service,
+            namespace: "default".into(),
+            name: "web".into(),
+        }
+    }
+
+    fn port(index: &Index) -> Option<u16> {
+        let known = index.services().next()?;
+        known.object.ports.first().map(|port| port.port)
+    }
+
+    #[test]
+    fn a_bad_document_keeps_the_last_good_version_of_its_object() {
+        let mut index = Index::default();
+        let good = service("web", "10.96.0.10");
+        apply(&mut index, "a.yaml", &good);
+        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 0"));
+        assert_eq!(port(&index), Some(80));
+        assert_eq!(
+            lines(&index.problems()),
+            ["a.yaml:8 Service default/web spec.ports[0].port: 0 is not a port; use 1 to 65535"]
+        );
+        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 81"));
+        assert_eq!(port(&index), Some(81));
+        assert_eq!(lines(&index.problems()), [""; 0]);
+    }
+
+    #[test]
+    fn an_object_that_was_never_good_is_not_served() {
+        let mut index = Index::default();
+        apply(&mut index, "a.yaml", &service("web", "nonsense"));
+        assert_eq!(port(&index), None);
+        assert_eq!(index.problems().len(), 1);
+    }
+
+    #[test]
+    fn an_object_in_two_files_stays_with_the_first_and_both_are_named() {
+        let mut index = Index::default();
+        let text = service("web", "10.96.0.10");
+        apply(&mut index, "b.yaml", &text);
+        apply(&mut index, "a.yaml", &text.replace("port: 80", "port: 81"));
+        assert_eq!(port(&index), Some(80));
+        assert_eq!(
+            lines(&index.problems()),
+            [
+                "a.yaml:1 Service default/web: is defined in b.yaml:1, too; the one in b.yaml is used",
+                "b.yaml:1 Service default/web: is defined in a.yaml:1, too; the one here is used",
+            ]
+        );
+        index.delete(&web(), "b.yaml");
+        assert_eq!(port(&index), Some(81), "the second takes over");
+        assert_eq!(lines(&index.problems()), [""; 0]);
+        index.delete(&web(), "a.yaml");
+        assert_eq!(port(&index), None);
+    }
+
+    #[test]
+    fn a_change_keeps_the_age_and_a_return_does_not() {
+        let mut index = Index::default();
+        let found = crate::testing::found("a.yaml", &service("web", "10.96.0.10"));
+        let object = found.object.unwrap();
+        let apply = |index: &mut Index, seconds| {
+            let (id, origin) = (found.id.clone(), found.origin.clone());
+            let now = Duration::from_secs(seconds);
+            index.apply(id, origin, &object, &found.lines, now);
+            index.services().next().unwrap().first_seen.as_secs()
+        };
+        assert_eq!(apply(&mut index, 5), 5);
+        assert_eq!(apply(&mut index, 9), 5);
+        index.delete(&web(), "a.yaml");
+        assert_eq!(apply(&mut index, 12), 12);
+    }
+}

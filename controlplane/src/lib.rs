@@ -33,4 +33,6 @@ pub mod push;
 pub mod service;
 pub mod source;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod view;

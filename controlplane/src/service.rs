@@ -434,3 +434,6 @@ fn load_balancer_ips(spec: &api::ServiceSpec, service: &api::Service) -> Vec<Wri
     }
     written
 }
+
+#[cfg(test)]
+mod tests;

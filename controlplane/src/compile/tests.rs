@@ -1,0 +1,248 @@
+//! Tables from manifests, and what must hold for all of them.
+
+use proptest::prelude::*;
+use sluice_conf::{BackendState, Generation, codec};
+
+use super::*;
+use crate::testing::{apply, lines, service, slice};
+
+fn rules() -> Rules {
+    Rules {
+        node_addresses: vec!["198.51.100.1".parse().unwrap()],
+        ..Rules::default()
+    }
+}
+
+fn compiled(files: &[String]) -> Compiled {
+    let mut index = Index::default();
+    for (number, text) in files.iter().enumerate() {
+        apply(&mut index, &format!("{number}.yaml"), text);
+    }
+    compile(&index, &rules())
+}
+
+fn frontends(compiled: &Compiled) -> Vec<String> {
+    let services = compiled.services.iter();
+    services
+        .flat_map(|service| {
+            service.frontends.iter().map(move |frontend| {
+                format!(
+                    "{} {}:{} {:?}",
+                    service.name, frontend.address, frontend.port, frontend.kind
+                )
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_examples_compile_without_a_problem() {
+    let compiled = compiled(&[
+        include_str!("../../../conf/examples/services/web.yaml").to_owned(),
+        include_str!("../../../conf/examples/services/dns.yaml").to_owned(),
+    ]);
+    assert_eq!(lines(&compiled.problems), [""; 0]);
+    assert_eq!(
+        frontends(&compiled),
+        [
+            "default/dns:dns/UDP 10.96.0.53:53 ClusterIp",
+            "default/dns:dns-tcp/TCP 10.96.0.53:53 ClusterIp",
+            "default/web:http/TCP 10.96.0.10:80 ClusterIp",
+            "default/web:http/TCP 198.51.100.1:30080 NodePort",
+            "default/web:http/TCP 203.0.113.10:80 LoadBalancer",
+        ]
+    );
+    let web = &compiled.services[2];
+    let backends: Vec<_> = web
+        .backends
+        .iter()
+        .map(|b| (b.address.to_string(), b.port, b.state))
+        .collect();
+    assert_eq!(
+        backends,
+        [11, 12, 13].map(|last| (format!("10.0.2.{last}"), 8080, BackendState::Active))
+    );
+}
+
+#[test]
+fn who_was_known_first_keeps_a_disputed_frontend() {
+    let compiled = compiled(&[service("zebra", "10.96.0.1"), service("ant", "10.96.0.1")]);
+    assert_eq!(
+        frontends(&compiled),
+        ["default/zebra/TCP 10.96.0.1:80 ClusterIp"]
+    );
+    assert_eq!(
+        lines(&compiled.problems),
+        [
+            "1.yaml:6 Service default/ant spec.clusterIP: 10.96.0.1 port 80/TCP is served by Service default/zebra already; Service default/ant does not get it"
+        ]
+    );
+    assert_eq!(
+        compiled.services.len(),
+        2,
+        "the loser stays, without that frontend"
+    );
+}
+
+#[test]
+fn an_address_of_the_gateway_cannot_be_a_vip() {
+    let compiled = compiled(&[service("web", "198.51.100.1")]);
+    assert_eq!(frontends(&compiled), [""; 0]);
+    assert_eq!(compiled.problems.len(), 1);
+}
+
+#[test]
+fn an_endpoint_that_is_a_vip_is_left_out() {
+    let compiled = compiled(&[
+        service("web", "10.96.0.1"),
+        slice("web-1", "web", &["10.96.0.1", "10.0.2.1"]),
+    ]);
+    assert_eq!(compiled.services[0].backends.len(), 1);
+    assert_eq!(
+        lines(&compiled.problems),
+        [
+            "0.yaml:8 Service default/web spec.ports[0]: endpoint 10.96.0.1 is an address of a Service and is left out"
+        ]
+    );
+}
+
+#[test]
+fn a_headless_service_is_not_compiled() {
+    assert_eq!(compiled(&[service("db", "None")]).services, []);
+}
+
+#[test]
+fn slices_of_another_namespace_do_not_serve() {
+    let other =
+        slice("web-1", "web", &["10.0.2.1"]).replace("  name:", "  namespace: shop\n  name:");
+    let compiled = compiled(&[service("web", "10.96.0.1"), other]);
+    assert_eq!(compiled.services[0].backends, []);
+}
+
+#[test]
+fn the_settings_are_the_default_of_the_annotations() {
+    let mut index = Index::default();
+    apply(&mut index, "a", &service("a", "10.96.0.1"));
+    let noted = "metadata:\n  annotations: {sluice.dev/source-nat: masquerade}\n";
+    apply(
+        &mut index,
+        "b",
+        &service("b", "10.96.0.2").replace("metadata:\n", noted),
+    );
+    let rules = Rules {
+        source_nat: SourceNat::Preserve,
+        backend_gone: BackendGone::Keep,
+        ..Rules::default()
+    };
+    let services = compile(&index, &rules).services;
+    assert_eq!(
+        (services[0].source_nat, services[0].backend_gone),
+        (SourceNat::Preserve, BackendGone::Keep)
+    );
+    assert_eq!(services[1].source_nat, SourceNat::Masquerade);
+}
+
+// === Properties ===
+
+/// Services that collide, slices that overlap, and values that are wrong now and then.
+fn any_object() -> impl Strategy<Value = String> {
+    let protocol =
+        prop_oneof![4 => Just("TCP"), 3 => Just("UDP"), 1 => Just("SCTP"), 1 => Just("ICMP")];
+    let kind = prop_oneof![Just("ClusterIP"), Just("NodePort"), Just("LoadBalancer")];
+    let address = prop_oneof![
+        6 => (0_u8..4).prop_map(|n| format!("10.96.0.{n}")),
+        1 => Just("198.51.100.1".to_owned()),
+        1 => Just("127.0.0.1".to_owned()),
+        1 => Just("None".to_owned()),
+        1 => Just("\"2001:db8::1\"".to_owned()),
+    ];
+    let port = (
+        prop_oneof![9 => 1_i32..4, 1 => Just(70_000)],
+        protocol,
+        0_i32..3,
+    );
+    let service = (
+        0_u8..4,
+        kind,
+        address.clone(),
+        address,
+        proptest::collection::vec(port, 0..3),
+    );
+    let service = service.prop_map(|(name, kind, cluster, balancer, ports)| {
+        let ports = ports.iter().enumerate().map(|(number, (port, protocol, node))| {
+            let node = if kind == "ClusterIP" { 0 } else { *node };
+            format!("{{name: p{number}, port: {port}, protocol: {protocol}, nodePort: {node}}}")
+        });
+        let ports = ports.collect::<Vec<_>>().join(", ");
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}}}\nspec: {{type: {kind}, clusterIP: {cluster}, loadBalancerIP: {balancer}, ports: [{ports}]}}\n")
+    });
+    let endpoint = (0_u8..4, any::<bool>(), any::<bool>(), any::<bool>());
+    let slice = (
+        0_u8..6,
+        0_u8..4,
+        0_u8..3,
+        proptest::collection::vec(endpoint, 0..5),
+    );
+    let slice = slice.prop_map(|(name, service, port, endpoints)| {
+        let endpoints = endpoints.iter().map(|(last, ready, serving, terminating)| {
+            format!("{{addresses: [10.96.0.{last}], conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}}}")
+        });
+        let endpoints = endpoints.collect::<Vec<_>>().join(", ");
+        format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: e{name}, labels: {{kubernetes.io/service-name: s{service}}}}}\naddressType: IPv4\nports: [{{name: p{port}, port: 8080}}]\nendpoints: [{endpoints}]\n")
+    });
+    prop_oneof![service, slice]
+}
+
+/// Objects that do not collide, so that their order cannot matter.
+fn peaceful() -> Vec<String> {
+    let mut files = Vec::new();
+    for n in 1..5 {
+        files.push(service(&format!("s{n}"), &format!("10.96.0.{n}")));
+        let shared = format!("10.0.2.{n}");
+        files.push(slice(
+            &format!("a{n}"),
+            &format!("s{n}"),
+            &[&shared, "10.0.2.99"],
+        ));
+        files.push(slice(
+            &format!("b{n}"),
+            &format!("s{n}"),
+            &["10.0.2.50", &shared],
+        ));
+    }
+    files
+}
+
+fn bytes(services: Vec<Service>) -> Vec<u8> {
+    codec::encode(&ServiceTable {
+        generation: Generation(1),
+        services,
+    })
+    .unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn every_table_is_valid(files in proptest::collection::vec(any_object(), 0..12)) {
+        let table = ServiceTable {
+            generation: Generation(1),
+            services: compiled(&files).services,
+        };
+        prop_assert_eq!(table.validate(), Ok(()));
+        prop_assert!(table.services.is_sorted_by(|a, b| a.name < b.name));
+        for service in &table.services {
+            prop_assert!(service.frontends.is_sorted_by(|a, b| a < b));
+            prop_assert!(service.backends.is_sorted_by(|a, b| (a.address, a.port) < (b.address, b.port)));
+        }
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter(files in Just(peaceful()).prop_shuffle()) {
+        let one = compiled(&peaceful());
+        let other = compiled(&files);
+        prop_assert_eq!(one.problems.len(), 0);
+        prop_assert_eq!(bytes(one.services), bytes(other.services));
+    }
+}

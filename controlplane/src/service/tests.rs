@@ -1,0 +1,203 @@
+//! One rule for Services a test.
+
+use super::*;
+use crate::testing::check_service;
+
+fn manifest(annotations: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations: {{{annotations}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn issues(spec: &str) -> Vec<(String, String)> {
+    let checked = check_service(&manifest("", spec));
+    assert!(checked.good.is_none() || checked.issues.iter().all(|i| !i.fatal));
+    checked
+        .issues
+        .into_iter()
+        .map(|i| (i.field, i.message))
+        .collect()
+}
+
+fn good(annotations: &str, spec: &str) -> ServiceSpec {
+    let checked = check_service(&manifest(annotations, spec));
+    assert_eq!(checked.issues, [], "{spec}");
+    checked.good.unwrap()
+}
+
+#[test]
+fn every_impossible_value_is_named_with_its_field() {
+    for (spec, field, message) in [
+        (
+            "ports: [{port: 0}]",
+            "spec.ports[0].port",
+            "0 is not a port; use 1 to 65535",
+        ),
+        (
+            "ports: [{port: 70000}]",
+            "spec.ports[0].port",
+            "70000 is not a port; use 1 to 65535",
+        ),
+        (
+            "ports: [{port: 1, protocol: tcp}]",
+            "spec.ports[0].protocol",
+            "\"tcp\" is not a protocol; use TCP, UDP or SCTP",
+        ),
+        (
+            "ports: [{port: 1, name: A_b}]",
+            "spec.ports[0].name",
+            "\"A_b\" is not a name; use up to 63 of a-z, 0-9 and -",
+        ),
+        (
+            "ports: [{port: 1, name: a}, {port: 2}]",
+            "spec.ports[1].name",
+            "is missing; every port needs a name when there are several",
+        ),
+        (
+            "ports: [{port: 1, name: a}, {port: 1, name: b}]",
+            "spec.ports[1].port",
+            "1/TCP is the port of spec.ports[0] already",
+        ),
+        (
+            "ports: [{port: 1, name: a}, {port: 2, name: a}]",
+            "spec.ports[1].name",
+            "\"a\" is the name of spec.ports[0] already",
+        ),
+        (
+            "type: NodePort, ports: [{port: 1, nodePort: 99999}]",
+            "spec.ports[0].nodePort",
+            "99999 is not a port; use 1 to 65535",
+        ),
+        (
+            "type: NodePort, ports: [{port: 1, name: a, nodePort: 3}, {port: 2, name: b, nodePort: 3}]",
+            "spec.ports[1].nodePort",
+            "3/TCP is the node port of spec.ports[0] already",
+        ),
+        (
+            "ports: [{port: 1, nodePort: 30000}]",
+            "spec.ports[0].nodePort",
+            "is not possible for type ClusterIP; use NodePort",
+        ),
+        (
+            "ports: []",
+            "spec.ports",
+            "is empty; a Service needs a port",
+        ),
+        (
+            "type: Cluster, ports: [{port: 1}]",
+            "spec.type",
+            "\"Cluster\" is not a type; use ClusterIP, NodePort or LoadBalancer",
+        ),
+        (
+            "clusterIP: 10.0.0, ports: [{port: 1}]",
+            "spec.clusterIP",
+            "\"10.0.0\" is not an IP address",
+        ),
+        (
+            "clusterIP: 127.0.0.1, ports: [{port: 1}]",
+            "spec.clusterIP",
+            "127.0.0.1 is a loopback address; clients could never reach it",
+        ),
+    ] {
+        assert_eq!(
+            issues(spec),
+            [(field.to_owned(), message.to_owned())],
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn the_same_port_of_two_protocols_coexists() {
+    let spec = good(
+        "",
+        "ports: [{port: 53, name: a}, {port: 53, name: b, protocol: UDP}]",
+    );
+    assert_eq!(spec.ports.len(), 2);
+}
+
+#[test]
+fn an_sctp_port_is_left_out_with_a_problem() {
+    let checked = check_service(&manifest("", "ports: [{port: 1, protocol: SCTP}]"));
+    assert!(checked.good.is_some());
+    assert_eq!(checked.issues[0].field, "spec.ports[0].protocol");
+}
+
+#[test]
+fn every_address_is_a_vip_once_and_the_first_kind_wins() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {sluice.dev/load-balancer-ips: \"192.0.2.2, 192.0.2.3\"}}\nspec: {type: LoadBalancer, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, \"2001:db8::1\"], loadBalancerIP: 192.0.2.2, ports: [{port: 1}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.4}, {ip: 192.0.2.5, ipMode: Proxy}, {hostname: lb.example.com}, {ip: 10.0.0.1, ipMode: VIP}]}}\n";
+    let checked = check_service(text);
+    assert_eq!(checked.issues, []);
+    assert_eq!(
+        checked.notes,
+        ["IPv6 is not served yet, skipping 2001:db8::1"]
+    );
+    let vips: Vec<_> = checked
+        .good
+        .unwrap()
+        .vips
+        .iter()
+        .map(|v| format!("{} {:?}", v.address, v.kind))
+        .collect();
+    assert_eq!(
+        vips,
+        [
+            "10.0.0.1 ClusterIp",
+            "2001:db8::1 ClusterIp",
+            "192.0.2.2 LoadBalancer",
+            "192.0.2.3 LoadBalancer",
+            "192.0.2.4 LoadBalancer"
+        ]
+    );
+}
+
+#[test]
+fn load_balancer_addresses_need_the_type() {
+    assert_eq!(
+        good("", "loadBalancerIP: 192.0.2.2, ports: [{port: 1}]").vips,
+        []
+    );
+}
+
+#[test]
+fn external_ips_are_refused_without_a_problem() {
+    let checked = check_service(&manifest(
+        "",
+        "externalIPs: [192.0.2.9], ports: [{port: 1}]",
+    ));
+    assert_eq!(checked.issues, []);
+    assert_eq!(checked.notes.len(), 1);
+    assert_eq!(checked.good.unwrap().vips, []);
+}
+
+#[test]
+fn a_headless_service_may_have_no_ports() {
+    let spec = good("", "clusterIP: None");
+    assert!(spec.headless);
+    assert_eq!(spec.vips, []);
+}
+
+#[test]
+fn an_external_name_needs_nothing() {
+    assert_eq!(
+        good("", "type: ExternalName, externalName: x.example.com").kind,
+        ServiceType::ExternalName
+    );
+}
+
+#[test]
+fn annotations_choose_the_policies() {
+    let notes = "sluice.dev/source-nat: preserve, sluice.dev/backend-gone: keep";
+    let spec = good(notes, "ports: [{port: 1}]");
+    assert_eq!(spec.source_nat, Some(SourceNat::Preserve));
+    assert_eq!(spec.backend_gone, Some(BackendGone::Keep));
+    let checked = check_service(&manifest(
+        "sluice.dev/source-nat: maybe",
+        "ports: [{port: 1}]",
+    ));
+    assert!(checked.good.is_none());
+    assert_eq!(
+        checked.issues[0].message,
+        "\"maybe\" is not possible; use masquerade or preserve"
+    );
+}
