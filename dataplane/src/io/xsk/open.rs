@@ -424,7 +424,7 @@ mod tests {
         let auto = device(CopyMode::Auto, true);
         assert_eq!(
             modes(&[auto, demanded.clone()]).unwrap(),
-            [FrameMode::ZeroCopy]
+            (FrameMode::ZeroCopy, None)
         );
         assert!(modes(&[demanded, device(CopyMode::Auto, false)]).is_err());
     }

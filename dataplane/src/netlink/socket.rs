@@ -1,0 +1,358 @@
+//! Talking to the kernel: reading everything, reading changes, having an address resolved.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::NetlinkError;
+
+/// Message types of linux/netlink.h and linux/rtnetlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+/// Set when something changed during a dump, so that it may be torn.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const MESSAGE_HEADER: usize = 16;
+
+/// Groups of linux/rtnetlink.h.
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+
+/// The kernel never sends more at once (NLMSG_GOODSIZE and the dump size of af_netlink.c).
+const RECEIVE: usize = 64 << 10;
+
+/// Changes that may wait in the kernel; a storm of neighbour changes fits.
+const EVENT_BUFFER: usize = 4 << 20;
+
+/// The kernel answers a request while it is made; longer means that the answer was lost.
+const ANSWER_SECONDS: i64 = 2;
+
+/// Everything at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Dumped {
+    pub(super) links: Vec<LinkMessage>,
+    pub(super) addresses: Vec<AddressMessage>,
+    pub(super) routes: Vec<RouteMessage>,
+    pub(super) neighbours: Vec<NeighbourMessage>,
+    /// It may be torn: read again.
+    pub(super) interrupted: bool,
+}
+
+/// One change.
+pub(super) enum Change {
+    /// A neighbour came, changed, or (state none) went.
+    Neighbour(NeighbourMessage),
+    /// A link, address or route changed. The kernel removes the routes of a link that goes down
+    /// without a word, so no attempt is made to follow these one by one.
+    Other,
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> NetlinkError {
+    move |source| NetlinkError::Failed { what, source }
+}
+
+/// The subscribed socket.
+pub(super) struct Events {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    pub(super) fn subscribe() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
+        socket.bind_auto().map_err(failed("bind a socket"))?;
+        for group in [
+            RTNLGRP_LINK,
+            RTNLGRP_NEIGH,
+            RTNLGRP_IPV4_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+        ] {
+            socket
+                .add_membership(group)
+                .map_err(failed("subscribe to changes"))?;
+        }
+        // Best effort: with a small buffer, everything is read again more often.
+        let _ = socket.set_rx_buf_sz(EVENT_BUFFER as i32);
+        socket
+            .set_non_blocking(true)
+            .map_err(failed("configure a socket"))?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; RECEIVE],
+        })
+    }
+
+    /// Reads all changes that are there.
+    pub(super) fn read(&mut self, mut each: impl FnMut(Change)) -> io::Result<()> {
+        loop {
+            let len = match self.socket.recv(&mut &mut self.buffer[..], 0) {
+                Ok(len) => len.min(RECEIVE),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            for (kind, _, message) in messages(&self.buffer[..len]) {
+                if kind != RTM_NEWNEIGH && kind != RTM_DELNEIGH {
+                    each(Change::Other);
+                    continue;
+                }
+                match parse(message) {
+                    Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => {
+                        each(Change::Neighbour(neighbour));
+                    }
+                    Some(RouteNetlinkMessage::DelNeighbour(mut neighbour)) => {
+                        neighbour.header.state = NeighbourState::None;
+                        each(Change::Neighbour(neighbour));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The socket for requests.
+pub(super) struct Requests {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Requests {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
+        socket.bind_auto().map_err(failed("bind a socket"))?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(failed("reach the kernel"))?;
+        // Lets the kernel pick table and family instead of sending all of them; old ones cannot.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        socket
+            .set_non_blocking(true)
+            .map_err(failed("configure a socket"))?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; RECEIVE],
+            sequence: 0,
+        })
+    }
+
+    /// Reads links, addresses, routes and neighbours.
+    pub(super) fn dump(&mut self) -> Result<Dumped, NetlinkError> {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        let mut address = AddressMessage::default();
+        address.header.family = AddressFamily::Inet;
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.family = AddressFamily::Inet;
+
+        let mut dumped = Dumped::default();
+        for request in [
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            RouteNetlinkMessage::GetAddress(address),
+            RouteNetlinkMessage::GetRoute(route),
+            RouteNetlinkMessage::GetNeighbour(neighbour),
+        ] {
+            self.exchange(request, NLM_F_DUMP, &mut dumped)
+                .map_err(failed("read links, addresses, routes and neighbours"))?;
+        }
+        Ok(dumped)
+    }
+
+    /// Makes the kernel resolve or confirm an address, as if the host itself had a packet for it.
+    pub(super) fn resolve(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = ifindex;
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
+            address,
+        ))];
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.exchange(
+            RouteNetlinkMessage::NewNeighbour(message),
+            flags,
+            &mut Dumped::default(),
+        )
+    }
+
+    /// Sends a request and takes its answers in until the last.
+    fn exchange(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        dumped: &mut Dumped,
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            let len = self.receive()?;
+            for (kind, header, message) in messages(&self.buffer[..len]) {
+                if header.sequence != self.sequence {
+                    continue;
+                }
+                dumped.interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+                match kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return outcome(message),
+                    _ => dumped.add(parse(message)),
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        loop {
+            match self.socket.recv(&mut &mut self.buffer[..], 0) {
+                Ok(len) => return Ok(len.min(RECEIVE)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.await_answer()?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn await_answer(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let timeout = rustix::event::Timespec {
+            tv_sec: ANSWER_SECONDS,
+            tv_nsec: 0,
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Dumped {
+    fn add(&mut self, message: Option<RouteNetlinkMessage>) {
+        match message {
+            Some(RouteNetlinkMessage::NewLink(link)) => self.links.push(link),
+            Some(RouteNetlinkMessage::NewAddress(address)) => self.addresses.push(address),
+            Some(RouteNetlinkMessage::NewRoute(route)) => self.routes.push(route),
+            Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => self.neighbours.push(neighbour),
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    flags: u16,
+    sequence: u32,
+}
+
+/// The messages in a datagram with their types; ends at the first that is cut off.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, Header, &[u8])> {
+    std::iter::from_fn(move || {
+        let (header, _) = bytes.split_first_chunk::<MESSAGE_HEADER>()?;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let message = bytes
+            .get(..len)
+            .filter(|message| message.len() >= MESSAGE_HEADER)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        let flags = u16::from_ne_bytes([f0, f1]);
+        let sequence = u32::from_ne_bytes([s0, s1, s2, s3]);
+        Some((
+            u16::from_ne_bytes([k0, k1]),
+            Header { flags, sequence },
+            message,
+        ))
+    })
+}
+
+/// One that cannot be understood is skipped: a newer kernel may say more than we know.
+fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+        Ok(NetlinkMessage {
+            payload: NetlinkPayload::InnerMessage(inner),
+            ..
+        }) => Some(inner),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%error, "netlink message not understood");
+            None
+        }
+    }
+}
+
+/// What an acknowledgement says: 0 or a negative error number behind the header.
+fn outcome(message: &[u8]) -> io::Result<()> {
+    let code = message
+        .get(MESSAGE_HEADER..)
+        .and_then(|body| body.first_chunk::<4>());
+    match code.map(|code| i32::from_ne_bytes(*code)) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = ((MESSAGE_HEADER + body.len()) as u32)
+            .to_ne_bytes()
+            .to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_datagram_is_split_into_its_messages() {
+        let mut bytes = message(28, b"abcde");
+        bytes.extend(message(3, b""));
+        let kinds: Vec<_> = messages(&bytes)
+            .map(|(kind, _, whole)| (kind, whole.len()))
+            .collect();
+        assert_eq!(kinds, [(28, 21), (3, 16)]);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_or_shorter_than_its_header_ends_the_datagram() {
+        let bytes = message(28, b"abcdefgh");
+        assert_eq!(messages(&bytes[..20]).count(), 0);
+        assert_eq!(messages(&[0; 64]).count(), 0);
+        assert_eq!(messages(&[]).count(), 0);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_success_or_the_error_that_it_names() {
+        assert!(outcome(&message(NLMSG_ERROR, &0i32.to_ne_bytes())).is_ok());
+        let refused = outcome(&message(NLMSG_ERROR, &(-1i32).to_ne_bytes())).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert!(outcome(&message(NLMSG_ERROR, b"")).is_err());
+    }
+}
