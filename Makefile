@@ -1,0 +1,44 @@
+# What people do with this repository. A fresh Debian machine needs nothing but a Rust toolchain,
+# make and git; `make deps` installs the rest.
+
+# Not every shell has them: tools for root (ip, nginx), and cargo after a fresh rustup.
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Namespaces, XDP and apt need root; building does not.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
+
+BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
+TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
+	bpftool procps findutils util-linux
+
+.PHONY: help deps build demo test bench lint clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Install the Debian packages that are missing.
+	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+build: deps ## Build the release binaries.
+	cargo build --workspace --release --locked
+
+demo: build ## Show Sluice at work in network namespaces; needs root.
+	@$(SUDO) $(TARGET)/release/demo conf/examples/services/web.yaml
+
+test: deps ## Run all tests, also those that need root.
+	cargo build --workspace --locked
+	@.ci/test
+
+bench: deps ## Run the benchmarks.
+	cargo bench -p sluice-benches --locked
+
+lint: deps ## Check format, lints, documentation and dependencies.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	@if command -v cargo-deny >/dev/null; then cargo deny check; \
+	else echo "make lint: cargo-deny is not installed; dependencies were not checked"; fi
+
+clean: ## Remove what was built.
+	cargo clean
