@@ -16,23 +16,43 @@
 //! files hold is known.
 #![forbid(unsafe_code)]
 
-pub mod annotations;
-pub mod client;
+// In the order of the path: a module uses those above it. (`object` and `source` know each other:
+// objects carry the lines that the source read them from.)
 pub mod clock;
-pub mod compile;
-pub mod control;
-pub mod daemon;
-pub mod endpoints;
-pub mod engine;
-pub mod framing;
-pub mod index;
-pub mod listener;
-pub mod metrics;
+
 pub mod object;
-pub mod push;
-pub mod service;
+
 pub mod source;
+
+pub mod annotations;
+
+pub mod service;
+
+pub mod endpoints;
+
+pub mod index;
+
+pub mod compile;
+
 pub mod tables;
+
+pub mod metrics;
+
+pub mod engine;
+
+pub mod framing;
+
+pub mod push;
+
+pub mod view;
+
+pub mod listener;
+
+pub mod control;
+
+pub mod daemon;
+
+pub mod client;
+
 #[cfg(test)]
 mod testing;
-pub mod view;

@@ -119,6 +119,7 @@ impl Pusher {
             .map_err(LinkError::Connect)?;
         let generation = self.hello(&mut stream).await?;
         self.tables.raise_above(generation.unwrap_or_default());
+        metrics::generation(self.tables.newest().generation);
         let mut newest = self.tables.subscribe();
         self.link.send_replace(DataplaneLink::Connected {
             applied: generation,

@@ -83,7 +83,7 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
         } else if marker(line, "...").is_some() {
             documents.extend(cutter.cut(text, offset));
             cutter = Cutter::at(end, number + 1);
-        } else if is_content(line) && !(line.starts_with('%') && !cutter.begun) {
+        } else if is_content(line) && (cutter.begun || !line.starts_with('%')) {
             cutter.begun = true;
             cutter.content = true;
         }

@@ -248,3 +248,83 @@ impl Pending {
         hints
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{CreateKind, DataChange, RemoveKind};
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn event(kind: EventKind, name: &str) -> notify::Result<notify::Event> {
+        Ok(notify::Event::new(kind).add_path(Path::new("/m").join(name)))
+    }
+
+    fn data() -> EventKind {
+        EventKind::Modify(ModifyKind::Data(DataChange::Any))
+    }
+
+    fn close() -> EventKind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+    }
+
+    #[test]
+    fn our_own_reading_is_no_change() {
+        let mut pending = Pending::default();
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Read));
+        pending.notice(ms(0), event(opened, "a.yaml"));
+        pending.notice(ms(0), event(closed, "a.yaml"));
+        assert_eq!(pending.due(), None);
+    }
+
+    #[test]
+    fn notices_are_collected_until_it_is_quiet_but_not_for_ever() {
+        let mut pending = Pending::default();
+        pending.notice(ms(0), event(EventKind::Create(CreateKind::File), "a.yaml"));
+        assert_eq!(pending.due(), Some(QUIET));
+        for now in (0..100).step_by(5) {
+            pending.notice(
+                ms(now),
+                event(EventKind::Remove(RemoveKind::File), "b.yaml"),
+            );
+        }
+        assert_eq!(pending.due(), Some(COLLECT));
+        let hints = pending.take(COLLECT);
+        assert_eq!(hints.written.len(), 2);
+        assert_eq!(pending.due(), None);
+    }
+
+    #[test]
+    fn a_writer_is_waited_for_until_it_closes() {
+        let mut pending = Pending::default();
+        pending.notice(ms(0), event(data(), "a.yaml"));
+        assert_eq!(pending.due(), Some(WRITER));
+        let hints = pending.take(ms(50));
+        assert!(hints.open.contains(&OsString::from("a.yaml")));
+        pending.notice(ms(60), event(close(), "a.yaml"));
+        assert_eq!(pending.due(), Some(ms(60) + QUIET));
+        assert!(
+            pending
+                .take(ms(70))
+                .written
+                .contains(&OsString::from("a.yaml"))
+        );
+    }
+
+    #[test]
+    fn a_writer_that_never_closes_is_not_waited_for_longer_than_the_limit() {
+        let mut pending = Pending::default();
+        pending.notice(ms(0), event(data(), "a.yaml"));
+        assert!(pending.take(WRITER).open.is_empty());
+    }
+
+    #[test]
+    fn a_lost_notice_leads_to_a_scan() {
+        let mut pending = Pending::default();
+        pending.notice(ms(0), Err(notify::Error::generic("overflow")));
+        assert_eq!(pending.due(), Some(QUIET));
+    }
+}
