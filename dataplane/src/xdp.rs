@@ -61,7 +61,8 @@ pub struct SteerStats {
 pub enum XdpError {
     /// The process may not.
     #[error(
-        "the XDP program cannot be {what}: no permission; run as root or with the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"
+        "the XDP program cannot be {what}: no permission; run as root or with the capabilities \
+         CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"
     )]
     Permission {
         /// What was tried.
@@ -75,7 +76,8 @@ pub enum XdpError {
     NoInterface(String),
     /// Somebody else's program is in the way.
     #[error(
-        "interface {0}: another XDP program is attached already; `ip link show dev {0}` names it and `ip link set dev {0} xdp off` or stopping its owner removes it"
+        "interface {0}: another XDP program is attached already; `ip link show dev {0}` names \
+         it and `ip link set dev {0} xdp off` or stopping its owner removes it"
     )]
     Occupied(String),
     /// The driver cannot, or refuses now.
@@ -92,7 +94,11 @@ pub enum XdpError {
     #[error("interface {0}: XDP is not attached")]
     NotAttached(String),
     /// A queue beyond the map.
-    #[error("interface {interface}: queue {queue} is one too many; at most {max} queues of an interface are possible", max = QUEUES_PER_INTERFACE)]
+    #[error(
+        "interface {interface}: queue {queue} is one too many; at most {max} queues of an \
+         interface are possible",
+        max = QUEUES_PER_INTERFACE
+    )]
     TooManyQueues {
         /// Interface.
         interface: String,

@@ -135,7 +135,10 @@ pub enum XskError {
         queue: u32,
     },
     /// A socket is refused.
-    #[error("interface {interface} queue {queue}: no AF_XDP socket in {} mode: {reason}", .mode.as_str())]
+    #[error(
+        "interface {interface} queue {queue}: no AF_XDP socket in {} mode: {reason}",
+        .mode.as_str()
+    )]
     Socket {
         /// Interface.
         interface: String,

@@ -194,10 +194,14 @@ impl Port {
 
     pub(super) fn stats(&self) -> RingStats {
         let kernel = self.rx.fd().xdp_statistics().unwrap_or_default();
+        // Where frames are copied, one that finds the fill ring empty counts as dropped as well.
+        let dropped = kernel
+            .rx_dropped()
+            .saturating_sub(kernel.rx_fill_ring_empty_descs());
         RingStats {
             rx_ring_full: kernel.rx_ring_full(),
             fill_ring_empty: kernel.rx_fill_ring_empty_descs(),
-            rx_dropped: kernel.rx_dropped() + kernel.rx_invalid_descs(),
+            rx_dropped: dropped + kernel.rx_invalid_descs(),
             tx_invalid: kernel.tx_invalid_descs(),
             fill_ring: self.receiving as u64,
             tx_outstanding: self.transmitting() as u64,
