@@ -18,8 +18,13 @@ pub fn stop_on(flag: Arc<AtomicBool>) {
     STOP.get_or_init(|| flag);
 }
 
+/// Whether the flag of [`stop_on`] is set.
+pub fn stopped() -> bool {
+    STOP.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
 fn go_on() -> Result<()> {
-    if STOP.get().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+    if stopped() {
         bail!("interrupted");
     }
     Ok(())

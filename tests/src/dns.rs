@@ -81,9 +81,7 @@ $TTL 60
 @ IN NS ns
 ns IN A {address}
 www IN A {ANSWER}
-who IN TXT \"{name}\"
 ",
-        address = host.address,
-        name = host.name
+        address = host.address
     )
 }

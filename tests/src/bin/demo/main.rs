@@ -45,6 +45,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let mut tally = Tally::default();
     let finished = prepare().and_then(|()| run(&Arguments::parse(), &mut tally));
+    if clock::stopped() {
+        eprintln!("\ndemo: interrupted; everything it made is removed");
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = finished {
         eprintln!("\ndemo: it did not come to its end: {error:#}");
         return ExitCode::FAILURE;

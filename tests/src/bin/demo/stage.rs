@@ -63,6 +63,14 @@ pub fn check_machine() -> Result<()> {
         let asked = process::run(Command::new(program).arg(question), "", LIMIT);
         asked.with_context(|| format!("{program} is needed; `make deps` installs it"))?;
     }
+    for program in [
+        "sluice-dataplane",
+        "sluice-controlplane",
+        "sluicectl",
+        "traffic",
+    ] {
+        daemon::binary(program)?;
+    }
     Ok(())
 }
 
