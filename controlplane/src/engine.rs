@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use sluice_conf::ServiceTable;
 use sluice_conf::message::controlplane::Problem;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
 use crate::compile::{Rules, compile};
@@ -62,14 +61,18 @@ impl Engine {
     /// Goes on until every sender of `events` is gone.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, clock: Clock) {
         while let Some(event) = events.recv().await {
-            self.handle(event, clock.now());
+            self.handle(event, &clock);
         }
     }
 
     /// Takes in one event.
-    pub fn handle(&mut self, event: Event, now: Duration) {
+    pub fn handle(&mut self, event: Event, clock: &Clock) {
+        let now = clock.now();
         match event {
-            Event::Synced => self.settle(),
+            Event::Synced => {
+                self.settle();
+                debug!("settled in {:?}", clock.now().saturating_sub(now));
+            }
             event => self.index.handle(event, now),
         }
     }

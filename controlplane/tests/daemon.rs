@@ -1,5 +1,11 @@
 //! The whole control plane in this process: manifests in, tables at a dataplane, answers to
 //! sluicectl, and strangers on its socket.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,9 @@
 //! The folder source on a real file system: every wait ends at a generous deadline.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -291,7 +296,7 @@ fn a_file_without_permission_keeps_its_objects() {
     let mut watched = Watched::start(|folder| {
         fs::write(folder.join("a.yaml"), service("a", 1)).unwrap();
     });
-    fs::set_permissions(watched.path("a.yaml"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(watched.path("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
     watched.until_problems(1);
     assert_eq!(watched.served(), ["a:1"]);
 }

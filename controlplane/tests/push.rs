@@ -1,4 +1,10 @@
 //! The link to the dataplane, against a dataplane played by the test.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

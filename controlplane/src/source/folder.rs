@@ -104,8 +104,13 @@ impl Folder {
         let mut readable_once = false;
         while !events.is_closed() {
             self.keep_watching();
-            let hints = self.pending.take(self.clock.now());
+            let start = self.clock.now();
+            let hints = self.pending.take(start);
             let (changes, readable) = self.scanner.scan(&hints);
+            if !changes.is_empty() {
+                let took = self.clock.now().saturating_sub(start);
+                debug!("{} changes in the folder, found in {took:?}", changes.len());
+            }
             // The first state of a folder is told even when it is empty, so that the control
             // plane can tell "nothing" from "not yet".
             let tell = !changes.is_empty() || (readable && !readable_once);

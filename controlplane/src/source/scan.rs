@@ -122,24 +122,18 @@ impl Scanner {
 
     fn visit(&mut self, name: &OsStr, written: bool, events: &mut Vec<Event>) {
         let path = self.folder.join(name);
-        let known = self.files.entry(name.to_owned()).or_default();
         let file = path.display().to_string();
-        match open(&path) {
-            Ok((handle, meta)) => {
-                let fingerprint = Fingerprint::from(&meta);
-                if known.fingerprint == Some(fingerprint) && !written {
-                    return;
-                }
+        let known = self.files.entry(name.to_owned()).or_default();
+        if !written && known.is_unchanged(&path) {
+            return;
+        }
+        match read(&path) {
+            Ok((bytes, fingerprint)) => {
                 if !written && known.is_just_emptied(fingerprint) {
                     return;
                 }
-                match contents(handle, meta.len()) {
-                    Ok(bytes) => {
-                        known.fingerprint = Some(fingerprint);
-                        known.update(&file, manifest::read(&file, &bytes), events);
-                    }
-                    Err(reason) => known.fail(&file, reason, events),
-                }
+                known.fingerprint = Some(fingerprint);
+                known.update(&file, manifest::read(&file, &bytes), events);
             }
             // Removed since the folder was listed: the next scan does not find it any more.
             Err(_) if path.symlink_metadata().is_err() => {}
@@ -166,6 +160,13 @@ impl Scanner {
 }
 
 impl Known {
+    fn is_unchanged(&self, path: &Path) -> bool {
+        let Some(known) = self.fingerprint else {
+            return false;
+        };
+        std::fs::metadata(path).is_ok_and(|meta| Fingerprint::from(&meta) == known)
+    }
+
     /// Whether a file that had objects is found empty for the first time: most likely somebody
     /// is just writing it, so it counts only when the next scan finds it so, too.
     fn is_just_emptied(&mut self, fingerprint: Fingerprint) -> bool {
@@ -256,34 +257,32 @@ pub(crate) fn is_manifest(name: &OsStr) -> bool {
     !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-fn open(path: &Path) -> Result<(File, Metadata), String> {
+/// The content of a file and the fingerprint that it had before it was read.
+fn read(path: &Path) -> Result<(Vec<u8>, Fingerprint), String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let (file, meta) = open(path).map_err(cannot)?;
+    if !meta.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    if meta.len() <= MAX_FILE {
+        let mut file = file.take(MAX_FILE + 1);
+        file.read_to_end(&mut bytes).map_err(cannot)?;
+    }
+    if meta.len().max(bytes.len() as u64) > MAX_FILE {
+        let limit = MAX_FILE >> 20;
+        return Err(format!("is over the limit of {limit} MiB for a manifest"));
+    }
+    Ok((bytes, Fingerprint::from(&meta)))
+}
+
+fn open(path: &Path) -> std::io::Result<(File, Metadata)> {
     // Without NONBLOCK a named pipe would hold the scan until somebody writes to it.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags)
-        .open(path)
-        .map_err(cannot)?;
-    let meta = file.metadata().map_err(cannot)?;
-    if meta.is_file() {
-        Ok((file, meta))
-    } else {
-        Err("is not a regular file".to_owned())
-    }
-}
-
-fn contents(file: File, size: u64) -> Result<Vec<u8>, String> {
-    let too_long = || format!("is over the limit of {} MiB for a manifest", MAX_FILE >> 20);
-    if size > MAX_FILE {
-        return Err(too_long());
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(too_long());
-    }
-    Ok(bytes)
+        .open(path)?;
+    let meta = file.metadata()?;
+    Ok((file, meta))
 }
