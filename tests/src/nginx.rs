@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A running nginx.
 #[derive(Debug)]
 pub struct Nginx {
-    process: Process,
+    _process: Process,
     access_log: PathBuf,
 }
 
@@ -53,7 +53,7 @@ impl Nginx {
             Ok(listening.contains(&port).then_some(()))
         })?;
         Ok(Self {
-            process,
+            _process: process,
             access_log: prefix.join("access.log"),
         })
     }
@@ -65,11 +65,6 @@ impl Nginx {
     pub fn clients(&self) -> Result<Vec<String>> {
         let log = fs::read_to_string(&self.access_log).context("nginx's access log")?;
         Ok(log.lines().map(str::to_owned).collect())
-    }
-
-    /// Its process.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
     }
 }
 
