@@ -1,7 +1,7 @@
 //! The daemon `sluice-controlplane`: reads its settings and runs until it is told to stop.
 #![forbid(unsafe_code)]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,7 +38,8 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice-controlplane: {error}");
+            // Whoever started the daemon may have closed its outputs.
+            let _ = writeln!(std::io::stderr(), "sluice-controlplane: {error}");
             ExitCode::from(MISTAKE)
         }
     }
@@ -50,7 +51,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("{file}: cannot be read: {error}"))?;
     let settings = Controlplane::parse(&text, &file.to_string())?;
     if arguments.check {
-        println!("{file}: ok");
+        let _ = writeln!(std::io::stdout(), "{file}: ok");
         return Ok(());
     }
     start_logging(settings.log.level);
@@ -88,6 +89,7 @@ fn start_logging(level: LogLevel) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_target(false)
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();

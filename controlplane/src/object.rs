@@ -174,7 +174,15 @@ pub fn describe(problem: &Problem) -> String {
         text.push(' ');
         text.push_str(part);
     }
-    format!("{text}: {}", problem.message)
+    let text = format!("{text}: {}", problem.message);
+    // Names come from manifests: they must not be able to draw on a terminal or forge log lines.
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
 }
 
 /// Why no Service can use this address, if so (semantics S11 and plain routing).
@@ -224,6 +232,21 @@ mod tests {
         }
         assert!(is_subdomain("web-abc12.v1"));
         assert!(!is_subdomain("web..v1"));
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line_of_the_log() {
+        let problem = Problem {
+            file: "web.yaml".into(),
+            line: None,
+            object: Some("Service default/a\n\u{1b}[2J".into()),
+            field: None,
+            message: "ä".into(),
+        };
+        assert_eq!(
+            describe(&problem),
+            "web.yaml Service default/a\\n\\u{1b}[2J: ä"
+        );
     }
 
     #[test]

@@ -227,6 +227,8 @@ impl Checker<'_> {
         let mut written = cluster_ips(spec);
         if kind == ServiceType::LoadBalancer {
             written.extend(load_balancer_ips(spec, service));
+        } else {
+            self.warn_of_lost_addresses(kind, service);
         }
         if let Some(external) = spec.external_ips.as_ref().filter(|ips| !ips.is_empty()) {
             let note = format!(
@@ -256,6 +258,15 @@ impl Checker<'_> {
             self.report.note(note);
         }
         vips
+    }
+
+    fn warn_of_lost_addresses(&mut self, kind: ServiceType, service: &api::Service) {
+        let name = annotations::LOAD_BALANCER_IPS;
+        if annotations::get(&service.metadata.annotations, name).is_some() {
+            let kind = kind.as_str();
+            let message = format!("has no effect for type {kind}; it needs type LoadBalancer");
+            self.report.warn(annotations::field(name), message);
+        }
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {

@@ -160,6 +160,17 @@ fn load_balancer_addresses_need_the_type() {
 }
 
 #[test]
+fn annotated_addresses_without_the_type_are_reported() {
+    let notes = "sluice.dev/load-balancer-ips: 192.0.2.2";
+    let checked = check_service(&manifest(notes, "ports: [{port: 1}]"));
+    assert_eq!(checked.good.unwrap().vips, []);
+    assert_eq!(
+        checked.issues[0].message,
+        "has no effect for type ClusterIP; it needs type LoadBalancer"
+    );
+}
+
+#[test]
 fn external_ips_are_refused_without_a_problem() {
     let checked = check_service(&manifest(
         "",

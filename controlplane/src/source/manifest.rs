@@ -193,12 +193,19 @@ impl<'a> Reader<'a> {
             );
         };
         let namespace = node.get("metadata").and_then(|m| m.get("namespace"));
+        let namespace = match namespace.map(|namespace| &namespace.value) {
+            None | Some(Value::Null) => "default",
+            Some(Value::String(namespace)) if namespace.is_empty() => "default",
+            Some(Value::String(namespace)) => namespace,
+            Some(_) => {
+                let field = "metadata.namespace";
+                let message = "is not text; put it in quotes".to_owned();
+                return self.unreadable(Some(node.line_of(field)), Some(field), message);
+            }
+        };
         let id = ObjectId {
             kind,
-            namespace: match namespace.and_then(Node::text) {
-                None | Some("") => "default".to_owned(),
-                Some(namespace) => namespace.to_owned(),
-            },
+            namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
         let origin = Origin {
@@ -406,6 +413,17 @@ mod tests {
         let manifest = read("f.json", text.as_bytes());
         assert_eq!(lines(&manifest), [""; 0]);
         assert_eq!(names(&manifest), ["Service default/web"]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_text_does_not_become_another_object() {
+        let text = WEB.replace("  name: web\n", "  name: web\n  namespace: 7\n");
+        let manifest = read("f", text.as_bytes());
+        assert_eq!(
+            lines(&manifest),
+            ["f:5 metadata.namespace: is not text; put it in quotes"]
+        );
+        assert!(!manifest.complete && manifest.objects.is_empty());
     }
 
     #[test]
