@@ -66,7 +66,9 @@ impl Filter {
         for service in &table.services {
             let protocol = service.name.protocol;
             for frontend in &service.frontends {
-                if frontend.kind.is_vip() {
+                // An address that the host has keeps its ARP and its other ports, ssh among them,
+                // whatever a manifest calls it.
+                if frontend.kind.is_vip() && !filter.host_addresses.contains(&frontend.address) {
                     filter.vips.insert(frontend.address);
                 } else {
                     let (address, port) = (frontend.address, frontend.port);

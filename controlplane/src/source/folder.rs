@@ -6,7 +6,7 @@
 //! is one problem and takes nothing away. Subfolders are not read.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Event;
-use super::scan::{Hints, Scanner};
+use super::scan::{Hints, Scanner, is_manifest};
 use crate::clock::Clock;
 
 /// How long notices are collected after the last one.
@@ -77,6 +77,8 @@ struct Folder {
     sender: Sender<notify::Result<notify::Event>>,
     pending: Pending,
     watch_failed: bool,
+    /// When every file is looked at again.
+    rescan: Duration,
 }
 
 /// A watch holds on to the folder that it was made for, not to its name.
@@ -97,6 +99,7 @@ impl Folder {
             sender,
             pending: Pending::default(),
             watch_failed: false,
+            rescan: Duration::ZERO,
         }
     }
 
@@ -105,7 +108,9 @@ impl Folder {
         while !events.is_closed() {
             self.keep_watching();
             let start = self.clock.now();
-            let hints = self.pending.take(start);
+            let mut hints = self.pending.take(start);
+            let full = start >= self.rescan || !hints.only;
+            hints.only = !full;
             let (changes, readable) = self.scanner.scan(&hints);
             if !changes.is_empty() {
                 let took = self.clock.now().saturating_sub(start);
@@ -121,8 +126,11 @@ impl Folder {
                     return;
                 }
             }
-            let healthy = readable && self.watcher.is_some();
-            self.wait(if healthy { RESCAN } else { RETRY });
+            if full || !readable {
+                let healthy = readable && self.watcher.is_some();
+                self.rescan = self.clock.now() + if healthy { RESCAN } else { RETRY };
+            }
+            self.wait(self.rescan);
         }
     }
 
@@ -135,6 +143,7 @@ impl Folder {
             return;
         }
         self.watcher = None;
+        self.rescan = Duration::ZERO;
         let Some(identity) = identity else { return };
         match start_watcher(&self.path, self.sender.clone()) {
             Ok(watcher) => {
@@ -154,9 +163,8 @@ impl Folder {
         }
     }
 
-    /// Waits until a change is worth a scan, at most `limit`.
-    fn wait(&mut self, limit: Duration) {
-        let end = self.clock.now() + limit;
+    /// Waits until a change is worth a scan, at most until `end`.
+    fn wait(&mut self, end: Duration) {
         loop {
             let now = self.clock.now();
             let due = self.pending.due().map_or(end, |due| due.min(end));
@@ -191,6 +199,8 @@ struct Pending {
     files: BTreeMap<OsString, Noticed>,
     first: Option<Duration>,
     last: Duration,
+    /// Something changed that cannot be told by file names.
+    elsewhere: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -203,6 +213,7 @@ struct Noticed {
 impl Pending {
     fn notice(&mut self, now: Duration, notice: notify::Result<notify::Event>) {
         let Ok(event) = notice else {
+            self.elsewhere = true;
             return self.touch(now);
         };
         let open = match event.kind {
@@ -212,7 +223,9 @@ impl Pending {
             EventKind::Modify(ModifyKind::Data(_)) => true,
             _ => false,
         };
+        self.elsewhere |= event.need_rescan() || event.paths.is_empty();
         for name in event.paths.iter().filter_map(|path| path.file_name()) {
+            self.elsewhere |= !is_manifest(name) && !is_hidden(name);
             let noticed = Noticed { at: now, open };
             self.files.insert(name.to_owned(), noticed);
         }
@@ -239,7 +252,10 @@ impl Pending {
 
     /// What a scan at `now` should know; files that are being written stay pending.
     fn take(&mut self, now: Duration) -> Hints {
-        let mut hints = Hints::default();
+        let mut hints = Hints {
+            only: !std::mem::take(&mut self.elsewhere),
+            ..Hints::default()
+        };
         self.first = None;
         self.files.retain(|name, noticed| {
             let writing = noticed.open && now < noticed.at + WRITER;
@@ -252,6 +268,13 @@ impl Pending {
         });
         hints
     }
+}
+
+/// Files that editors and renames leave behind. Names with two dots are the links that mounted
+/// ConfigMaps swap, and mean that everything changed.
+fn is_hidden(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") && !name.starts_with(b"..")
 }
 
 #[cfg(test)]
@@ -327,9 +350,24 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_notice_leads_to_a_scan() {
+    fn a_lost_notice_leads_to_a_scan_of_everything() {
         let mut pending = Pending::default();
         pending.notice(ms(0), Err(notify::Error::generic("overflow")));
         assert_eq!(pending.due(), Some(QUIET));
+        assert!(!pending.take(QUIET).only);
+    }
+
+    #[test]
+    fn only_what_was_noticed_is_looked_at_unless_it_is_no_file_of_ours() {
+        for (name, only) in [
+            ("a.yaml", true),
+            (".a.yaml.swp", true),
+            ("..data", false),
+            ("current", false),
+        ] {
+            let mut pending = Pending::default();
+            pending.notice(ms(0), event(close(), name));
+            assert_eq!(pending.take(QUIET).only, only, "{name}");
+        }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) const MAX_FILE: u64 = 16 << 20;
 /// Which files a scan treats specially.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
+    /// Nothing but `written` has changed: the other files need no look.
+    pub(crate) only: bool,
     /// Written to the end: read them whatever their time stamps say.
     pub(crate) written: BTreeSet<OsString>,
     /// Being written: leave them for later.
@@ -81,6 +83,10 @@ impl Scanner {
     /// changed. Whether the folder itself could be read is the second value.
     pub(crate) fn scan(&mut self, hints: &Hints) -> (Vec<Event>, bool) {
         let mut events = Vec::new();
+        if hints.only && !self.folder_failed && self.folder.is_dir() {
+            self.scan_written(hints, &mut events);
+            return (events, true);
+        }
         let names = match list(&self.folder) {
             Ok(names) => names,
             Err(error) => {
@@ -101,8 +107,23 @@ impl Scanner {
             }
         }
         // Deletions come last, so that an object that moved to another file is never away.
-        self.forget_missing(&names, &mut events);
+        self.forget(|name| !names.contains(name), &mut events);
         (events, true)
+    }
+
+    fn scan_written(&mut self, hints: &Hints, events: &mut Vec<Event>) {
+        let mut missing = BTreeSet::new();
+        for name in hints.written.iter().filter(|name| is_manifest(name)) {
+            match self.folder.join(name).symlink_metadata() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    missing.insert(name);
+                }
+                _ => self.visit(name, true, events),
+            }
+        }
+        if !missing.is_empty() {
+            self.forget(|name| missing.contains(name), events);
+        }
     }
 
     fn folder_report(&self, message: Option<String>) -> Event {
@@ -141,10 +162,10 @@ impl Scanner {
         }
     }
 
-    fn forget_missing(&mut self, names: &BTreeSet<OsString>, events: &mut Vec<Event>) {
+    fn forget(&mut self, gone: impl Fn(&OsString) -> bool, events: &mut Vec<Event>) {
         let folder = &self.folder;
         self.files.retain(|name, known| {
-            if names.contains(name) {
+            if !gone(name) {
                 return true;
             }
             let file = folder.join(name).display().to_string();

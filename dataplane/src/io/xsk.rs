@@ -18,9 +18,11 @@ mod open;
 mod port;
 mod spare;
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xsk_rs::{FrameDesc, Umem};
 
 use super::{InterfaceId, PacketIo, RingStats};
@@ -194,6 +196,22 @@ impl PacketIo for XskIo {
             port.complete(&mut self.free);
         }
         self.refill();
+    }
+
+    fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
+        let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+        for fd in self.sockets() {
+            // SAFETY: the descriptor is open as long as the port whose queues hold its socket,
+            // and `self` is borrowed for longer than `fds` lives.
+            let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+            fds.push(PollFd::from_borrowed_fd(socket, PollFlags::IN));
+        }
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // Interrupted or not, the caller looks at its rings next.
+        let _ = poll(&mut fds, Some(&timeout));
     }
 
     fn ring_stats(&self, interface: InterfaceId) -> RingStats {

@@ -1,0 +1,18 @@
+//! Connection tracking: one record for each connection, found by either direction's tuple.
+//!
+//! Guarantees: a connection is in the table with both directions or not at all; memory is reserved
+//! once, for the capacity of the settings; time is an argument, in whole seconds. It decides
+//! nothing about Services: a record remembers what the pipeline has decided.
+
+pub mod connection;
+pub mod expiry;
+pub mod table;
+pub mod tcp;
+
+pub use connection::{Binding, Connection, State};
+pub use table::{ConnId, ConnTable, InsertError};
+pub use tcp::TcpState;
+
+/// Seconds since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Seconds(pub u32);

@@ -1,0 +1,514 @@
+//! The connection table of one worker: two index entries and one record a connection.
+//!
+//! ```text
+//!   hash(tuple) --> bucket (8 x 16-bit tag, 8 x record number and direction)
+//!                     | full?                        \
+//!                     '--> second bucket              '--> record: Connection
+//! ```
+//!
+//! Not shared, so nothing is locked. Every operation touches at most two buckets and the records
+//! whose tag matches. Removing leaves no tombstones.
+
+use super::expiry::Wheel;
+use super::{Connection, Seconds};
+use crate::flow::{Address, Direction, FiveTuple};
+use crate::prefetch::prefetch;
+use sluice_conf::settings::dataplane::Timeouts;
+
+const WAYS: usize = 8;
+const EMPTY: u32 = u32::MAX;
+
+/// Number of a record. Numbers are used again after a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId(u32);
+
+/// Why a connection was not inserted; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// The table holds as many connections as it can.
+    #[error("the connection table is full")]
+    Full,
+    /// Another connection has this tuple in one of its directions.
+    #[error("the tuple belongs to another connection")]
+    InUse(ConnId),
+}
+
+/// Eight index entries in one cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Bucket {
+    tags: [u16; WAYS],
+    /// Record number and, in the lowest bit, direction.
+    slots: [u32; WAYS],
+    /// Entries that wanted this bucket and had to go to their second one. As long as it is 0, a
+    /// miss here is a miss.
+    spilled: u32,
+}
+
+/// Where a hash leads.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    first: usize,
+    second: usize,
+    tag: u16,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct ConnTable<A> {
+    buckets: Box<[Bucket]>,
+    records: Box<[Connection<A>]>,
+    /// Numbers of records not in use; as long as the table is, so it never grows.
+    free: Vec<u32>,
+    wheel: Wheel,
+    timeouts: Timeouts,
+    seed: u64,
+}
+
+impl<A: Address> ConnTable<A> {
+    /// A table for `capacity` connections. `seed` should be random.
+    pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
+        let capacity = capacity as usize;
+        // Two entries a connection at a load of at most two thirds: with two choices of eight
+        // places each, inserting then practically always finds room.
+        let buckets = (capacity * 2 * 3)
+            .div_ceil(WAYS * 2)
+            .next_power_of_two()
+            .max(2);
+        let empty = Bucket {
+            tags: [0; WAYS],
+            slots: [EMPTY; WAYS],
+            spilled: 0,
+        };
+        Self {
+            buckets: vec![empty; buckets].into(),
+            records: vec![Connection::UNUSED; capacity].into(),
+            free: (0..capacity as u32).rev().collect(),
+            wheel: Wheel::new(capacity, now),
+            timeouts,
+            seed,
+        }
+    }
+
+    /// Connections in the table.
+    pub fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+
+    /// Whether no connection is in the table.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connections that the table can hold.
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The hash that this table files a tuple under.
+    pub fn hash(&self, tuple: &FiveTuple<A>) -> u64 {
+        tuple.hash(self.seed)
+    }
+
+    /// Has the processor fetch the bucket of a hash.
+    pub fn prefetch_bucket(&self, hash: u64) {
+        prefetch(&self.buckets[self.place(hash).first]);
+    }
+
+    /// Has the processor fetch the record that a hash most likely leads to. The bucket should
+    /// have been fetched before.
+    pub fn prefetch_record(&self, hash: u64) {
+        let place = self.place(hash);
+        let bucket = &self.buckets[place.first];
+        for (tag, slot) in bucket.tags.iter().zip(&bucket.slots) {
+            if *tag == place.tag && *slot != EMPTY {
+                prefetch(&self.records[(slot >> 1) as usize]);
+                return;
+            }
+        }
+    }
+
+    /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
+    pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+        let place = self.place(hash);
+        let found = self.find(place.first, place.tag, tuple);
+        if found.is_some() || self.buckets[place.first].spilled == 0 {
+            return found;
+        }
+        self.find(place.second, place.tag, tuple)
+    }
+
+    /// The connection of a number.
+    pub fn get(&self, id: ConnId) -> &Connection<A> {
+        &self.records[id.0 as usize]
+    }
+
+    /// The connection of a number, to change its binding. Its tuples must stay as they are.
+    pub fn binding_mut(&mut self, id: ConnId) -> &mut super::Binding {
+        &mut self.records[id.0 as usize].binding
+    }
+
+    /// Inserts both directions, or nothing.
+    ///
+    /// # Errors
+    /// [`InsertError::InUse`] when either tuple is taken, [`InsertError::Full`] without room.
+    pub fn insert(&mut self, connection: Connection<A>) -> Result<ConnId, InsertError> {
+        let hashes = [
+            self.hash(&connection.original),
+            self.hash(&connection.reply),
+        ];
+        for (hash, tuple) in hashes.iter().zip([&connection.original, &connection.reply]) {
+            if let Some((id, _)) = self.lookup(*hash, tuple) {
+                return Err(InsertError::InUse(id));
+            }
+        }
+        let Some(&number) = self.free.last() else {
+            return Err(InsertError::Full);
+        };
+        // Before the index: making room for the second entry may have to move the first one.
+        self.records[number as usize] = connection;
+        let indexed = self.index(hashes[0], number << 1);
+        if !indexed || !self.index(hashes[1], number << 1 | 1) {
+            if indexed {
+                self.unindex(hashes[0], number << 1);
+            }
+            self.records[number as usize] = Connection::UNUSED;
+            return Err(InsertError::Full);
+        }
+        self.free.pop();
+        self.wheel
+            .schedule(number, connection.deadline(&self.timeouts));
+        Ok(ConnId(number))
+    }
+
+    /// Takes a connection out, both directions.
+    pub fn remove(&mut self, id: ConnId) -> Connection<A> {
+        let connection = self.records[id.0 as usize];
+        self.unindex(self.hash(&connection.original), id.0 << 1);
+        self.unindex(self.hash(&connection.reply), id.0 << 1 | 1);
+        self.wheel.cancel(id.0);
+        self.records[id.0 as usize] = Connection::UNUSED;
+        self.free.push(id.0);
+        connection
+    }
+
+    /// Notes a packet: the time, and the state that follows from it.
+    pub fn touch(&mut self, id: ConnId, state: super::State, now: Seconds) {
+        let record = &mut self.records[id.0 as usize];
+        record.last_seen = now;
+        if record.state != state {
+            record.state = state;
+            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+        }
+    }
+
+    /// Looks at up to `budget` connections that may be due and hands out those that have expired;
+    /// they are gone from the table.
+    pub fn expire(&mut self, now: Seconds, budget: usize, mut gone: impl FnMut(Connection<A>)) {
+        for _ in 0..budget {
+            let Some(number) = self.wheel.due(now) else {
+                return;
+            };
+            let deadline = self.records[number as usize].deadline(&self.timeouts);
+            if deadline <= now {
+                gone(self.remove(ConnId(number)));
+            } else {
+                self.wheel.schedule(number, deadline);
+            }
+        }
+    }
+
+    /// Seconds until the connection expires if nothing more comes.
+    pub fn expires_in(&self, id: ConnId, now: Seconds) -> u32 {
+        self.get(id)
+            .deadline(&self.timeouts)
+            .0
+            .saturating_sub(now.0)
+    }
+
+    /// Up to `count` record numbers from number `from` on that are in use, and the number to go on
+    /// from; `None` at the end.
+    pub fn page(&self, from: u32, count: u32) -> (impl Iterator<Item = ConnId> + '_, Option<u32>) {
+        let size = self.records.len() as u32;
+        let end = from.saturating_add(count).min(size);
+        let used = move |n: &u32| self.records[*n as usize].original.source.port != 0;
+        (
+            (from.min(end)..end).filter(used).map(ConnId),
+            (end < size).then_some(end),
+        )
+    }
+
+    fn place(&self, hash: u64) -> Place {
+        let mask = self.buckets.len() - 1;
+        let first = hash as usize & mask;
+        let second = (hash >> 24) as usize & mask;
+        // The two must differ, or a second choice would be none.
+        let second = if second == first { first ^ 1 } else { second };
+        Place {
+            first,
+            second,
+            tag: (hash >> 48) as u16,
+        }
+    }
+
+    fn find(&self, bucket: usize, tag: u16, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+        let bucket = &self.buckets[bucket];
+        for (found, slot) in bucket.tags.iter().zip(&bucket.slots) {
+            if *found != tag || *slot == EMPTY {
+                continue;
+            }
+            let direction = direction_of(*slot);
+            let number = slot >> 1;
+            if self.records[number as usize].tuple(direction) == tuple {
+                return Some((ConnId(number), direction));
+            }
+        }
+        None
+    }
+
+    fn index(&mut self, hash: u64, slot: u32) -> bool {
+        let Place { first, second, tag } = self.place(hash);
+        if self.buckets[first].put(tag, slot) {
+            return true;
+        }
+        if self.buckets[second].put(tag, slot) {
+            self.buckets[first].spilled += 1;
+            return true;
+        }
+        if self.make_room(first) {
+            return self.buckets[first].put(tag, slot);
+        }
+        let moved = self.make_room(second) && self.buckets[second].put(tag, slot);
+        self.buckets[first].spilled += u32::from(moved);
+        moved
+    }
+
+    /// Moves one entry of a full bucket to its other bucket, if any of the eight finds room there.
+    /// At two thirds of load all eight being stuck is one chance in many millions.
+    fn make_room(&mut self, bucket: usize) -> bool {
+        for way in 0..WAYS {
+            let (tag, slot) = (
+                self.buckets[bucket].tags[way],
+                self.buckets[bucket].slots[way],
+            );
+            let record = &self.records[(slot >> 1) as usize];
+            let place = self.place(self.hash(record.tuple(direction_of(slot))));
+            let is_home = place.first == bucket;
+            let other = if is_home { place.second } else { place.first };
+            if !self.buckets[other].put(tag, slot) {
+                continue;
+            }
+            self.buckets[bucket].slots[way] = EMPTY;
+            let spilled = &mut self.buckets[place.first].spilled;
+            *spilled = if is_home { *spilled + 1 } else { *spilled - 1 };
+            return true;
+        }
+        false
+    }
+
+    fn unindex(&mut self, hash: u64, slot: u32) {
+        let Place { first, second, .. } = self.place(hash);
+        if !self.buckets[first].take(slot) && self.buckets[second].take(slot) {
+            self.buckets[first].spilled -= 1;
+        }
+    }
+}
+
+const fn direction_of(slot: u32) -> Direction {
+    if slot & 1 == 0 {
+        Direction::Original
+    } else {
+        Direction::Reply
+    }
+}
+
+impl Bucket {
+    fn put(&mut self, tag: u16, slot: u32) -> bool {
+        let Some(way) = self.slots.iter().position(|s| *s == EMPTY) else {
+            return false;
+        };
+        (self.tags[way], self.slots[way]) = (tag, slot);
+        true
+    }
+
+    fn take(&mut self, slot: u32) -> bool {
+        let Some(way) = self.slots.iter().position(|s| *s == slot) else {
+            return false;
+        };
+        self.slots[way] = EMPTY;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conntrack::{Binding, State, TcpState};
+    use crate::flow::End;
+    use proptest::prelude::*;
+    use sluice_conf::Protocol;
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    fn connection(client: u16, source: u16) -> Connection<Ipv4Addr> {
+        let end = |last, port| End::new(Ipv4Addr::new(10, 0, 0, last), port);
+        Connection {
+            original: FiveTuple {
+                source: end(1, client),
+                destination: end(9, 80),
+                protocol: Protocol::Tcp,
+            },
+            reply: FiveTuple {
+                source: end(2, 8080),
+                destination: end(3, source),
+                protocol: Protocol::Tcp,
+            },
+            state: State::Tcp(TcpState::SynSent),
+            last_seen: Seconds(0),
+            binding: Binding::default(),
+        }
+    }
+
+    fn table(capacity: u32) -> ConnTable<Ipv4Addr> {
+        ConnTable::new(capacity, Timeouts::default(), 42, Seconds(0))
+    }
+
+    fn find(
+        table: &ConnTable<Ipv4Addr>,
+        tuple: &FiveTuple<Ipv4Addr>,
+    ) -> Option<(ConnId, Direction)> {
+        table.lookup(table.hash(tuple), tuple)
+    }
+
+    #[test]
+    fn a_connection_is_found_from_both_sides_and_gone_from_both() {
+        let mut table = table(1024);
+        let connection = connection(40_000, 20_000);
+        let id = table.insert(connection).unwrap();
+        assert_eq!(
+            find(&table, &connection.original),
+            Some((id, Direction::Original))
+        );
+        assert_eq!(
+            find(&table, &connection.reply),
+            Some((id, Direction::Reply))
+        );
+        assert_eq!(find(&table, &connection.original.invert()), None);
+        assert_eq!(table.remove(id), connection);
+        assert_eq!(find(&table, &connection.original), None);
+        assert_eq!(find(&table, &connection.reply), None);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_reply_tuple_in_use_inserts_neither_direction() {
+        let mut table = table(1024);
+        let first = table.insert(connection(40_000, 20_000)).unwrap();
+        let second = connection(40_001, 20_000);
+        assert_eq!(table.insert(second), Err(InsertError::InUse(first)));
+        assert_eq!(find(&table, &second.original), None);
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_takes_again_after_a_removal() {
+        let mut table = table(1024);
+        let ids: Vec<_> = (0..1024)
+            .map(|n| table.insert(connection(1000 + n, 30_000 + n)).unwrap())
+            .collect();
+        assert_eq!(table.insert(connection(9000, 9000)), Err(InsertError::Full));
+        table.remove(ids[500]);
+        assert!(table.insert(connection(9000, 9000)).is_ok());
+    }
+
+    #[test]
+    fn a_connection_expires_after_the_timeout_of_its_state() {
+        let mut table = table(1024);
+        let id = table.insert(connection(40_000, 20_000)).unwrap();
+        let mut gone = 0;
+        table.expire(Seconds(119), 10, |_| gone += 1);
+        assert_eq!(gone, 0);
+        table.touch(id, State::Tcp(TcpState::Established), Seconds(119));
+        table.expire(Seconds(500), 10, |_| gone += 1);
+        assert_eq!(gone, 0);
+        table.touch(id, State::Tcp(TcpState::Close), Seconds(500));
+        table.expire(Seconds(509), 10, |_| gone += 1);
+        assert_eq!(gone, 0);
+        table.expire(Seconds(510), 10, |_| gone += 1);
+        assert_eq!((gone, table.len()), (1, 0));
+    }
+
+    #[test]
+    fn packets_put_off_the_end() {
+        let mut table = table(1024);
+        let id = table.insert(connection(40_000, 20_000)).unwrap();
+        let mut gone = 0;
+        for second in (0..1000).step_by(100) {
+            table.touch(id, State::Tcp(TcpState::SynSent), Seconds(second));
+            table.expire(Seconds(second), 10, |_| gone += 1);
+        }
+        assert_eq!(gone, 0);
+        table.expire(Seconds(900 + 120), 10, |_| gone += 1);
+        assert_eq!(gone, 1);
+    }
+
+    #[test]
+    fn a_page_walks_over_every_connection_once() {
+        let mut table = table(2048);
+        for n in 0..1500 {
+            table.insert(connection(1000 + n, 30_000 + n)).unwrap();
+        }
+        let (mut from, mut seen) = (Some(0), 0);
+        while let Some(start) = from {
+            let (ids, next) = table.page(start, 100);
+            seen += ids.count();
+            from = next;
+        }
+        assert_eq!(seen, 1500);
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_two_hash_maps_do(
+            steps in proptest::collection::vec((0u16..48, 0u16..48, any::<bool>()), 1..400),
+        ) {
+            let mut table = table(1024);
+            let mut model: HashMap<FiveTuple<Ipv4Addr>, (ConnId, Direction)> = HashMap::new();
+            for (client, source, add) in steps {
+                let connection = connection(1000 + client, 30_000 + source);
+                let taken = [connection.original, connection.reply].iter().any(|t| model.contains_key(t));
+                if add {
+                    let result = table.insert(connection);
+                    prop_assert_eq!(result.is_ok(), !taken);
+                    if let Ok(id) = result {
+                        model.insert(connection.original, (id, Direction::Original));
+                        model.insert(connection.reply, (id, Direction::Reply));
+                    }
+                } else if let Some((id, _)) = model.get(&connection.original).copied() {
+                    let removed = table.remove(id);
+                    model.remove(&removed.original);
+                    model.remove(&removed.reply);
+                }
+                prop_assert_eq!(table.len() * 2, model.len());
+                for (tuple, expected) in &model {
+                    prop_assert_eq!(find(&table, tuple), Some(*expected));
+                }
+            }
+        }
+
+        #[test]
+        fn crowded_buckets_lose_nobody(seed in any::<u64>()) {
+            // 680 connections are 1,360 entries in 256 buckets of 8: two thirds of the places.
+            let mut table: ConnTable<Ipv4Addr> = ConnTable::new(680, Timeouts::default(), seed, Seconds(0));
+            prop_assert_eq!(table.buckets.len(), 256);
+            let all: Vec<_> = (0..680).map(|n| connection(1000 + n, 30_000 + n)).collect();
+            let ids: Vec<_> = all.iter().map(|c| table.insert(*c).unwrap()).collect();
+            for (connection, id) in all.iter().zip(&ids).step_by(2) {
+                prop_assert_eq!(table.remove(*id), *connection);
+            }
+            for (connection, id) in all.iter().zip(&ids).skip(1).step_by(2) {
+                prop_assert_eq!(find(&table, &connection.reply), Some((*id, Direction::Reply)));
+            }
+        }
+    }
+}

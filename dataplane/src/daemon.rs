@@ -1,0 +1,372 @@
+//! Puts the daemon together: checks, sockets, threads; and takes it apart again.
+//!
+//! Order of the start: what can be refused is refused before anything is changed; the control
+//! socket comes first, so that a second daemon on the same settings stops before it touches an
+//! interface. Order of the end: workers stop, then sockets and XDP program go with the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use sluice_conf::message::dataplane::Interface as InterfaceStatus;
+use sluice_conf::settings::dataplane::Dataplane as Settings;
+
+use crate::clock::Clock;
+use crate::control::{self, About, Answers, Listener, SocketError};
+use crate::gateway::Gateway;
+use crate::handover::Handover;
+use crate::interface::{self, InterfaceError};
+use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
+use crate::listing::Query;
+use crate::metrics;
+use crate::netlink::{self, NetlinkError};
+use crate::pipeline::{Engine, EngineSettings};
+use crate::snapshot::{Observer, Publisher, Snapshot};
+use crate::stats::{PerWorker, WorkerCounters};
+use crate::worker::{Connections, Resolve, Worker};
+use crate::xdp::{AttachedMode, Steering, XdpError};
+
+/// Requests to resolve a next hop that may wait for the netlink thread.
+const RESOLVE_QUEUE: usize = 4096;
+
+/// How often the kernel is asked to keep the ways to all backends fresh.
+const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
+
+/// Why the daemon cannot start. Each sentence names the thing, the value and the way out.
+#[derive(Debug, thiserror::Error)]
+#[allow(
+    missing_docs,
+    reason = "every variant passes on the sentence of its source"
+)]
+pub enum StartError {
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error("metrics.listen {listen}: {reason}; choose a free local address or remove the key")]
+    Metrics {
+        listen: std::net::SocketAddr,
+        reason: String,
+    },
+    #[error("source_nat.ports {ports}: {count} ports are too few for {workers} workers")]
+    TooFewPorts {
+        ports: String,
+        count: usize,
+        workers: u32,
+    },
+    #[error("workers.cores: core {core} does not exist on this host; it has {available}")]
+    NoCore { core: u32, available: String },
+    #[error("the system refuses a thread or a descriptor: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Everything that runs.
+struct Running {
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<XskIo>>,
+    gateway: Arc<Gateway>,
+    answers: Arc<Answers>,
+}
+
+/// Runs until `stop` is set.
+///
+/// # Errors
+/// What prevented the start; nothing is left behind then.
+pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), StartError> {
+    let facts = interface::check(&settings.interfaces, &settings.frames)?;
+    let workers = facts.first().map_or(1, |facts| facts.rx_queues);
+    check_ports(settings, workers)?;
+    let cores = cores(&settings.workers.cores, workers)?;
+    let listener = Listener::bind(&settings.control.socket)?;
+    if let Some(listen) = settings.metrics.listen {
+        metrics::serve(listen).map_err(|error| StartError::Metrics {
+            listen,
+            reason: error.to_string(),
+        })?;
+    }
+    let mut steering = Steering::load()?;
+    let (opened, interfaces) = attach(settings, workers, &mut steering)?;
+
+    let (resolver, requests) = bounded(RESOLVE_QUEUE);
+    let clock = Clock::start();
+    let names: Vec<String> = settings.interfaces.iter().map(|i| i.name.clone()).collect();
+    let counters = PerWorker::with(workers as u16, || WorkerCounters::new(&names));
+    let (sender, networks) = bounded(64);
+    let (_netlink, network) = netlink::start(&names, requests, move |network| {
+        // Full only while a table is being applied; then this thread waits a moment.
+        let _ = sender.send(network);
+    })?;
+    let snapshot = Snapshot {
+        services: Arc::default(),
+        network: Arc::new(network),
+    };
+    let (publisher, observers) = Publisher::new(snapshot, workers as u16);
+
+    let (queries, asked): (Vec<Sender<Query>>, Vec<Receiver<Query>>) =
+        (0..workers).map(|_| bounded(4)).unzip();
+    let gateway = Arc::new(Gateway::new(
+        publisher,
+        Box::new(steering),
+        settings.source_nat.clone(),
+        Arc::clone(&counters),
+        queries,
+        resolver.clone(),
+    ));
+    let about = About {
+        interfaces,
+        cores: cores.clone(),
+        capacity: settings.connections.capacity,
+    };
+    let answers = Arc::new(Answers::new(Arc::clone(&gateway), about, clock));
+    let stop = Arc::clone(stop);
+    let crew = Crew {
+        settings,
+        cores,
+        clock,
+        counters,
+        resolver,
+        stop: Arc::clone(&stop),
+    };
+    let workers = crew.start(opened, observers, asked)?;
+    follow_network(Arc::clone(&gateway), networks)?;
+    let running = Running {
+        stop,
+        workers,
+        gateway,
+        answers,
+    };
+    running.serve(listener)
+}
+
+fn check_ports(settings: &Settings, workers: u32) -> Result<(), StartError> {
+    let ports = settings.source_nat.ports;
+    let count = ports.count();
+    if count < workers as usize {
+        return Err(StartError::TooFewPorts {
+            ports: ports.to_string(),
+            count,
+            workers,
+        });
+    }
+    let local = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let local: Vec<u16> = local
+        .unwrap_or_default()
+        .split_whitespace()
+        .flat_map(str::parse)
+        .collect();
+    if let [low, high] = local[..]
+        && ports.first <= high
+        && low <= ports.last
+    {
+        tracing::warn!(
+            %ports,
+            "source_nat.ports overlaps net.ipv4.ip_local_port_range {low}-{high}: replies to the \
+             host's own connections would be taken for Sluice's; move one of the two"
+        );
+    }
+    Ok(())
+}
+
+/// The core of each worker.
+fn cores(wanted: &[u32], workers: u32) -> Result<Vec<Option<u32>>, StartError> {
+    let available: Vec<u32> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|id| id.id as u32)
+        .collect();
+    if let Some(core) = wanted.iter().find(|core| !available.contains(core)) {
+        return Err(StartError::NoCore {
+            core: *core,
+            available: format!("{available:?}"),
+        });
+    }
+    let core = |worker: u32| wanted.get(worker as usize % wanted.len().max(1)).copied();
+    Ok((0..workers).map(core).collect())
+}
+
+/// Attaches the program and opens all sockets.
+fn attach(
+    settings: &Settings,
+    workers: u32,
+    steering: &mut Steering,
+) -> Result<(Opened, Vec<InterfaceStatus>), StartError> {
+    let mut devices = Vec::new();
+    let mut modes = Vec::new();
+    for interface in &settings.interfaces {
+        let mode = steering.attach(&interface.name, interface.xdp)?;
+        let native = mode == AttachedMode::Native;
+        devices.push(Device {
+            name: interface.name.clone(),
+            copy: interface.copy,
+            native,
+        });
+        modes.push(mode);
+    }
+    let opened = xsk::open(
+        &devices,
+        workers,
+        &settings.frames,
+        settings.workers.handover,
+    )?;
+    let mut status = Vec::new();
+    for socket in &opened.sockets {
+        let name = &devices[usize::from(socket.interface.0)].name;
+        steering.register(name, socket.queue, socket.fd)?;
+        if socket.queue == 0 {
+            let mode = modes[usize::from(socket.interface.0)];
+            tracing::info!(
+                interface = name,
+                queues = workers,
+                xdp = mode.as_str(),
+                frames = socket.mode.as_str(),
+                "interface served"
+            );
+            status.push(InterfaceStatus {
+                name: name.clone(),
+                queues: workers,
+                xdp: mode.as_str().to_owned(),
+                frames: socket.mode.as_str().to_owned(),
+            });
+        }
+    }
+    Ok((opened, status))
+}
+
+/// What all workers are made of.
+struct Crew<'a> {
+    settings: &'a Settings,
+    cores: Vec<Option<u32>>,
+    clock: Clock,
+    counters: Arc<PerWorker<WorkerCounters>>,
+    resolver: Sender<Resolve>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Crew<'_> {
+    fn start(
+        self,
+        opened: Opened,
+        observers: Vec<Observer>,
+        queries: Vec<Receiver<Query>>,
+    ) -> Result<Vec<JoinHandle<XskIo>>, StartError> {
+        let count = opened.workers.len() as u16;
+        let handovers = Handover::new(count, self.settings.workers.handover)?;
+        let parts = opened
+            .workers
+            .into_iter()
+            .zip(handovers)
+            .zip(observers)
+            .zip(queries);
+        let mut threads = Vec::new();
+        for (id, (((io, handover), observer), queries)) in (0..).zip(parts) {
+            let links = Connections {
+                handover,
+                observer,
+                resolve: self.resolver.clone(),
+                queries,
+                counters: Arc::clone(&self.counters),
+            };
+            let engine = self.engine(id, count)?;
+            let worker = Worker::new(id, self.settings.workers.burst, io, engine, links);
+            threads.push(self.spawn(id, worker)?);
+        }
+        Ok(threads)
+    }
+
+    fn engine(&self, worker: u16, workers: u16) -> Result<Engine, StartError> {
+        let settings = EngineSettings {
+            worker,
+            workers,
+            connections: self.settings.connections.clone(),
+            timeouts: self.settings.timeouts.clone(),
+            source_nat: self.settings.source_nat.clone(),
+            answers: self.settings.answers.clone(),
+            seed: random()?,
+        };
+        Ok(Engine::new(
+            &settings,
+            Arc::clone(&self.counters),
+            self.clock.now(),
+        ))
+    }
+
+    fn spawn(&self, id: u16, worker: Worker<XskIo>) -> Result<JoinHandle<XskIo>, StartError> {
+        let core = self.cores.get(usize::from(id)).copied().flatten();
+        let (clock, stop) = (self.clock, Arc::clone(&self.stop));
+        let body = move || {
+            if let Some(core) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id: core as usize })
+            {
+                tracing::warn!(worker = id, core, "worker could not be pinned to its core");
+            }
+            worker.run(&clock, &stop)
+        };
+        Ok(std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(body)?)
+    }
+}
+
+/// A number that nobody outside can know.
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn follow_network(
+    gateway: Arc<Gateway>,
+    networks: Receiver<crate::neighbour::Network>,
+) -> Result<(), StartError> {
+    std::thread::Builder::new()
+        .name("network".into())
+        .spawn(move || {
+            for network in &networks {
+                // Only the newest counts.
+                let network = networks.try_iter().last().unwrap_or(network);
+                gateway.set_network(network);
+            }
+        })?;
+    Ok(())
+}
+
+impl Running {
+    fn serve(self, listener: Listener) -> Result<(), StartError> {
+        let listener = Arc::new(listener);
+        let (serving, answers) = (Arc::clone(&listener), Arc::clone(&self.answers));
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || control::serve(serving.socket(), &answers))?;
+        tracing::info!("ready, waiting for a service table");
+        let mut periods = 0u32;
+        let confirm_every = (CONFIRM_PERIOD.as_millis() / metrics::PERIOD.as_millis()) as u32;
+        while !self.stop.load(Ordering::Relaxed)
+            && !self.workers.iter().any(JoinHandle::is_finished)
+        {
+            metrics::publish(&self.gateway);
+            if periods.is_multiple_of(confirm_every) {
+                self.gateway.confirm_next_hops();
+            }
+            periods = periods.wrapping_add(1);
+            std::thread::park_timeout(metrics::PERIOD);
+        }
+        tracing::info!("stopping");
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker has ended by a panic");
+            }
+        }
+        listener.remove();
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Which flow a packet belongs to, and the one hash that table, Maglev and hand-over share.
+
+use std::fmt;
+use std::hash::Hash;
+use std::net::Ipv4Addr;
+
+use sluice_conf::Protocol;
+
+/// An address of one family, as packets and connections hold it.
+pub trait Address: Copy + Eq + Hash + fmt::Debug + fmt::Display + Send + 'static {
+    /// What a record holds before it is used.
+    const UNSPECIFIED: Self;
+
+    /// The address folded to 64 bits for hashing.
+    fn bits(self) -> u64;
+}
+
+impl Address for Ipv4Addr {
+    const UNSPECIFIED: Self = Ipv4Addr::UNSPECIFIED;
+
+    fn bits(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+}
+
+/// Direction of a packet within its connection, netfilter's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// As the first packet: from the client.
+    Original,
+    /// The other way: from the backend.
+    Reply,
+}
+
+impl Direction {
+    /// The opposite direction.
+    pub const fn reverse(self) -> Self {
+        match self {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        }
+    }
+}
+
+/// Address and port of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct End<A> {
+    /// Address.
+    pub address: A,
+    /// TCP or UDP port.
+    pub port: u16,
+}
+
+impl<A: fmt::Display> fmt::Display for End<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.address, self.port)
+    }
+}
+
+impl<A: Address> End<A> {
+    /// An end.
+    pub const fn new(address: A, port: u16) -> Self {
+        Self { address, port }
+    }
+
+    /// 64 well-mixed bits of the end alone: what decides which worker owns a client's flow.
+    pub fn hash(self) -> u64 {
+        mix(self.address.bits() ^ K0, u64::from(self.port) ^ K1)
+    }
+}
+
+/// Protocol and both ends of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FiveTuple<A> {
+    /// Who sent it.
+    pub source: End<A>,
+    /// Whom it is for.
+    pub destination: End<A>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+impl<A: Address> FiveTuple<A> {
+    /// What a record holds before it is used.
+    pub const UNSPECIFIED: Self = Self {
+        source: End::new(A::UNSPECIFIED, 0),
+        destination: End::new(A::UNSPECIFIED, 0),
+        protocol: Protocol::Tcp,
+    };
+
+    /// The tuple of the answer to this packet.
+    #[must_use]
+    pub const fn invert(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+        }
+    }
+
+    /// 64 well-mixed bits of the tuple. With seed 0 the value is part of the contract between
+    /// gateways: two of them must choose the same backend for a flow. The connection table seeds
+    /// it with a random number, so that nobody outside can aim at one bucket.
+    pub fn hash(&self, seed: u64) -> u64 {
+        let ports = u64::from(self.source.port) << 32
+            | u64::from(self.destination.port) << 16
+            | u64::from(self.protocol.number());
+        let addresses = mix(
+            self.source.address.bits() ^ K0,
+            self.destination.address.bits() ^ K1 ^ seed,
+        );
+        mix(addresses ^ K2, ports ^ K3 ^ seed.rotate_left(32))
+    }
+}
+
+impl<A: Address> fmt::Display for FiveTuple<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} -> {}",
+            self.protocol, self.source, self.destination
+        )
+    }
+}
+
+// Constants of wyhash (public domain, github.com/wangyi-fudan/wyhash): odd, with 32 bits set.
+const K0: u64 = 0xa076_1d64_78bd_642f;
+const K1: u64 = 0xe703_7ed1_a0b4_28db;
+const K2: u64 = 0x8ebc_6af0_9c88_c6e3;
+const K3: u64 = 0x5899_65cc_7537_4cc3;
+
+/// Multiplies to 128 bits and folds: wyhash's mixing step, two instructions on x86-64.
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// Maps a hash to `0..count` without division, evenly (Lemire, "Fast random integer generation in
+/// an interval").
+pub(crate) fn scale(hash: u64, count: usize) -> usize {
+    ((u128::from(hash) * count as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(port: u16) -> FiveTuple<Ipv4Addr> {
+        FiveTuple {
+            source: End::new(Ipv4Addr::new(10, 0, 1, 10), port),
+            destination: End::new(Ipv4Addr::new(203, 0, 113, 10), 80),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn the_hash_is_fixed_for_all_gateways() {
+        // A change of these values moves every new flow of a rolling upgrade to another backend.
+        assert_eq!(tuple(40_000).hash(0), tuple(40_000).hash(0));
+        assert_ne!(tuple(40_000).hash(0), tuple(40_001).hash(0));
+        assert_ne!(tuple(40_000).hash(0), tuple(40_000).hash(1));
+        assert_ne!(tuple(40_000).hash(0), tuple(40_000).invert().hash(0));
+    }
+
+    #[test]
+    fn sequential_ports_spread_evenly() {
+        let mut counts = [0u32; 16];
+        for port in 1024..=u16::MAX {
+            counts[scale(tuple(port).hash(0), 16)] += 1;
+        }
+        let mean = (65_536 - 1024) / 16;
+        for count in counts {
+            assert!(count.abs_diff(mean) < mean / 10, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn inverting_twice_is_the_tuple_itself() {
+        assert_eq!(tuple(5).invert().invert(), tuple(5));
+    }
+}

@@ -1,0 +1,167 @@
+//! Frames from the worker that received them to the worker that owns their flow.
+//!
+//! Each worker has one bounded ring that all others push to; a frame moves as its token, never
+//! its bytes. A full ring gives the frame back: the giver counts the drop.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Wakes a worker that waits for frames.
+#[derive(Debug)]
+pub struct Wake {
+    event: OwnedFd,
+    asleep: AtomicBool,
+}
+
+impl Wake {
+    /// A wake whose worker is awake.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn new() -> std::io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self {
+            event,
+            asleep: AtomicBool::new(false),
+        })
+    }
+
+    /// Wakes the worker if it sleeps. Costs a load when it does not.
+    pub fn ring(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            // A full counter wakes as well, so there is nothing to do about an error.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Calls `sleep` unless `busy` says at the last moment that there is work. A ring that comes
+    /// in between is seen: the flag is up before `busy` looks.
+    pub fn sleep(&self, busy: impl FnOnce() -> bool, sleep: impl FnOnce(BorrowedFd<'_>)) {
+        self.asleep.store(true, Ordering::SeqCst);
+        if !busy() {
+            sleep(self.event.as_fd());
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        let mut count = [0u8; 8];
+        // Nothing to read when nobody rang.
+        let _ = rustix::io::read(&self.event, &mut count);
+    }
+}
+
+/// One worker's end of all rings.
+#[derive(Debug)]
+pub struct Handover<Frame> {
+    worker: usize,
+    rings: Arc<[ArrayQueue<Frame>]>,
+    wakes: Arc<[Arc<Wake>]>,
+    /// Workers that were given something since the last [`Handover::ring`].
+    given: Vec<bool>,
+}
+
+impl<Frame> Handover<Frame> {
+    /// One end for each worker, with rings of `capacity` frames.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn new(workers: u16, capacity: usize) -> std::io::Result<Vec<Self>> {
+        let rings: Arc<[ArrayQueue<Frame>]> = (0..workers)
+            .map(|_| ArrayQueue::new(capacity.max(1)))
+            .collect();
+        let wakes: Arc<[Arc<Wake>]> = (0..workers)
+            .map(|_| Wake::new().map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let end = |worker| Self {
+            worker,
+            rings: Arc::clone(&rings),
+            wakes: Arc::clone(&wakes),
+            given: vec![false; usize::from(workers)],
+        };
+        Ok((0..usize::from(workers)).map(end).collect())
+    }
+
+    /// Gives a frame to another worker.
+    ///
+    /// # Errors
+    /// The frame comes back when that worker's ring is full.
+    pub fn give(&mut self, worker: u16, frame: Frame) -> Result<(), Frame> {
+        let Some(ring) = self.rings.get(usize::from(worker)) else {
+            return Err(frame);
+        };
+        ring.push(frame)?;
+        self.given[usize::from(worker)] = true;
+        Ok(())
+    }
+
+    /// Wakes those that were given something.
+    pub fn ring(&mut self) {
+        for (given, wake) in self.given.iter_mut().zip(&*self.wakes) {
+            if std::mem::take(given) {
+                wake.ring();
+            }
+        }
+    }
+
+    /// The next frame that another worker gave to this one.
+    pub fn take(&mut self) -> Option<Frame> {
+        self.rings.get(self.worker)?.pop()
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.rings.get(self.worker).is_none_or(ArrayQueue::is_empty)
+    }
+
+    /// This worker's wake.
+    pub fn wake(&self) -> Option<Arc<Wake>> {
+        self.wakes.get(self.worker).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn a_full_ring_gives_the_frame_back() {
+        let mut ends = Handover::new(2, 1).unwrap();
+        assert_eq!(ends[0].give(1, "first"), Ok(()));
+        assert_eq!(ends[0].give(1, "second"), Err("second"));
+        assert_eq!(ends[0].take(), None);
+        assert_eq!(ends[1].take(), Some("first"));
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_a_frame() {
+        let mut ends = Handover::new(2, 8).unwrap();
+        let (mut sleeper, mut giver) = (ends.pop().unwrap(), ends.pop().unwrap());
+        let slept = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let wake = sleeper.wake().unwrap();
+                while sleeper.take().is_none() {
+                    wake.sleep(
+                        || !sleeper.is_empty(),
+                        |event| {
+                            slept.fetch_add(1, Ordering::SeqCst);
+                            let mut fds = [rustix::event::PollFd::new(
+                                &event,
+                                rustix::event::PollFlags::IN,
+                            )];
+                            rustix::event::poll(&mut fds, None).unwrap();
+                        },
+                    );
+                }
+            });
+            while slept.load(Ordering::SeqCst) == 0 {
+                std::hint::spin_loop();
+            }
+            giver.give(1, 7).unwrap();
+            giver.ring();
+        });
+    }
+}

@@ -1,0 +1,299 @@
+//! Maglev consistent hashing (Eisenbud et al., NSDI 2016, section 3.4), weighted.
+//!
+//! Guarantees: the table depends on the set of backends and their weights only, not on their
+//! order; with equal weights the numbers of rows differ by at most one; the share of a backend is
+//! its share of the weights, as near as the rows allow. A backend that comes back gets back its
+//! rows bit for bit. Live connections never look here (semantics S49).
+
+use std::net::IpAddr;
+
+use crate::flow::{mix, scale};
+
+/// Fewest rows of a table.
+const MIN_ROWS: usize = 251;
+
+/// Most rows of a table, the paper's default. Memory of 10,000 Services would not allow more.
+const MAX_ROWS: usize = 65_537;
+
+/// Rows for each backend: keeps shares within 1 % of each other (paper, section 5.3).
+const ROWS_PER_BACKEND: usize = 100;
+
+/// A backend as Maglev sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// What a row holds when this backend owns it.
+    pub index: u16,
+    /// Address: with the port the stable identity that decides which rows it wants.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Relative share, at least 1.
+    pub weight: u16,
+}
+
+/// A filled lookup table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maglev {
+    rows: Box<[u16]>,
+}
+
+impl Maglev {
+    /// Fills a table for these backends; `None` when there are none.
+    pub fn build(candidates: &[Candidate]) -> Option<Self> {
+        let heaviest = candidates
+            .iter()
+            .map(|c| u32::from(c.weight))
+            .max()
+            .filter(|w| *w > 0)?;
+        let rows = rows_for(candidates.len());
+        let mut turns: Vec<Turn> = candidates.iter().map(|c| Turn::new(c, rows)).collect();
+        // Turns are taken in the order of identities, whatever the order of the input.
+        turns.sort_by_key(|turn| turn.identity);
+        Some(Self {
+            rows: fill(&mut turns, heaviest, rows),
+        })
+    }
+
+    /// The backend's index for a hash of the flow.
+    pub fn pick(&self, hash: u64) -> u16 {
+        self.rows.get(self.row(hash)).copied().unwrap_or_default()
+    }
+
+    /// The row that a hash of the flow falls on.
+    pub fn row(&self, hash: u64) -> usize {
+        scale(hash, self.rows.len())
+    }
+
+    /// The whole table: for each row the index of its backend.
+    pub fn rows(&self) -> &[u16] {
+        &self.rows
+    }
+}
+
+/// Number of rows for so many backends: the next prime of 100 for each, 251 to 65,537.
+pub fn rows_for(backends: usize) -> usize {
+    let wanted = backends.saturating_mul(ROWS_PER_BACKEND);
+    if wanted >= MAX_ROWS {
+        return MAX_ROWS;
+    }
+    (wanted.max(MIN_ROWS)..=MAX_ROWS)
+        .find(|n| is_prime(*n))
+        .unwrap_or(MAX_ROWS)
+}
+
+fn is_prime(n: usize) -> bool {
+    n > 1
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
+}
+
+/// One backend's walk through the rows that it prefers.
+struct Turn {
+    identity: (IpAddr, u16),
+    index: u16,
+    weight: u32,
+    credit: u32,
+    position: usize,
+    skip: usize,
+}
+
+impl Turn {
+    fn new(candidate: &Candidate, rows: usize) -> Self {
+        let (offset, skip) = permutation(candidate.address, candidate.port, rows);
+        Self {
+            identity: (candidate.address, candidate.port),
+            index: candidate.index,
+            weight: u32::from(candidate.weight),
+            credit: 0,
+            position: offset,
+            skip,
+        }
+    }
+
+    /// Takes the next row of the permutation that nobody has.
+    fn claim(&mut self, rows: &mut [u16], taken: &mut Bits) {
+        loop {
+            let row = self.position;
+            self.position += self.skip;
+            if self.position >= rows.len() {
+                self.position -= rows.len();
+            }
+            if taken.insert(row) {
+                rows[row] = self.index;
+                return;
+            }
+        }
+    }
+}
+
+/// Offset and skip of a backend's permutation of `rows` rows, a prime: row `j` of it is
+/// `(offset + j * skip) mod rows`.
+pub fn permutation(address: IpAddr, port: u16, rows: usize) -> (usize, usize) {
+    let bits = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let folded = mix(
+        bits as u64 ^ SEED,
+        (bits >> 64) as u64 ^ u64::from(port).rotate_left(32) ^ !SEED,
+    );
+    let (first, second) = (mix(folded, SEED), mix(folded ^ SEED, !SEED));
+    (scale(first, rows), scale(second, rows - 1) + 1)
+}
+
+/// Fixed, so that every gateway builds the same table (fractional part of the golden ratio).
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Backends take turns; in a round a backend earns its weight and pays the heaviest weight for
+/// each row, so that rows follow weights without ever holding a table a weight unit wide.
+fn fill(turns: &mut [Turn], heaviest: u32, count: usize) -> Box<[u16]> {
+    let mut rows = vec![0u16; count].into_boxed_slice();
+    let mut taken = Bits::new(count);
+    let mut left = count;
+    loop {
+        for turn in &mut *turns {
+            turn.credit += turn.weight;
+            if turn.credit < heaviest {
+                continue;
+            }
+            turn.credit -= heaviest;
+            turn.claim(&mut rows, &mut taken);
+            left -= 1;
+            if left == 0 {
+                return rows;
+            }
+        }
+    }
+}
+
+/// Which rows are taken, one bit each: 8 KB for the largest table, so it stays in the L1 cache.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(count: usize) -> Self {
+        Self(vec![0; count.div_ceil(64)])
+    }
+
+    /// Whether the bit was clear; it is set afterwards.
+    fn insert(&mut self, bit: usize) -> bool {
+        let (word, mask) = (&mut self.0[bit / 64], 1 << (bit % 64));
+        let fresh = *word & mask == 0;
+        *word |= mask;
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    fn backends(weights: &[u16]) -> Vec<Candidate> {
+        let candidate = |(index, weight): (usize, &u16)| Candidate {
+            index: index as u16,
+            address: Ipv4Addr::from(0x0a00_0200 + index as u32).into(),
+            port: 8080,
+            weight: *weight,
+        };
+        weights.iter().enumerate().map(candidate).collect()
+    }
+
+    fn counts(table: &Maglev, backends: usize) -> Vec<usize> {
+        let mut counts = vec![0; backends];
+        for row in table.rows() {
+            counts[usize::from(*row)] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn the_size_is_a_prime_of_at_least_100_rows_a_backend() {
+        for (backends, rows) in [
+            (1, 251),
+            (2, 251),
+            (3, 307),
+            (10, 1009),
+            (100, 10_007),
+            (655, 65_519),
+            (656, 65_537),
+            (1000, 65_537),
+        ] {
+            assert_eq!(rows_for(backends), rows, "{backends} backends");
+            assert!(is_prime(rows));
+        }
+    }
+
+    #[test]
+    fn equal_weights_differ_by_at_most_one_row() {
+        for n in [1, 2, 3, 7, 10, 100, 1000] {
+            let counts = counts(&Maglev::build(&backends(&vec![1; n])).unwrap(), n);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "{n} backends: {least}..{most}");
+        }
+    }
+
+    #[test]
+    fn no_backend_builds_no_table() {
+        assert_eq!(Maglev::build(&[]), None);
+    }
+
+    #[test]
+    fn rows_follow_weights() {
+        let weights = [1, 2, 3, 4];
+        let table = Maglev::build(&backends(&weights)).unwrap();
+        let total: u16 = weights.iter().sum();
+        for (count, weight) in counts(&table, 4).into_iter().zip(weights) {
+            let exact = table.rows().len() as f64 * f64::from(weight) / f64::from(total);
+            assert!((count as f64 - exact).abs() <= 2.0, "{count} for {exact}");
+        }
+    }
+
+    #[test]
+    fn one_failure_moves_few_rows_of_the_others() {
+        // Reference (paper's algorithm, simulated): 10 of 65,537 rows 0.27 %, 10 of 1,021 rows
+        // 2.25 %. Ours has 1,009 rows for 10 backends.
+        let all = backends(&[1; 10]);
+        let before = Maglev::build(&all).unwrap();
+        let mut moved = 0;
+        for gone in 0..10 {
+            let left: Vec<_> = all.iter().copied().filter(|c| c.index != gone).collect();
+            // Rows for 9 backends would be fewer: compare like with like.
+            let rows = before.rows().len();
+            let mut turns: Vec<Turn> = left.iter().map(|c| Turn::new(c, rows)).collect();
+            turns.sort_by_key(|turn| turn.identity);
+            let after = fill(&mut turns, 1, rows);
+            let pairs = before.rows().iter().zip(after.iter());
+            moved += pairs.filter(|(b, a)| **b != gone && b != a).count();
+        }
+        let share = moved as f64 / (10.0 * before.rows().len() as f64);
+        assert!(share < 0.04, "{share}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_backends_does_not_matter(
+            weights in proptest::collection::vec(1u16..=20, 1..20),
+            seed in any::<u64>(),
+        ) {
+            let sorted = backends(&weights);
+            let mut shuffled = sorted.clone();
+            shuffled.sort_by_key(|c| mix(u64::from(c.index) ^ seed, SEED));
+            prop_assert_eq!(Maglev::build(&sorted), Maglev::build(&shuffled));
+        }
+
+        #[test]
+        fn every_row_belongs_to_a_backend_and_every_backend_has_its_share(
+            weights in proptest::collection::vec(1u16..=50, 1..12),
+        ) {
+            let table = Maglev::build(&backends(&weights)).unwrap();
+            let counts = counts(&table, weights.len());
+            let total: u32 = weights.iter().map(|w| u32::from(*w)).sum();
+            for (count, weight) in counts.iter().zip(&weights) {
+                let exact = table.rows().len() as f64 * f64::from(*weight) / f64::from(total);
+                prop_assert!((*count as f64 - exact).abs() <= 2.0, "{} for {}", count, exact);
+            }
+        }
+    }
+}

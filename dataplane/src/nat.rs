@@ -1,0 +1,3 @@
+//! Source address translation: which source a backend gets to see.
+
+pub mod ports;

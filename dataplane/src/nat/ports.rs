@@ -1,0 +1,111 @@
+//! Source ports of masqueraded connections, shared out among the workers.
+//!
+//! The range is cut into one block for each worker, so the destination port of a reply names the
+//! worker that owns its connection. There is no pool to keep: a port is free towards a backend
+//! when the connection table says so (as in netfilter), and the same port can serve several
+//! backends at once.
+
+use sluice_conf::settings::dataplane::PortRange;
+
+use crate::flow::{mix, scale};
+
+/// Candidates that are tried for one connection before the ports count as exhausted.
+const ATTEMPTS: usize = 64;
+
+/// The whole range, cut for so many workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortBlocks {
+    range: PortRange,
+    workers: u16,
+}
+
+impl PortBlocks {
+    /// Cuts the range; `workers` is at least 1. Ports that do not divide evenly go to the last
+    /// worker.
+    pub fn new(range: PortRange, workers: u16) -> Self {
+        Self {
+            range,
+            workers: workers.max(1),
+        }
+    }
+
+    /// Whether the port belongs to any worker.
+    pub fn contains(&self, port: u16) -> bool {
+        self.range.ports().contains(&port)
+    }
+
+    /// The worker that a port belongs to.
+    pub fn owner(&self, port: u16) -> Option<u16> {
+        let offset = self
+            .range
+            .ports()
+            .contains(&port)
+            .then(|| port - self.range.first)?;
+        Some(
+            offset
+                .checked_div(self.block_len())
+                .unwrap_or(0)
+                .min(self.workers - 1),
+        )
+    }
+
+    /// The ports of a worker.
+    pub fn block(&self, worker: u16) -> PortRange {
+        let first = self.range.first + self.block_len() * worker.min(self.workers - 1);
+        let last = if worker + 1 >= self.workers {
+            self.range.last
+        } else {
+            first + self.block_len() - 1
+        };
+        PortRange { first, last }
+    }
+
+    fn block_len(&self) -> u16 {
+        (self.range.count() / usize::from(self.workers)) as u16
+    }
+}
+
+/// Ports of `block` to try for a connection, starting at a place that `random` decides: an
+/// outsider must not be able to guess the next source port (RFC 6056 section 3.3).
+pub fn candidates(block: PortRange, random: u64) -> impl Iterator<Item = u16> {
+    let count = block.count();
+    let start = scale(
+        mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15),
+        count,
+    );
+    (0..count.min(ATTEMPTS)).map(move |n| block.first + ((start + n) % count) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_port_has_one_owner_and_lies_in_its_block(
+            first in 1024u16..60_000, length in 64u16..5000, workers in 1u16..17,
+        ) {
+            let range = PortRange { first, last: first + length };
+            let blocks = PortBlocks::new(range, workers);
+            for port in range.ports() {
+                let owner = blocks.owner(port).unwrap();
+                prop_assert!(owner < workers);
+                prop_assert!(blocks.block(owner).ports().contains(&port));
+            }
+            let total: usize = (0..workers).map(|w| blocks.block(w).count()).sum();
+            prop_assert_eq!(total, range.count());
+            prop_assert_eq!(blocks.owner(first - 1), None);
+        }
+
+        #[test]
+        fn candidates_are_distinct_and_of_the_block(random in any::<u64>(), length in 0u16..200) {
+            let block = PortRange { first: 20_000, last: 20_000 + length };
+            let ports: Vec<u16> = candidates(block, random).collect();
+            let distinct: std::collections::HashSet<_> = ports.iter().collect();
+            prop_assert_eq!(distinct.len(), ports.len());
+            prop_assert_eq!(ports.len(), block.count().min(ATTEMPTS));
+            prop_assert!(ports.iter().all(|p| block.ports().contains(p)));
+        }
+    }
+}

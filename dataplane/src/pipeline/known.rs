@@ -1,0 +1,94 @@
+//! Packets of connections that are in the table.
+
+use std::net::Ipv4Addr;
+
+use sluice_conf::{BackendGone, Protocol};
+
+use super::{Engine, Found, Moment};
+use crate::conntrack::{Binding, Connection, State};
+use crate::flow::Direction;
+use crate::io::PacketIo;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::parse::{Packet, TcpFlags};
+
+impl Engine {
+    pub(super) fn known<Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        packet: &Packet,
+        found: Found,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        if starts_anew(self.table.get(found.id), found.direction, packet.flags) {
+            self.table.remove(found.id);
+            return self.unknown(io, frame, packet, moment);
+        }
+        if self.table.get(found.id).binding.version != moment.services.version() {
+            match rebind(self.table.get(found.id), moment) {
+                Some(binding) => *self.table.binding_mut(found.id) = binding,
+                None => return self.orphan(io, frame, packet, found, moment),
+            }
+        }
+        let to = self
+            .table
+            .get(found.id)
+            .translated(found.direction)
+            .destination;
+        match moment.way(to.address, packet) {
+            Ok(way) => self.forward(io, frame, packet, found, way, moment),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// A packet of a connection whose backend is gone: the connection ends here. A client's UDP
+    /// packet is the first of a new one (semantics S40).
+    fn orphan<Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        packet: &Packet,
+        found: Found,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        self.table.remove(found.id);
+        match (packet.tuple.protocol, found.direction) {
+            (Protocol::Udp, Direction::Original) => self.unknown(io, frame, packet, moment),
+            (Protocol::Tcp, Direction::Original) if is_bare_syn(packet.flags) => {
+                self.unknown(io, frame, packet, moment)
+            }
+            _ => self.reset(io, frame, packet, DropReason::BackendGone, moment),
+        }
+    }
+}
+
+/// Whether a client's SYN opens a new connection on the tuple of one that has ended.
+fn starts_anew(connection: &Connection<Ipv4Addr>, direction: Direction, flags: TcpFlags) -> bool {
+    match connection.state {
+        State::Tcp(tcp) => {
+            direction == Direction::Original && is_bare_syn(flags) && tcp.may_be_reopened()
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn is_bare_syn(flags: TcpFlags) -> bool {
+    flags.any(TcpFlags::SYN) && !flags.any(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
+}
+
+/// The connection's place in the map of this moment; `None` when it must end (semantics X2).
+fn rebind(connection: &Connection<Ipv4Addr>, moment: Moment<'_>) -> Option<Binding> {
+    let version = moment.services.version();
+    let frontend = connection.original.destination;
+    let (service, entry) = moment
+        .services
+        .frontend(frontend, connection.original.protocol)?;
+    let backend = entry.place_of(connection.reply.source);
+    let keeps = entry.entry.backend_gone == BackendGone::Keep
+        && connection.original.protocol == Protocol::Tcp;
+    (backend.is_some() || keeps).then_some(Binding {
+        version,
+        service,
+        backend,
+    })
+}

@@ -1,0 +1,157 @@
+//! What workers read: Services and network of one moment, published without ever stopping a
+//! worker.
+//!
+//! ```text
+//!   control, netlink --> Publisher --store--> Snapshot <--load between bursts-- Observer (worker)
+//!                             ^                                                  |
+//!                             '------------- seen: version of each worker -------'
+//! ```
+//!
+//! A worker looks at one number between bursts and only loads the pointer when it has changed. It
+//! tells which version it has taken up *after* it has let go of the old one; when all have, nobody
+//! decides by the old one any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+
+use crate::neighbour::Network;
+use crate::service::ServiceMap;
+
+/// Services and network of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The Services.
+    pub services: Arc<ServiceMap>,
+    /// Routes, links and neighbours.
+    pub network: Arc<Network>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Snapshot>,
+    version: AtomicU64,
+    seen: Box<[CachePadded<AtomicU64>]>,
+}
+
+/// The writing side. Publishing is for one thread at a time, which `&mut` ensures.
+#[derive(Debug)]
+pub struct Publisher(Arc<Shared>);
+
+/// A worker's side.
+#[derive(Debug)]
+pub struct Observer {
+    shared: Arc<Shared>,
+    worker: usize,
+    version: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Publisher {
+    /// A publisher of `first` and one observer for each worker.
+    pub fn new(first: Snapshot, workers: u16) -> (Self, Vec<Observer>) {
+        let seen = (0..workers)
+            .map(|_| CachePadded::new(AtomicU64::new(0)))
+            .collect();
+        let current = ArcSwap::from_pointee(first);
+        let shared = Arc::new(Shared {
+            current,
+            version: AtomicU64::new(0),
+            seen,
+        });
+        let observer = |worker| Observer {
+            shared: Arc::clone(&shared),
+            worker,
+            version: 0,
+            snapshot: shared.current.load_full(),
+        };
+        let observers = (0..usize::from(workers)).map(observer).collect();
+        (Self(shared), observers)
+    }
+
+    /// The snapshot published last.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.0.current.load_full()
+    }
+
+    /// Publishes a snapshot and returns its version.
+    pub fn publish(&mut self, snapshot: Snapshot) -> u64 {
+        self.0.current.store(Arc::new(snapshot));
+        // Release: whoever sees the number also sees the pointer stored before it.
+        self.0.version.fetch_add(1, Ordering::Release) + 1
+    }
+
+    /// A view of how far the workers are.
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.0))
+    }
+}
+
+/// How far the workers are.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Shared>);
+
+impl Progress {
+    /// Whether every worker uses `version` or a later one.
+    pub fn reached(&self, version: u64) -> bool {
+        self.0
+            .seen
+            .iter()
+            .all(|seen| seen.load(Ordering::Acquire) >= version)
+    }
+}
+
+impl Observer {
+    /// The newest snapshot, and whether it is another than last time.
+    pub fn observe(&mut self) -> (&Arc<Snapshot>, bool) {
+        // Acquire: pairs with the release in `publish`.
+        let version = self.shared.version.load(Ordering::Acquire);
+        let changed = version != self.version;
+        if changed {
+            self.snapshot = self.shared.current.load_full();
+            self.version = version;
+            self.shared.seen[self.worker].store(version, Ordering::Release);
+        }
+        (&self.snapshot, changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_reached_when_every_worker_has_looked() {
+        let (mut publisher, mut observers) = Publisher::new(Snapshot::default(), 2);
+        let progress = publisher.progress();
+        let version = publisher.publish(Snapshot::default());
+        assert!(!progress.reached(version));
+        assert!(observers[0].observe().1);
+        assert!(!progress.reached(version));
+        assert!(observers[1].observe().1);
+        assert!(progress.reached(version));
+        assert!(!observers[1].observe().1);
+    }
+
+    #[test]
+    fn readers_and_a_writer_agree_in_the_end() {
+        let (mut publisher, observers) = Publisher::new(Snapshot::default(), 2);
+        let progress = publisher.progress();
+        std::thread::scope(|scope| {
+            for mut observer in observers {
+                scope.spawn(move || {
+                    while observer.version < 1000 {
+                        observer.observe();
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            for _ in 0..1000 {
+                publisher.publish(Snapshot::default());
+            }
+        });
+        assert!(progress.reached(1000));
+    }
+}

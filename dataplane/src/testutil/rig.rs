@@ -1,0 +1,314 @@
+//! A whole dataplane in memory: real workers over the in-memory I/O, time by hand.
+//!
+//! ```text
+//!   client 10.0.1.10 ---- 0: 10.0.1.1 [gateway] 10.0.2.1 :1 ---- backends 10.0.2.11 to .19
+//! ```
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use sluice_conf::settings::dataplane::{Answers, Connections as Capacity, SourceNat, Timeouts};
+use sluice_conf::{Generation, ServiceTable};
+
+use super::{CLIENT_MAC, GATEWAY_MAC, RESERVED, table};
+use crate::clock::Time;
+use crate::handover::Handover;
+use crate::io::InterfaceId;
+use crate::io::memory::{MemoryIo, MemoryPool};
+use crate::listing::Query;
+use crate::neighbour::{Link, MacAddress, Network, Route};
+use crate::pipeline::{Engine, EngineSettings};
+use crate::service::{MapError, ServiceMap};
+use crate::snapshot::{Publisher, Snapshot};
+use crate::stats::{PerWorker, WorkerCounters};
+use crate::verdict::DropReason;
+use crate::worker::{Connections, Resolve, Worker};
+
+/// The interface towards clients.
+pub const CLIENTS: InterfaceId = InterfaceId(0);
+/// The interface towards backends.
+pub const BACKENDS: InterfaceId = InterfaceId(1);
+/// Ethernet address of the gateway on the backends' side.
+pub const GATEWAY_BACKEND_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x02]);
+
+/// Ethernet address of backend `10.0.2.last`.
+pub const fn backend_mac(last: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 2, last])
+}
+
+/// A frame that left, and by which interface.
+pub type Sent = (InterfaceId, Vec<u8>);
+
+/// The dataplane.
+#[derive(Debug)]
+pub struct Rig {
+    workers: Vec<Worker<MemoryIo>>,
+    pool: MemoryPool,
+    publisher: Publisher,
+    counters: Arc<PerWorker<WorkerCounters>>,
+    resolve: Receiver<Resolve>,
+    queries: Vec<Sender<Query>>,
+    now: Time,
+    generation: u64,
+}
+
+/// What differs from the usual.
+#[derive(Debug, Clone)]
+pub struct RigSettings {
+    /// Workers.
+    pub workers: u16,
+    /// Connections a worker can hold.
+    pub capacity: u32,
+    /// Slots of frame memory.
+    pub slots: usize,
+    /// Frames a hand-over ring holds.
+    pub handover: usize,
+    /// Answers a second.
+    pub answers: u32,
+    /// Source ports.
+    pub source_nat: SourceNat,
+}
+
+impl Default for RigSettings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            capacity: 4096,
+            slots: 4096,
+            handover: 1024,
+            answers: 1_000_000,
+            source_nat: SourceNat {
+                ports: RESERVED,
+                address: None,
+            },
+        }
+    }
+}
+
+/// The network of the picture above, with these backends resolved.
+pub fn network(backends: impl IntoIterator<Item = u8>) -> Network {
+    let link = |mac, address| Link {
+        mac,
+        addresses: vec![address],
+        mtu: 1500,
+        up: true,
+    };
+    let (client_side, backend_side) = (Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 2, 1));
+    let route = |destination, interface| Route {
+        destination,
+        prefix_len: 24,
+        interface,
+        gateway: None,
+        source: None,
+        metric: 0,
+    };
+    let mut neighbours = HashMap::from([((CLIENTS, Ipv4Addr::new(10, 0, 1, 10)), CLIENT_MAC)]);
+    for last in backends {
+        neighbours.insert((BACKENDS, Ipv4Addr::new(10, 0, 2, last)), backend_mac(last));
+    }
+    Network::new(
+        vec![
+            link(GATEWAY_MAC, client_side),
+            link(GATEWAY_BACKEND_MAC, backend_side),
+        ],
+        [
+            route(Ipv4Addr::new(10, 0, 1, 0), CLIENTS),
+            route(Ipv4Addr::new(10, 0, 2, 0), BACKENDS),
+        ],
+        neighbours,
+    )
+}
+
+#[allow(
+    clippy::unwrap_used,
+    reason = "test support: what cannot be set up must stop the test"
+)]
+impl Rig {
+    /// One worker with the Services of these lines (see [`table`]).
+    pub fn new(lines: &[&str]) -> Self {
+        Self::with(&RigSettings::default(), lines)
+    }
+
+    /// As [`Rig::new`], with settings.
+    pub fn with(settings: &RigSettings, lines: &[&str]) -> Self {
+        let workers = settings.workers;
+        let network = Arc::new(network(11..=19));
+        let services = Arc::default();
+        let (publisher, observers) = Publisher::new(Snapshot { services, network }, workers);
+        let counters = PerWorker::new(workers);
+        let pool = MemoryPool::new(settings.slots, 1778);
+        let (resolver, resolve) = bounded(64);
+        let handovers = Handover::new(workers, settings.handover).unwrap();
+        let mut queries = Vec::new();
+        let now = Time(1_000_000_000);
+        let mut made = Vec::new();
+        for ((id, handover), observer) in (0..workers).zip(handovers).zip(observers) {
+            let (ask, asked) = bounded(4);
+            queries.push(ask);
+            let engine = Engine::new(&engine_settings(settings, id), Arc::clone(&counters), now);
+            let links = Connections {
+                handover,
+                observer,
+                resolve: resolver.clone(),
+                queries: asked,
+                counters: Arc::clone(&counters),
+            };
+            made.push(Worker::new(id, 64, pool.io(2), engine, links));
+        }
+        let mut rig = Self {
+            workers: made,
+            pool,
+            publisher,
+            counters,
+            resolve,
+            queries,
+            now,
+            generation: 0,
+        };
+        rig.push(lines);
+        rig
+    }
+
+    /// Replaces the Services.
+    pub fn push(&mut self, lines: &[&str]) {
+        self.push_table(table(lines)).unwrap();
+    }
+
+    /// Replaces the Services.
+    ///
+    /// # Errors
+    /// As [`ServiceMap::build`].
+    pub fn push_table(&mut self, mut table: ServiceTable) -> Result<(), MapError> {
+        self.generation += 1;
+        table.generation = Generation(self.generation);
+        let current = self.publisher.current();
+        let workers = self.workers.len() as u16;
+        let services = Arc::new(ServiceMap::build(
+            table,
+            &current.services,
+            workers,
+            RESERVED,
+        )?);
+        self.publisher.publish(Snapshot {
+            services,
+            network: Arc::clone(&current.network),
+        });
+        Ok(())
+    }
+
+    /// Replaces the network.
+    pub fn set_network(&mut self, network: Network) {
+        let services = Arc::clone(&self.publisher.current().services);
+        self.publisher.publish(Snapshot {
+            services,
+            network: Arc::new(network),
+        });
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    /// A frame arrives at a worker; it is not looked at before [`Rig::run`].
+    pub fn arrive(&mut self, worker: usize, interface: InterfaceId, frame: &[u8]) {
+        assert!(
+            self.workers[worker].io().inject(interface, frame),
+            "no free slot"
+        );
+    }
+
+    /// Turns every worker until none has anything to do; what left, by worker.
+    pub fn run(&mut self) -> Vec<Sent> {
+        let now = self.now;
+        while self
+            .workers
+            .iter_mut()
+            .map(|worker| worker.turn(now))
+            .fold(false, |a, b| a | b)
+        {}
+        self.workers
+            .iter_mut()
+            .flat_map(|worker| worker.io().take_output())
+            .collect()
+    }
+
+    /// A frame arrives at the first worker; what leaves.
+    pub fn send(&mut self, interface: InterfaceId, frame: &[u8]) -> Vec<Sent> {
+        self.arrive(0, interface, frame);
+        self.run()
+    }
+
+    /// A frame arrives at the first worker and one leaves; that one.
+    pub fn exchange(&mut self, interface: InterfaceId, frame: &[u8]) -> Sent {
+        let mut sent = self.send(interface, frame);
+        let drops: Vec<_> = self.drops();
+        assert_eq!(
+            sent.len(),
+            1,
+            "one frame should have left; drops so far: {drops:?}"
+        );
+        sent.remove(0)
+    }
+
+    /// Drops so far, by reason, of all workers; only those that happened.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let count = |reason: DropReason| self.counters.iter().map(|c| c.drops(reason)).sum();
+        let all = DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, count(*reason)));
+        all.filter(|(_, frames)| *frames > 0).collect()
+    }
+
+    /// The counters of a worker.
+    pub fn counters(&self, worker: u16) -> &WorkerCounters {
+        self.counters.of(worker).unwrap()
+    }
+
+    /// Connections in all tables.
+    pub fn connections(&self) -> usize {
+        self.workers
+            .iter()
+            .map(|worker| worker.engine().table().len())
+            .sum()
+    }
+
+    /// Slots that hold a frame; 0 when nothing has leaked and nothing waits.
+    pub fn outstanding(&self) -> usize {
+        self.pool.outstanding()
+    }
+
+    /// Next hops that workers wanted resolved since the last call.
+    pub fn wanted(&self) -> Vec<Resolve> {
+        self.resolve.try_iter().collect()
+    }
+
+    /// Asks a worker for its connections.
+    pub fn ask(&self, worker: usize, query: Query) {
+        self.queries[worker].send(query).unwrap();
+    }
+
+    /// What workers read now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.publisher.current()
+    }
+}
+
+fn engine_settings(settings: &RigSettings, worker: u16) -> EngineSettings {
+    EngineSettings {
+        worker,
+        workers: settings.workers,
+        connections: Capacity {
+            capacity: settings.capacity,
+        },
+        timeouts: Timeouts::default(),
+        source_nat: settings.source_nat.clone(),
+        answers: Answers {
+            per_second: settings.answers,
+        },
+        seed: 0x5eed + u64::from(worker),
+    }
+}

@@ -1,0 +1,133 @@
+//! Frames that wait until the kernel has resolved their next hop: few, and not for long.
+
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::neighbour::{Network, NextHop};
+
+/// Most frames that wait at one worker.
+const LIMIT: usize = 64;
+
+/// Most of them for one next hop, so that a dead one does not take the place of the others
+/// (Linux keeps about as many: neigh unres_qlen_bytes holds some 100 small packets).
+const LIMIT_PER_HOP: usize = 16;
+
+/// How long a frame waits: about as long as the kernel asks (three ARP requests, a second apart).
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+struct Entry<Frame> {
+    frame: Frame,
+    hop: NextHop,
+    deadline: Time,
+}
+
+/// The frames of one worker that wait.
+#[derive(Debug)]
+pub struct Waiting<Frame> {
+    entries: Vec<Entry<Frame>>,
+}
+
+impl<Frame> Default for Waiting<Frame> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::with_capacity(LIMIT),
+        }
+    }
+}
+
+impl<Frame> Waiting<Frame> {
+    /// Frames that wait now.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no frame waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Has a frame wait for `hop`.
+    ///
+    /// # Errors
+    /// The frame comes back when too many wait already.
+    pub fn hold(&mut self, frame: Frame, hop: NextHop, now: Time) -> Result<(), Frame> {
+        let same = self.entries.iter().filter(|entry| entry.hop == hop).count();
+        if self.entries.len() >= LIMIT || same >= LIMIT_PER_HOP {
+            return Err(frame);
+        }
+        self.entries.push(Entry {
+            frame,
+            hop,
+            deadline: now.after(PATIENCE),
+        });
+        Ok(())
+    }
+
+    /// Takes out the frames whose next hop is resolved now, oldest first.
+    pub fn resolved<'a>(&'a mut self, network: &'a Network) -> impl Iterator<Item = Frame> + 'a {
+        self.take(|entry| {
+            network
+                .neighbour(entry.hop.interface, entry.hop.address)
+                .is_some()
+        })
+    }
+
+    /// Takes out the frames that have waited too long.
+    pub fn overdue(&mut self, now: Time) -> impl Iterator<Item = Frame> + '_ {
+        self.take(move |entry| entry.deadline <= now)
+    }
+
+    fn take<'a>(
+        &'a mut self,
+        is_done: impl Fn(&Entry<Frame>) -> bool + 'a,
+    ) -> impl Iterator<Item = Frame> + 'a {
+        self.entries
+            .extract_if(.., move |entry| is_done(entry))
+            .map(|entry| entry.frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::InterfaceId;
+    use crate::neighbour::{Link, MacAddress};
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    fn hop(last: u8) -> NextHop {
+        let address = Ipv4Addr::new(10, 0, 2, last);
+        NextHop {
+            interface: InterfaceId(0),
+            address,
+            source: Ipv4Addr::new(10, 0, 2, 1),
+        }
+    }
+
+    #[test]
+    fn a_dead_next_hop_leaves_room_for_the_others() {
+        let mut waiting = Waiting::default();
+        let held = (0..100)
+            .filter(|n| waiting.hold(*n, hop(9), Time(0)).is_ok())
+            .count();
+        assert_eq!(held, LIMIT_PER_HOP);
+        assert_eq!(waiting.hold(7, hop(8), Time(0)), Ok(()));
+    }
+
+    #[test]
+    fn only_the_resolved_go_on_and_the_overdue_give_up() {
+        let mut waiting = Waiting::default();
+        waiting.hold("dead", hop(9), Time(0)).unwrap();
+        waiting.hold("alive", hop(8), Time(0)).unwrap();
+        let neighbours = HashMap::from([((InterfaceId(0), hop(8).address), MacAddress([2; 6]))]);
+        let network = Network::new(vec![Link::default()], [], neighbours);
+        assert_eq!(waiting.resolved(&network).collect::<Vec<_>>(), ["alive"]);
+        assert_eq!(waiting.overdue(Time(0).after(PATIENCE / 2)).count(), 0);
+        assert_eq!(
+            waiting.overdue(Time(0).after(PATIENCE)).collect::<Vec<_>>(),
+            ["dead"]
+        );
+        assert!(waiting.is_empty());
+    }
+}

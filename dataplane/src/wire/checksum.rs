@@ -1,0 +1,111 @@
+//! Internet checksums: whole (RFC 1071) and incremental (RFC 1624).
+
+use etherparse::checksum::Sum16BitWords;
+
+/// The change of a checksum that follows from changed header words.
+///
+/// Equation 3 of RFC 1624: `HC' = ~(~HC + ~m + m')`. The sum of all `~m + m'` is collected here
+/// and applied once. A broken checksum stays broken by the same amount: a forwarder must not make
+/// a damaged packet look whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delta(u32);
+
+impl Delta {
+    /// Adds the change of one 16-bit word.
+    #[must_use]
+    pub fn word(self, old: u16, new: u16) -> Self {
+        // At most 2 * 0xffff a word: the 32 bits hold 32,768 words, far more than a header has.
+        Self(self.0 + u32::from(!old) + u32::from(new))
+    }
+
+    /// Adds the change of a 32-bit field.
+    #[must_use]
+    pub fn long(self, old: u32, new: u32) -> Self {
+        self.word((old >> 16) as u16, (new >> 16) as u16)
+            .word(old as u16, new as u16)
+    }
+
+    /// The checksum after the change.
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(u32::from(!checksum) + self.0)
+    }
+}
+
+fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
+/// Checksum of a header or message whose checksum field holds 0.
+pub fn of(bytes: &[u8]) -> u16 {
+    Sum16BitWords::new()
+        .add_slice(bytes)
+        .ones_complement()
+        .to_be()
+}
+
+/// Whether a header or message that includes its checksum is undamaged.
+pub fn is_right(bytes: &[u8]) -> bool {
+    of(bytes) == 0
+}
+
+/// Checksum of a TCP segment or UDP datagram over IPv4 (RFC 9293 section 3.1, RFC 768): `segment`
+/// with its checksum field, so 0 means undamaged; with the field set to 0 it is the value to write.
+pub fn of_segment(source: [u8; 4], destination: [u8; 4], protocol: u8, segment: &[u8]) -> u16 {
+    Sum16BitWords::new()
+        .add_4bytes(source)
+        .add_4bytes(destination)
+        .add_2bytes([0, protocol])
+        .add_2bytes((segment.len() as u16).to_be_bytes())
+        .add_slice(segment)
+        .ones_complement()
+        .to_be()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071 section 4.1, restated: the oracle for everything above.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum = 0u64;
+        for pair in bytes.chunks(2) {
+            sum += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        }
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    proptest! {
+        #[test]
+        fn the_whole_checksum_is_that_of_rfc_1071(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(of(&bytes), reference(&bytes));
+        }
+
+        #[test]
+        fn the_incremental_checksum_equals_the_whole_one(
+            mut bytes in proptest::collection::vec(any::<u8>(), 2..64).prop_filter("even", |b| b.len() % 2 == 0),
+            at in any::<prop::sample::Index>(),
+            new in any::<u16>(),
+        ) {
+            // A header with at least one word that is not zero: 0x0000 and 0xffff are the same sum.
+            bytes.extend([0x45, 0x00]);
+            let at = at.index(bytes.len() / 2 - 1) * 2;
+            let before = of(&bytes);
+            let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+            prop_assert_eq!(Delta::default().word(old, new).apply(before), of(&bytes));
+        }
+
+        #[test]
+        fn a_long_is_its_two_words(checksum in any::<u16>(), old in any::<u32>(), new in any::<u32>()) {
+            let words = Delta::default()
+                .word((old >> 16) as u16, (new >> 16) as u16)
+                .word(old as u16, new as u16);
+            prop_assert_eq!(Delta::default().long(old, new).apply(checksum), words.apply(checksum));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One core's loop: pull, decide, carry out, and between two bursts look at the rest of the world.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender};
+
+use crate::clock::{Clock, Time};
+use crate::handover::Handover;
+use crate::io::{InterfaceId, PacketIo};
+use crate::listing::{Listing, Query};
+use crate::pipeline::{Engine, MAX_BURST};
+use crate::snapshot::Observer;
+use crate::stats::{PerWorker, WorkerCounters};
+use crate::verdict::{DropReason, Verdict};
+use crate::waiting::Waiting;
+
+/// How long a worker looks for frames in vain before it lets the core sleep.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// How long it sleeps at most: timers and table changes wait no longer than this.
+const NAP: Duration = Duration::from_millis(1);
+
+/// How often the counters of rings and kernel are read.
+const READING_PERIOD: Duration = Duration::from_millis(500);
+
+/// A next hop for the kernel to resolve.
+pub type Resolve = (InterfaceId, Ipv4Addr);
+
+/// What a worker is connected to.
+#[derive(Debug)]
+pub struct Connections<Frame> {
+    /// Rings from and to the other workers.
+    pub handover: Handover<Frame>,
+    /// Services and network.
+    pub observer: Observer,
+    /// Next hops to resolve; a full channel loses requests, the next frame asks again.
+    pub resolve: Sender<Resolve>,
+    /// Questions of the control thread.
+    pub queries: Receiver<Query>,
+    /// The counters of all workers.
+    pub counters: Arc<PerWorker<WorkerCounters>>,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker<Io: PacketIo> {
+    id: u16,
+    burst: usize,
+    io: Io,
+    engine: Engine,
+    links: Connections<Io::Frame>,
+    waiting: Waiting<Io::Frame>,
+    listing: Option<Listing>,
+    frames: Vec<Io::Frame>,
+    verdicts: Vec<Verdict>,
+    next_reading: Time,
+}
+
+impl<Io: PacketIo> Worker<Io> {
+    /// Worker `id`, which takes at most `burst` frames at once.
+    pub fn new(
+        id: u16,
+        burst: usize,
+        io: Io,
+        engine: Engine,
+        links: Connections<Io::Frame>,
+    ) -> Self {
+        Self {
+            id,
+            burst: burst.clamp(1, MAX_BURST),
+            io,
+            engine,
+            links,
+            waiting: Waiting::default(),
+            listing: None,
+            frames: Vec::with_capacity(MAX_BURST),
+            verdicts: Vec::with_capacity(MAX_BURST),
+            next_reading: Time(0),
+        }
+    }
+
+    /// Turns until `stop` is set, then gives back the I/O so that its sockets close in order.
+    pub fn run(mut self, clock: &Clock, stop: &AtomicBool) -> Io {
+        let mut last_busy = clock.now();
+        while !stop.load(Ordering::Relaxed) {
+            let now = clock.now();
+            if self.turn(now) {
+                last_busy = now;
+            } else if now >= last_busy.after(SPIN) {
+                self.nap();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        self.io
+    }
+
+    /// One turn. True when there was something to do.
+    pub fn turn(&mut self, now: Time) -> bool {
+        self.retry_waiting(now);
+        self.fill_burst();
+        let busy = !self.frames.is_empty();
+        if busy {
+            self.work(now);
+        }
+        self.engine.expire(now);
+        self.give_up_waiting(now);
+        self.answer_queries(now);
+        self.links.handover.ring();
+        self.io.flush();
+        self.read_rings(now);
+        if let Some(counters) = self.links.counters.of(self.id) {
+            if busy {
+                counters.busy_turns.add(1)
+            } else {
+                counters.idle_turns.add(1)
+            }
+        }
+        busy
+    }
+
+    /// The I/O, to look at its counters.
+    pub fn io(&mut self) -> &mut Io {
+        &mut self.io
+    }
+
+    /// The engine, to look at its connections.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Handed-over frames first: they have waited longer.
+    fn fill_burst(&mut self) {
+        while self.frames.len() < self.burst
+            && let Some(frame) = self.links.handover.take()
+        {
+            self.frames.push(frame);
+        }
+        let taken_over = self.frames.len();
+        self.io.receive(&mut self.frames, self.burst - taken_over);
+        if self.frames.is_empty() {
+            return;
+        }
+        if let Some(counters) = self.links.counters.of(self.id) {
+            counters.taken_over.add(taken_over as u64);
+            for frame in &self.frames[taken_over..] {
+                counters.received.add(self.io.bytes(frame).len());
+            }
+        }
+    }
+
+    fn work(&mut self, now: Time) {
+        let (snapshot, _) = self.links.observer.observe();
+        let snapshot = Arc::clone(snapshot);
+        self.verdicts.clear();
+        self.engine.process(
+            &mut self.io,
+            &mut self.frames,
+            &snapshot,
+            now,
+            &mut self.verdicts,
+        );
+        let mut frames = std::mem::take(&mut self.frames);
+        let verdicts = std::mem::take(&mut self.verdicts);
+        for (frame, verdict) in frames.drain(..).zip(&verdicts) {
+            self.carry_out(frame, *verdict, now);
+        }
+        (self.frames, self.verdicts) = (frames, verdicts);
+    }
+
+    fn carry_out(&mut self, frame: Io::Frame, verdict: Verdict, now: Time) {
+        match verdict {
+            Verdict::Forward(interface) | Verdict::Reply(interface) => {
+                self.transmit(frame, interface);
+            }
+            Verdict::Drop(reason) => self.drop(frame, reason),
+            Verdict::HandOver(worker) => match self.links.handover.give(worker, frame) {
+                Ok(()) => self.count(|counters| counters.handed_over.add(1)),
+                Err(frame) => self.drop(frame, DropReason::HandoverFull),
+            },
+            Verdict::Hold(hop) => {
+                // Lost when the channel is full; every further frame asks again.
+                let _ = self.links.resolve.try_send((hop.interface, hop.address));
+                match self.waiting.hold(frame, hop, now) {
+                    Ok(()) => self.count(|counters| counters.held.add(1)),
+                    Err(frame) => self.drop(frame, DropReason::NeighbourUnresolved),
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, frame: Io::Frame, interface: InterfaceId) {
+        let bytes = self.io.bytes(&frame).len();
+        match self.io.transmit(frame, interface) {
+            Ok(()) => self.count(|counters| counters.transmitted.add(bytes)),
+            Err(frame) => self.drop(frame, DropReason::TransmitRingFull),
+        }
+    }
+
+    fn drop(&mut self, frame: Io::Frame, reason: DropReason) {
+        self.count(|counters| counters.drop(reason));
+        self.io.recycle(frame);
+    }
+
+    fn count(&self, change: impl FnOnce(&WorkerCounters)) {
+        if let Some(counters) = self.links.counters.of(self.id) {
+            change(counters);
+        }
+    }
+
+    /// After a change of the network, frames whose next hop is known now go through again.
+    fn retry_waiting(&mut self, now: Time) {
+        let (snapshot, changed) = self.links.observer.observe();
+        if !changed || self.waiting.is_empty() {
+            return;
+        }
+        let network = Arc::clone(&snapshot.network);
+        self.frames.extend(self.waiting.resolved(&network));
+        if !self.frames.is_empty() {
+            self.work(now);
+        }
+    }
+
+    fn give_up_waiting(&mut self, now: Time) {
+        if self.waiting.is_empty() {
+            self.count(|counters| counters.waiting.set(0));
+            return;
+        }
+        let overdue: Vec<Io::Frame> = self.waiting.overdue(now).collect();
+        for frame in overdue {
+            self.drop(frame, DropReason::NeighbourUnresolved);
+        }
+        let waiting = self.waiting.len() as u64;
+        self.count(|counters| counters.waiting.set(waiting));
+    }
+
+    fn answer_queries(&mut self, now: Time) {
+        if self.listing.is_none() {
+            self.listing = self.links.queries.try_recv().ok().map(Listing::new);
+        }
+        if let Some(listing) = self.listing.take() {
+            let (snapshot, _) = self.links.observer.observe();
+            let services = Arc::clone(&snapshot.services);
+            self.listing = listing.go_on(self.engine.table(), &services, self.id, now);
+        }
+    }
+
+    /// Reading asks the kernel, so it is done seldom and never for a packet.
+    fn read_rings(&mut self, now: Time) {
+        if now < self.next_reading {
+            return;
+        }
+        self.next_reading = now.after(READING_PERIOD);
+        let Some(counters) = self.links.counters.of(self.id) else {
+            return;
+        };
+        for (interface, ring) in (0..).map(InterfaceId).zip(counters.rings()) {
+            ring.set(&self.io.ring_stats(interface));
+        }
+    }
+
+    fn nap(&mut self) {
+        let Self { io, links, .. } = self;
+        if let Some(wake) = links.handover.wake() {
+            wake.sleep(|| !links.handover.is_empty(), |event| io.wait(event, NAP));
+        }
+    }
+}
