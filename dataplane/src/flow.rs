@@ -65,7 +65,7 @@ impl<A: Address> End<A> {
 
     /// 64 well-mixed bits of the end alone: what decides which worker owns a client's flow.
     pub fn hash(self) -> u64 {
-        mix(self.address.bits() ^ K0, u64::from(self.port) ^ K1)
+        mix(mix(self.address.bits() ^ K0, u64::from(self.port) ^ K1), K2)
     }
 }
 
@@ -105,11 +105,11 @@ impl<A: Address> FiveTuple<A> {
         let ports = u64::from(self.source.port) << 32
             | u64::from(self.destination.port) << 16
             | u64::from(self.protocol.number());
-        let addresses = mix(
-            self.source.address.bits() ^ K0,
-            self.destination.address.bits() ^ K1 ^ seed,
-        );
-        mix(addresses ^ K2, ports ^ K3 ^ seed.rotate_left(32))
+        let (from, to) = (self.source.address.bits(), self.destination.address.bits());
+        let addresses = mix(from ^ K0, to ^ K1 ^ seed);
+        let all = mix(addresses ^ K2, ports ^ K3 ^ seed.rotate_left(32));
+        // Without this the low bits would hang on the seed alone: the ports stand too far left.
+        mix(all ^ K0, K1)
     }
 }
 
@@ -171,6 +171,25 @@ mod tests {
         let mean = (65_536 - 1024) / 16;
         for count in counts {
             assert!(count.abs_diff(mean) < mean / 10, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn all_bits_of_the_hash_depend_on_the_ports_whatever_the_seed() {
+        for seed in [
+            0,
+            1,
+            3_595_203_076_124_895_740,
+            11_692_614_708_730_466_338,
+            u64::MAX,
+        ] {
+            for shift in [0, 24, 48] {
+                let mut seen = [false; 256];
+                for port in 1000..6000 {
+                    seen[(tuple(port).hash(seed) >> shift) as usize & 0xff] = true;
+                }
+                assert!(seen.iter().all(|s| *s), "seed {seed}, bits from {shift}");
+            }
         }
     }
 
