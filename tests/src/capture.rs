@@ -56,8 +56,21 @@ impl Capture {
         let _ = fs::remove_file(&log);
         let path = file.to_string_lossy();
         let mut words = vec![
-            "tcpdump", "-i", interface, "-n", "-s", "0", "-B", BUFFER_KIB, "-U", "-Z", "root",
-            "-w", &path,
+            "tcpdump",
+            // Else packets stay in the kernel's block until it is full, and are lost at the end.
+            "--immediate-mode",
+            "-i",
+            interface,
+            "-n",
+            "-s",
+            "0",
+            "-B",
+            BUFFER_KIB,
+            "-U",
+            "-Z",
+            "root",
+            "-w",
+            &path,
         ];
         words.extend(filter.split_whitespace());
         let mut process = namespace.start("tcpdump", &words, &log)?;

@@ -69,7 +69,7 @@ pub fn run(namespace: &Netns, words: &[&str], limit: Duration) -> Result<String>
 }
 
 /// `count` HTTP requests, each on a connection of its own, `concurrency` at a time, from source
-/// ports 20000 and up: the same five-tuples each time, so that what a hash makes of them is the
+/// ports 40000 and up, as a host's own connections have: the same five-tuples each time, so that what a hash makes of them is the
 /// same each time.
 ///
 /// # Errors
@@ -85,7 +85,7 @@ pub fn http(namespace: &Netns, url: &str, count: u16, concurrency: u16) -> Resul
         "--concurrency",
         &concurrency,
         "--first-port",
-        "20000",
+        "40000",
     ];
     Ok(serde_json::from_str(&run(
         namespace,
