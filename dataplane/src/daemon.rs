@@ -15,7 +15,7 @@ use sluice_conf::settings::dataplane::Dataplane as Settings;
 
 use crate::clock::Clock;
 use crate::control::{self, About, Answers, Listener, SocketError};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Slots};
 use crate::handover::Handover;
 use crate::interface::{self, InterfaceError};
 use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
@@ -112,6 +112,11 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), StartError
 
     let (queries, asked): (Vec<Sender<Query>>, Vec<Receiver<Query>>) =
         (0..workers).map(|_| bounded(4)).unzip();
+    let pool = Arc::clone(&opened.spare);
+    let slots = Slots {
+        total: opened.slots,
+        spare: Box::new(move || pool.slots()),
+    };
     let gateway = Arc::new(Gateway::new(
         publisher,
         Box::new(steering),
@@ -119,6 +124,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), StartError
         Arc::clone(&counters),
         queries,
         resolver.clone(),
+        slots,
     ));
     let about = About {
         interfaces,

@@ -74,6 +74,15 @@ pub struct Gateway {
     counters: Arc<PerWorker<WorkerCounters>>,
     queries: Vec<Sender<Query>>,
     resolve: Sender<Resolve>,
+    slots: Slots,
+}
+
+/// All slots of frame memory, and how many of them are in the pool that balances workers.
+pub struct Slots {
+    /// All slots.
+    pub total: usize,
+    /// Counts those in the pool.
+    pub spare: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 struct State {
@@ -111,6 +120,7 @@ impl Gateway {
         counters: Arc<PerWorker<WorkerCounters>>,
         queries: Vec<Sender<Query>>,
         resolve: Sender<Resolve>,
+        slots: Slots,
     ) -> Self {
         let state = State {
             publisher,
@@ -127,6 +137,7 @@ impl Gateway {
             counters,
             queries,
             resolve,
+            slots,
         }
     }
 
@@ -219,6 +230,11 @@ impl Gateway {
     /// What the XDP program has counted.
     pub fn steer_stats(&self) -> Option<SteerStats> {
         self.lock().gate.stats()
+    }
+
+    /// All slots of frame memory, and those in the pool that balances workers.
+    pub fn slots(&self) -> (usize, usize) {
+        (self.slots.total, (self.slots.spare)())
     }
 
     /// The counters of all workers.
@@ -314,6 +330,10 @@ mod tests {
             PerWorker::new(1),
             vec![ask],
             resolve,
+            Slots {
+                total: 0,
+                spare: Box::new(|| 0),
+            },
         );
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -110,6 +110,11 @@ impl<Frame> Handover<Frame> {
         self.rings.get(self.worker)?.pop()
     }
 
+    /// Frames that wait to be taken.
+    pub fn len(&self) -> usize {
+        self.rings.get(self.worker).map_or(0, ArrayQueue::len)
+    }
+
     /// Whether nothing waits to be taken.
     pub fn is_empty(&self) -> bool {
         self.rings.get(self.worker).is_none_or(ArrayQueue::is_empty)

@@ -10,6 +10,10 @@
 //! [`PacketIo::recycle`], to the same worker's or to another worker's I/O.
 
 pub mod memory;
+#[expect(
+    unsafe_code,
+    reason = "rings and UMEM: xsk-rs leaves their invariants to the caller"
+)]
 pub mod xsk;
 
 use std::os::fd::BorrowedFd;
@@ -34,8 +38,25 @@ pub struct RingStats {
     pub fill_ring: u64,
     /// Frames handed to the kernel for transmission and not yet completed.
     pub tx_outstanding: u64,
-    /// Slots on the free list now.
-    pub free: u64,
+}
+
+/// Where the slots of one worker are, as far as its I/O can know. What is missing to the share of
+/// all workers is in the spare pool or in hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// On fill rings, in the driver, or received and not yet taken.
+    pub receiving: usize,
+    /// Queued, on transmit rings, in the driver, or transmitted and not yet taken back.
+    pub transmitting: usize,
+    /// On the free list.
+    pub free: usize,
+}
+
+impl Census {
+    /// All slots that it counts.
+    pub fn total(self) -> usize {
+        self.receiving + self.transmitting + self.free
+    }
 }
 
 /// A worker's queue on every interface.
@@ -80,6 +101,9 @@ pub trait PacketIo {
     fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
         let _ = (wake, timeout);
     }
+
+    /// Where the worker's slots are now.
+    fn census(&self) -> Census;
 
     /// Counters of one interface's rings.
     fn ring_stats(&self, interface: InterfaceId) -> RingStats;

@@ -16,6 +16,8 @@
 //! The modules stand in the order of the path; a module uses only those above it. The engine
 //! ([`pipeline`]) is pure; all I/O of packets sits behind [`io::PacketIo`].
 
+#![deny(unsafe_code)]
+
 pub mod clock;
 pub mod verdict;
 

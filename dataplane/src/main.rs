@@ -1,5 +1,7 @@
 //! `sluice-dataplane`: reads the settings, starts the daemon, waits for the end.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -134,6 +134,9 @@ pub fn publish(gateway: &Gateway) {
         worker(&id.to_string(), counters);
     }
     services(gateway);
+    let (total, spare) = gateway.slots();
+    gauge!("sluice_slots_total").set(total as f64);
+    gauge!("sluice_slots_spare").set(spare as f64);
     if let Some(stats) = gateway.steer_stats() {
         let frames = |action: &'static str, n| {
             counter!("sluice_xdp_frames_total", "action" => action).absolute(n);
@@ -187,6 +190,15 @@ fn worker(id: &str, counters: &WorkerCounters) {
     ] {
         counter!("sluice_turns_total", "worker" => id.to_owned(), "state" => state).absolute(n);
     }
+    for (place, n) in [
+        ("receiving", counters.slots_receiving.get()),
+        ("transmitting", counters.slots_transmitting.get()),
+        ("free", counters.slots_free.get()),
+        ("waiting", counters.waiting.get()),
+        ("handed_over", counters.inbox.get()),
+    ] {
+        gauge!("sluice_slots", "worker" => id.to_owned(), "place" => place).set(n as f64);
+    }
     for rings in counters.rings() {
         ring(id, rings.interface(), &rings.get());
     }
@@ -211,7 +223,6 @@ fn ring(worker: &str, interface: &str, stats: &crate::io::RingStats) {
     for (level, n) in [
         ("fill", stats.fill_ring),
         ("tx_outstanding", stats.tx_outstanding),
-        ("free", stats.free),
     ] {
         gauge!("sluice_ring_level", labels("ring", level).iter()).set(n as f64);
     }

@@ -88,6 +88,14 @@ pub struct WorkerCounters {
     pub busy_turns: Counter,
     /// Turns of the loop that found nothing to do.
     pub idle_turns: Counter,
+    /// Frames given by others and not yet taken, as of the last reading.
+    pub inbox: Counter,
+    /// Slots on fill and receive rings, as of the last reading.
+    pub slots_receiving: Counter,
+    /// Slots on transmit and completion rings, as of the last reading.
+    pub slots_transmitting: Counter,
+    /// Slots on the free list, as of the last reading.
+    pub slots_free: Counter,
     rings: Box<[RingCounters]>,
 }
 
@@ -95,7 +103,7 @@ pub struct WorkerCounters {
 #[derive(Debug, Default)]
 pub struct RingCounters {
     interface: String,
-    readings: [Counter; 7],
+    readings: [Counter; 6],
 }
 
 impl RingCounters {
@@ -113,7 +121,6 @@ impl RingCounters {
             tx_invalid,
             fill_ring,
             tx_outstanding,
-            free,
         } = *stats;
         let values = [
             rx_ring_full,
@@ -122,7 +129,6 @@ impl RingCounters {
             tx_invalid,
             fill_ring,
             tx_outstanding,
-            free,
         ];
         for (reading, value) in self.readings.iter().zip(values) {
             reading.set(value);
@@ -138,7 +144,6 @@ impl RingCounters {
             tx_invalid,
             fill_ring,
             tx_outstanding,
-            free,
         ] = self.readings.each_ref().map(Counter::get);
         RingStats {
             rx_ring_full,
@@ -147,7 +152,6 @@ impl RingCounters {
             tx_invalid,
             fill_ring,
             tx_outstanding,
-            free,
         }
     }
 }

@@ -9,7 +9,7 @@ use crossbeam::channel::{Receiver, Sender};
 
 use crate::clock::{Clock, Time};
 use crate::handover::Handover;
-use crate::io::{InterfaceId, PacketIo};
+use crate::io::{Census, InterfaceId, PacketIo};
 use crate::listing::{Listing, Query};
 use crate::pipeline::{Engine, MAX_BURST};
 use crate::snapshot::Observer;
@@ -260,6 +260,15 @@ impl<Io: PacketIo> Worker<Io> {
         for (interface, ring) in (0..).map(InterfaceId).zip(counters.rings()) {
             ring.set(&self.io.ring_stats(interface));
         }
+        let Census {
+            receiving,
+            transmitting,
+            free,
+        } = self.io.census();
+        counters.slots_receiving.set(receiving as u64);
+        counters.slots_transmitting.set(transmitting as u64);
+        counters.slots_free.set(free as u64);
+        counters.inbox.set(self.links.handover.len() as u64);
     }
 
     fn nap(&mut self) {

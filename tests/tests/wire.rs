@@ -11,11 +11,11 @@ use sluice_tests::capture::{Capture, Seen};
 use sluice_tests::manifests::Service;
 use sluice_tests::scene::{self, Scene};
 use sluice_tests::topology::{Builder, Topology, VIP};
-use sluice_tests::{clock, nginx, traffic};
+use sluice_tests::{clock, daemon, nginx, traffic};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ECHO: u16 = 7000;
-const FLOOD: u32 = 200_000;
+const FLOOD: u32 = 1_000_000;
 const GARBAGE_PER_CENT: u32 = 10;
 
 fn services(topology: &Topology, mode: &'static str) -> Vec<Service> {
@@ -137,6 +137,35 @@ fn accounted(scene: &Scene) -> Result<Stats> {
     })
 }
 
+/// The sum of all samples of a metric in Prometheus text.
+fn sum_of(metrics: &str, name: &str) -> u64 {
+    let samples = metrics.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    });
+    samples
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Waits until the places of the slots add up to all slots that there are.
+fn every_slot_is_somewhere(scene: &Scene) -> Result<()> {
+    let url = format!("http://{}/metrics", daemon::DATAPLANE_METRICS);
+    let mut last = (0, 0);
+    clock::wait_for("every slot accounted for", Duration::from_secs(20), || {
+        let text = scene
+            .topology
+            .gateway
+            .run(&["curl", "--silent", "--fail", &url], LIMIT)?;
+        let placed = sum_of(&text, "sluice_slots") + sum_of(&text, "sluice_slots_spare");
+        last = (placed, sum_of(&text, "sluice_slots_total"));
+        Ok((placed == last.1 && placed > 0).then_some(()))
+    })
+    .with_context(|| format!("{} of {} slots are somewhere", last.0, last.1))?;
+    eprintln!("all {} slots are accounted for", last.1);
+    Ok(())
+}
+
 fn flood_with_garbage(queues: u32) -> Result<()> {
     let services = |topology: &Topology| services(topology, "preserve");
     scene::with(Topology::builder().queues(queues), services, |scene| {
@@ -170,7 +199,8 @@ fn flood_with_garbage(queues: u32) -> Result<()> {
         );
         let report = traffic::http(client, &format!("http://{VIP}/"), 1000, 8)?;
         ensure!(report.failed == 0, "after the flood: {report:?}");
-        accounted(scene).map(drop)
+        accounted(scene)?;
+        every_slot_is_somewhere(scene)
     })
 }
 

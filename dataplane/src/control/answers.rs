@@ -176,7 +176,7 @@ impl Answers {
             return Reply::Refused("the workers did not answer in time".into());
         };
         let mut connections = gathered.concat();
-        connections.sort_by(|a, b| (a.client, a.frontend).cmp(&(b.client, b.frontend)));
+        connections.sort_by_key(|connection| (connection.client, connection.frontend));
         let truncated = connections.len() > limit as usize;
         connections.truncate(limit as usize);
         Reply::Connections(Connections {

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::clock::{Clock, Time};
-use crate::gateway::{Gate, Gateway};
+use crate::gateway::{Gate, Gateway, Slots};
 use crate::handover::Handover;
 use crate::io::memory::MemoryPool;
 use crate::pipeline::{Engine, EngineSettings};
@@ -74,6 +74,10 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
         counters,
         vec![ask],
         resolve,
+        Slots {
+            total: 16,
+            spare: Box::new(|| 0),
+        },
     );
     let about = About {
         interfaces: Vec::new(),

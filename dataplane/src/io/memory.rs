@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{InterfaceId, PacketIo, RingStats};
+use super::{Census, InterfaceId, PacketIo, RingStats};
 
 /// Frame memory that several [`MemoryIo`] share, as workers share one UMEM.
 #[derive(Debug, Clone)]
@@ -232,6 +232,18 @@ impl PacketIo for MemoryIo {
         }
     }
 
+    fn census(&self) -> Census {
+        Census {
+            receiving: self.interfaces.iter().map(|queue| queue.input.len()).sum(),
+            transmitting: self
+                .interfaces
+                .iter()
+                .map(|queue| queue.transmit.len())
+                .sum(),
+            free: self.pool.free(),
+        }
+    }
+
     fn ring_stats(&self, interface: InterfaceId) -> RingStats {
         let Some(queue) = self.interfaces.get(usize::from(interface.0)) else {
             return RingStats::default();
@@ -239,7 +251,6 @@ impl PacketIo for MemoryIo {
         RingStats {
             fill_ring_empty: queue.refused,
             tx_outstanding: queue.transmit.len() as u64,
-            free: self.pool.free() as u64,
             ..RingStats::default()
         }
     }

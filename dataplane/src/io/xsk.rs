@@ -25,7 +25,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xsk_rs::{FrameDesc, Umem};
 
-use super::{InterfaceId, PacketIo, RingStats};
+use super::{Census, InterfaceId, PacketIo, RingStats};
 pub use open::{Device, FrameMode, Opened, SocketInfo, XskError, open};
 use port::Port;
 pub use spare::SparePool;
@@ -38,25 +38,6 @@ const BATCH: usize = 64;
 pub struct XskFrame {
     desc: FrameDesc,
     interface: InterfaceId,
-}
-
-/// Where the slots of one worker are, as far as its I/O can know. What is missing to the share of
-/// all workers is in the spare pool or in hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Census {
-    /// On fill rings, in the driver, or received and not yet taken.
-    pub receiving: usize,
-    /// Queued, on transmit rings, in the driver, or transmitted and not yet taken back.
-    pub transmitting: usize,
-    /// On the free list.
-    pub free: usize,
-}
-
-impl Census {
-    /// All slots that it counts.
-    pub fn total(self) -> usize {
-        self.receiving + self.transmitting + self.free
-    }
 }
 
 /// A worker's queue on every interface.
@@ -84,15 +65,6 @@ impl XskIo {
         };
         io.refill();
         io
-    }
-
-    /// Where this worker's slots are.
-    pub fn census(&self) -> Census {
-        Census {
-            receiving: self.ports.iter().map(Port::receiving).sum(),
-            transmitting: self.ports.iter().map(Port::transmitting).sum(),
-            free: self.free.len(),
-        }
     }
 
     /// Whether frames wait for transmission or for its completion: [`PacketIo::flush`] has work.
@@ -198,6 +170,14 @@ impl PacketIo for XskIo {
         self.refill();
     }
 
+    fn census(&self) -> Census {
+        Census {
+            receiving: self.ports.iter().map(Port::receiving).sum(),
+            transmitting: self.ports.iter().map(Port::transmitting).sum(),
+            free: self.free.len(),
+        }
+    }
+
     fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(wake, PollFlags::IN)];
         for fd in self.sockets() {
@@ -218,9 +198,6 @@ impl PacketIo for XskIo {
         let Some(port) = self.ports.get(usize::from(interface.0)) else {
             return RingStats::default();
         };
-        RingStats {
-            free: self.free.len() as u64,
-            ..port.stats()
-        }
+        port.stats()
     }
 }

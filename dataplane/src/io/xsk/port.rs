@@ -205,7 +205,6 @@ impl Port {
             tx_invalid: kernel.tx_invalid_descs(),
             fill_ring: self.receiving as u64,
             tx_outstanding: self.transmitting() as u64,
-            free: 0,
         }
     }
 }
