@@ -35,7 +35,7 @@ use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::parse::{ETHERNET_LEN, Packet, Parsed, TcpFlags, parse};
+use crate::wire::parse::{Arp, ETHERNET_LEN, Echo, Packet, Parsed, TcpFlags, parse};
 use crate::wire::rewrite::{EthernetPair, translate};
 
 use limit::TokenBucket;
@@ -87,8 +87,10 @@ pub struct Engine {
 enum Prepared {
     /// TCP or UDP of this worker, with its hash.
     Packet(Packet, u64),
-    /// Something else of this worker.
-    Other(Parsed),
+    /// ARP.
+    Arp(Arp),
+    /// ICMP echo request.
+    Echo(Echo),
     /// Decided already.
     Done(Verdict),
 }
@@ -176,9 +178,8 @@ impl Engine {
         for (frame, prepared) in frames.iter_mut().zip(&scratch) {
             verdicts.push(match prepared {
                 Prepared::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
-                Prepared::Other(Parsed::Arp(arp)) => self.arp(io, frame, arp, moment),
-                Prepared::Other(Parsed::Echo(echo)) => self.echo(io, frame, echo, moment),
-                Prepared::Other(Parsed::Packet(_)) => Verdict::Drop(DropReason::NoAnswer),
+                Prepared::Arp(arp) => self.arp(io, frame, arp, moment),
+                Prepared::Echo(echo) => self.echo(io, frame, echo, moment),
                 Prepared::Done(verdict) => *verdict,
             });
         }
@@ -211,7 +212,8 @@ impl Engine {
                     Prepared::Packet(packet, hash)
                 }
             },
-            Ok(other) => Prepared::Other(other),
+            Ok(Parsed::Arp(arp)) => Prepared::Arp(arp),
+            Ok(Parsed::Echo(echo)) => Prepared::Echo(echo),
         }
     }
 

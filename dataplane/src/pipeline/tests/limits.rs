@@ -1,0 +1,224 @@
+//! What is damaged, too much or leads nowhere: its reason, and nothing else.
+
+use super::*;
+use crate::testutil::rig::{
+    BACKENDS, CLIENTS, GATEWAY_BACKEND_MAC, Rig, RigSettings, backend_mac, network,
+};
+use crate::testutil::{Build, corrupt};
+use crate::verdict::DropReason;
+use std::collections::HashSet;
+use std::time::Duration;
+
+#[test]
+fn a_frame_waits_for_its_next_hop_and_then_goes_on() {
+    let mut rig = Rig::new(&[WEB]);
+    rig.set_network(network([]));
+    let syn = Build::tcp(CLIENT, VIP).flags(SYN).frame();
+    assert_eq!(rig.send(CLIENTS, &syn), []);
+    assert_eq!(rig.wanted(), [(BACKENDS, "10.0.2.11".parse().unwrap())]);
+    assert_eq!((rig.connections(), rig.outstanding()), (0, 1));
+    rig.set_network(network([11]));
+    let sent = rig.run();
+    assert_eq!(backend_of(&sent[0]), "10.0.2.11:8080");
+    assert_eq!(
+        (rig.drops(), rig.outstanding(), rig.connections()),
+        (vec![], 0, 1)
+    );
+}
+
+#[test]
+fn a_next_hop_that_stays_silent_costs_its_frames_only() {
+    let mut rig = Rig::new(&[WEB]);
+    rig.set_network(network([]));
+    for port in 0..100 {
+        rig.arrive(
+            0,
+            CLIENTS,
+            &Build::tcp(&format!("10.0.1.10:{}", 1000 + port), VIP)
+                .flags(SYN)
+                .frame(),
+        );
+    }
+    assert_eq!(rig.run(), []);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.run(), []);
+    assert_eq!(rig.drops(), [(DropReason::NeighbourUnresolved, 100)]);
+    assert_eq!(rig.outstanding(), 0);
+}
+
+#[test]
+fn what_belongs_to_no_connection_never_leaves_with_a_backends_address() {
+    let mut rig = Rig::new(&[&format!("{WEB};preserve")]);
+    let stray = Build::tcp("10.0.2.11:8080", CLIENT)
+        .flags(ACK)
+        .macs(backend_mac(11), GATEWAY_BACKEND_MAC);
+    assert_eq!(rig.send(BACKENDS, &stray.frame()), []);
+    let stray = Build::tcp("10.0.2.11:8080", "10.0.2.1:20000").flags(ACK);
+    assert_eq!(rig.send(BACKENDS, &stray.frame()), []);
+    assert_eq!(rig.drops(), [(DropReason::NoConnection, 2)]);
+}
+
+#[test]
+fn a_full_table_and_exhausted_ports_have_their_own_reasons() {
+    let settings = RigSettings {
+        capacity: 1024,
+        ..RigSettings::default()
+    };
+    let mut rig = Rig::with(&settings, &[WEB3]);
+    for port in 0..1100u16 {
+        rig.send(
+            CLIENTS,
+            &Build::tcp(&format!("10.0.1.10:{}", 20_000 + port), VIP)
+                .flags(SYN)
+                .frame(),
+        );
+    }
+    assert_eq!(rig.drops(), [(DropReason::ConnectionTableFull, 76)]);
+
+    let mut settings = RigSettings::default();
+    settings.source_nat.ports = "20000-20009".parse().unwrap();
+    let mut rig = Rig::with(&settings, &[WEB]);
+    for port in 0..15u16 {
+        rig.send(
+            CLIENTS,
+            &Build::tcp(&format!("10.0.1.10:{}", 20_000 + port), VIP)
+                .flags(SYN)
+                .frame(),
+        );
+    }
+    assert_eq!(rig.drops(), [(DropReason::SourcePortsExhausted, 5)]);
+}
+
+#[test]
+fn a_connection_that_has_ended_gives_up_its_source_port() {
+    let mut settings = RigSettings::default();
+    settings.source_nat.ports = "20000-20000".parse().unwrap();
+    let mut rig = Rig::with(&settings, &[WEB]);
+    let sent = establish(&mut rig, CLIENT);
+    let other = Build::tcp("10.0.1.10:40001", VIP).flags(SYN).frame();
+    assert_eq!(rig.send(CLIENTS, &other), []);
+    rig.exchange(BACKENDS, &answer(&sent, RST));
+    assert_eq!(ends(&rig.exchange(CLIENTS, &other).1).0, "10.0.2.1:20000");
+    assert_eq!(rig.connections(), 1);
+}
+
+#[test]
+fn damaged_frames_are_told_apart_and_change_nothing() {
+    let mut rig = Rig::new(&[WEB]);
+    establish(&mut rig, CLIENT);
+    let reset = Build::tcp(CLIENT, VIP).flags(RST).frame();
+    let edited = |edit: fn(&mut Vec<u8>)| {
+        let mut frame = reset.clone();
+        edit(&mut frame);
+        frame
+    };
+    let frames = [
+        edited(|f| f.truncate(20)),
+        edited(|f| f[24] ^= 0xff),
+        edited(|f| f[50] ^= 0xff),
+        edited(|f| corrupt::fragment(f, 0x2000)),
+        edited(|f| corrupt::protocol(f, 132)),
+        edited(|f| f[12] = 0x86),
+        Build::tcp(CLIENT, VIP).ttl(1).frame(),
+        Build::tcp("10.0.1.99:1", "198.51.100.1:1").frame(),
+    ];
+    for frame in &frames {
+        assert_eq!(rig.send(CLIENTS, frame), []);
+    }
+    let expected = [
+        DropReason::Truncated,
+        DropReason::NotIpv4,
+        DropReason::BadIpChecksum,
+        DropReason::BadTransportChecksum,
+        DropReason::Fragment,
+        DropReason::Protocol,
+        DropReason::Ttl,
+        DropReason::NoConnection,
+    ];
+    assert_eq!(rig.drops(), expected.map(|reason| (reason, 1)));
+    // The connection is still established: its next segment goes through.
+    rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).flags(ACK).frame());
+    assert_eq!(rig.outstanding(), 0);
+}
+
+#[test]
+fn a_client_without_a_way_back_and_a_frame_too_long_have_their_reasons() {
+    let mut rig = Rig::new(&["web tcp 203.0.113.10:80 -> 192.0.2.1:80", DNS]);
+    assert_eq!(
+        rig.send(CLIENTS, &Build::tcp(CLIENT, VIP).flags(SYN).frame()),
+        []
+    );
+    let long = Build::udp(CLIENT, "203.0.113.10:53")
+        .payload(&[0; 1473])
+        .frame();
+    assert_eq!(rig.send(CLIENTS, &long), []);
+    assert_eq!(
+        rig.drops(),
+        [(DropReason::NoRoute, 1), (DropReason::FrameTooLong, 1)]
+    );
+}
+
+#[test]
+fn a_million_frames_with_a_tenth_of_garbage_leave_every_slot_accounted_for() {
+    let settings = RigSettings {
+        workers: 2,
+        slots: 1024,
+        ..RigSettings::default()
+    };
+    let mut rig = Rig::with(&settings, &[WEB3, DNS]);
+    let good: Vec<Vec<u8>> = (0..500u16)
+        .flat_map(|n| {
+            let client = format!("10.0.1.10:{}", 10_000 + n);
+            let tcp = |flags| {
+                Build::tcp(&client, VIP)
+                    .flags(flags)
+                    .payload(b"abc")
+                    .frame()
+            };
+            [
+                tcp(SYN),
+                tcp(ACK),
+                tcp(ACK | FIN),
+                Build::udp(&client, "203.0.113.10:53").payload(b"q").frame(),
+            ]
+        })
+        .collect();
+    let mut random = 0x1234_5678_9abc_def1u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let (mut received, mut sent) = (0, 0);
+    while received < 1_000_000u64 {
+        for _ in 0..128 {
+            let mut frame = good[next() as usize % good.len()].clone();
+            if next() % 10 == 0 {
+                for _ in 0..1 + next() % 8 {
+                    let at = next() as usize % frame.len();
+                    frame[at] = next() as u8;
+                }
+                frame.truncate(1 + next() as usize % frame.len());
+            }
+            rig.arrive(
+                next() as usize % 2,
+                if next() % 2 == 0 { CLIENTS } else { BACKENDS },
+                &frame,
+            );
+            received += 1;
+        }
+        sent += rig.run().len() as u64;
+        assert_eq!(
+            rig.outstanding() as u64,
+            rig.counters(0).waiting.get() + rig.counters(1).waiting.get()
+        );
+    }
+    rig.pass(Duration::from_secs(10));
+    rig.run();
+    let dropped: u64 = rig.drops().iter().map(|(_, frames)| frames).sum();
+    assert_eq!(received, sent + dropped);
+    assert_eq!(rig.outstanding(), 0);
+    let reasons: HashSet<_> = rig.drops().iter().map(|(reason, _)| *reason).collect();
+    assert!(reasons.contains(&DropReason::Truncated), "{reasons:?}");
+}
