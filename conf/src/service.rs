@@ -35,7 +35,7 @@ impl fmt::Display for Protocol {
 }
 
 /// Identity of one Service port: namespace and name of the Service, name of the port, protocol
-/// (semantics S7). Stable over every change of addresses, backends and policies.
+/// (what kube-proxy calls ServicePortName). Stable over every change of addresses, backends and policies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceName {
     /// Namespace of the Service.
@@ -95,7 +95,7 @@ pub struct Frontend {
 pub enum BackendState {
     /// New connections may go here.
     Active,
-    /// No new connections; those it has stay (semantics S41).
+    /// No new connections; those it has stay (KEP-1669).
     Draining,
 }
 
@@ -117,7 +117,7 @@ impl Backend {
     pub const MAX_WEIGHT: u16 = 1000;
 }
 
-/// What happens to the source address of a forwarded connection (semantics X1).
+/// What happens to the source address of a forwarded connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceNat {
@@ -128,11 +128,12 @@ pub enum SourceNat {
     Preserve,
 }
 
-/// What happens to a connection whose backend left the table (semantics X2).
+/// What happens to a connection whose backend left the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendGone {
-    /// The connection goes on until it ends by itself.
+    /// A TCP connection goes on until it ends by itself. UDP is forgotten all the same: there is
+    /// no end to wait for (kubernetes/kubernetes pkg/proxy/conntrack does so too).
     Keep,
     /// At its next packet the connection ends: TCP is answered with a reset, UDP is forgotten
     /// and its packet is treated as the first of a new connection.
@@ -147,7 +148,7 @@ pub struct Service {
     pub name: ServiceName,
     /// Addresses and ports that clients use, sorted.
     pub frontends: Vec<Frontend>,
-    /// Endpoints, sorted; empty means that every frontend refuses (semantics S19).
+    /// Endpoints, sorted; empty means that every frontend refuses, as kube-proxy's do.
     pub backends: Vec<Backend>,
     /// Source address translation.
     pub source_nat: SourceNat,

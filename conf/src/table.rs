@@ -199,7 +199,7 @@ fn check_endpoint(
     }
 }
 
-/// Why no Service can use this address, if so (semantics S11 and plain routing).
+/// Why no Service can use this address, if so (the Service API's rules for endpoints, and plain routing).
 fn unusable(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),

@@ -34,13 +34,13 @@ const RESOLVE_QUEUE: usize = 4096;
 /// How often the kernel is asked to keep the ways to all backends fresh.
 const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
 
-/// Why the daemon cannot start. Each sentence names the thing, the value and the way out.
+/// Why the daemon cannot start, or had to end. Each sentence names the thing, the value and the way out.
 #[derive(Debug, thiserror::Error)]
 #[allow(
     missing_docs,
     reason = "every variant passes on the sentence of its source"
 )]
-pub enum StartError {
+pub enum DaemonError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error(transparent)]
@@ -64,6 +64,8 @@ pub enum StartError {
     },
     #[error("workers.cores: core {core} does not exist on this host; it has {available}")]
     NoCore { core: u32, available: String },
+    #[error("{0} workers have ended by a panic; the reason stands above, please report it")]
+    Workers(usize),
     #[error("the system refuses a thread or a descriptor: {0}")]
     System(#[from] std::io::Error),
 }
@@ -80,14 +82,14 @@ struct Running {
 ///
 /// # Errors
 /// What prevented the start; nothing is left behind then.
-pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), StartError> {
+pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonError> {
     let facts = interface::check(&settings.interfaces, &settings.frames)?;
     let workers = facts.first().map_or(1, |facts| facts.rx_queues);
     check_ports(settings, workers)?;
     let cores = cores(&settings.workers.cores, workers)?;
     let listener = Listener::bind(&settings.control.socket)?;
     if let Some(listen) = settings.metrics.listen {
-        metrics::serve(listen).map_err(|error| StartError::Metrics {
+        metrics::serve(listen).map_err(|error| DaemonError::Metrics {
             listen,
             reason: error.to_string(),
         })?;
@@ -152,11 +154,11 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), StartError
     running.serve(listener)
 }
 
-fn check_ports(settings: &Settings, workers: u32) -> Result<(), StartError> {
+fn check_ports(settings: &Settings, workers: u32) -> Result<(), DaemonError> {
     let ports = settings.source_nat.ports;
     let count = ports.count();
     if count < workers as usize {
-        return Err(StartError::TooFewPorts {
+        return Err(DaemonError::TooFewPorts {
             ports: ports.to_string(),
             count,
             workers,
@@ -182,14 +184,14 @@ fn check_ports(settings: &Settings, workers: u32) -> Result<(), StartError> {
 }
 
 /// The core of each worker.
-fn cores(wanted: &[u32], workers: u32) -> Result<Vec<Option<u32>>, StartError> {
+fn cores(wanted: &[u32], workers: u32) -> Result<Vec<Option<u32>>, DaemonError> {
     let available: Vec<u32> = core_affinity::get_core_ids()
         .unwrap_or_default()
         .iter()
         .map(|id| id.id as u32)
         .collect();
     if let Some(core) = wanted.iter().find(|core| !available.contains(core)) {
-        return Err(StartError::NoCore {
+        return Err(DaemonError::NoCore {
             core: *core,
             available: format!("{available:?}"),
         });
@@ -203,7 +205,7 @@ fn attach(
     settings: &Settings,
     workers: u32,
     steering: &mut Steering,
-) -> Result<(Opened, Vec<InterfaceStatus>), StartError> {
+) -> Result<(Opened, Vec<InterfaceStatus>), DaemonError> {
     let mut devices = Vec::new();
     let mut modes = Vec::new();
     for interface in &settings.interfaces {
@@ -262,7 +264,7 @@ impl Crew<'_> {
         opened: Opened,
         observers: Vec<Observer>,
         queries: Vec<Receiver<Query>>,
-    ) -> Result<Vec<JoinHandle<XskIo>>, StartError> {
+    ) -> Result<Vec<JoinHandle<XskIo>>, DaemonError> {
         let count = opened.workers.len() as u16;
         let handovers = Handover::new(count, self.settings.workers.handover)?;
         let parts = opened
@@ -287,7 +289,7 @@ impl Crew<'_> {
         Ok(threads)
     }
 
-    fn engine(&self, worker: u16, workers: u16) -> Result<Engine, StartError> {
+    fn engine(&self, worker: u16, workers: u16) -> Result<Engine, DaemonError> {
         let settings = EngineSettings {
             worker,
             workers,
@@ -304,7 +306,7 @@ impl Crew<'_> {
         ))
     }
 
-    fn spawn(&self, id: u16, worker: Worker<XskIo>) -> Result<JoinHandle<XskIo>, StartError> {
+    fn spawn(&self, id: u16, worker: Worker<XskIo>) -> Result<JoinHandle<XskIo>, DaemonError> {
         let core = self.cores.get(usize::from(id)).copied().flatten();
         let (clock, stop) = (self.clock, Arc::clone(&self.stop));
         let body = move || {
@@ -322,7 +324,7 @@ impl Crew<'_> {
 }
 
 /// A number that nobody outside can know.
-fn random() -> Result<u64, StartError> {
+fn random() -> Result<u64, DaemonError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(std::io::Error::from)?;
@@ -332,7 +334,7 @@ fn random() -> Result<u64, StartError> {
 fn follow_network(
     gateway: Arc<Gateway>,
     networks: Receiver<crate::neighbour::Network>,
-) -> Result<(), StartError> {
+) -> Result<(), DaemonError> {
     std::thread::Builder::new()
         .name("network".into())
         .spawn(move || {
@@ -346,7 +348,7 @@ fn follow_network(
 }
 
 impl Running {
-    fn serve(self, listener: Listener) -> Result<(), StartError> {
+    fn serve(self, listener: Listener) -> Result<(), DaemonError> {
         let listener = Arc::new(listener);
         let (serving, answers) = (Arc::clone(&listener), Arc::clone(&self.answers));
         std::thread::Builder::new()
@@ -367,12 +369,16 @@ impl Running {
         }
         tracing::info!("stopping");
         self.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers {
-            if worker.join().is_err() {
-                tracing::error!("a worker has ended by a panic");
-            }
-        }
+        let failed = self
+            .workers
+            .into_iter()
+            .map(JoinHandle::join)
+            .filter(Result::is_err)
+            .count();
         listener.remove();
+        if failed > 0 {
+            return Err(DaemonError::Workers(failed));
+        }
         Ok(())
     }
 }

@@ -13,45 +13,49 @@
 //!   netlink --> network -------------'--> snapshot --> every worker, between two bursts
 //! ```
 //!
-//! The modules stand in the order of the path; a module uses only those above it. The engine
-//! ([`pipeline`]) is pure; all I/O of packets sits behind [`io::PacketIo`].
-
+//! The modules stand in the order of the path; a module uses only those above it, but for [`io`],
+//! whose sockets and twin use nothing else. The engine ([`pipeline`]) is pure; all I/O of packets
+//! sits behind [`io::PacketIo`].
 #![deny(unsafe_code)]
 
-pub mod clock;
+pub mod io;
+pub mod neighbour;
 pub mod verdict;
 
-pub mod io;
+pub mod flow;
+pub mod wire;
 
-pub mod neighbour;
+mod prefetch;
+
+pub mod conntrack;
+
+pub mod clock;
+pub mod stats;
+
+pub mod maglev;
+pub mod service;
+
+pub mod nat;
+pub mod snapshot;
+
+pub mod pipeline;
+
+pub mod handover;
+pub mod listing;
+pub mod waiting;
+pub mod worker;
 
 pub mod interface;
 pub mod netlink;
 pub mod steer;
 pub mod xdp;
 
-mod prefetch;
+pub mod gateway;
+
+pub mod control;
+pub mod metrics;
+
+pub mod daemon;
 
 #[cfg(any(test, feature = "testutil"))]
 pub mod testutil;
-
-pub mod wire;
-
-pub mod flow;
-
-pub mod control;
-pub mod daemon;
-pub mod gateway;
-pub mod metrics;
-
-pub mod conntrack;
-pub mod handover;
-pub mod listing;
-pub mod maglev;
-pub mod nat;
-pub mod pipeline;
-pub mod service;
-pub mod snapshot;
-pub mod stats;
-pub mod waiting;
-pub mod worker;

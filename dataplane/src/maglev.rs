@@ -3,7 +3,8 @@
 //! Guarantees: the table depends on the set of backends and their weights only, not on their
 //! order; with equal weights the numbers of rows differ by at most one; the share of a backend is
 //! its share of the weights, give or take one row and its share of one row for each backend. A backend that comes back gets back its
-//! rows bit for bit. Live connections never look here (semantics S49).
+//! rows bit for bit. Live connections never look here: the
+//! connection table wins over this one (section 3.3 of the paper).
 
 use std::net::IpAddr;
 

@@ -18,7 +18,11 @@ use sluice_dataplane::daemon;
 #[command(version)]
 struct Arguments {
     /// Settings file; conf/examples/dataplane.toml explains every key.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/sluice/dataplane.toml"
+    )]
     config: PathBuf,
     /// Validate the settings file and exit.
     #[arg(long)]

@@ -62,7 +62,7 @@ drop_reasons! {
     Fragment, "fragment",
         "The packet is an IP fragment; this release does not reassemble or follow fragments.";
     Protocol, "protocol",
-        "The packet for a Vip is neither TCP, UDP nor an ICMP echo request.";
+        "The packet is neither TCP, UDP nor an ICMP echo request; ICMP errors about connections are among them, this release does not translate them.";
     Ttl, "ttl",
         "The packet's time to live ran out at this hop.";
     ArpNotOurs, "arp_not_ours",

@@ -62,7 +62,7 @@ pub enum XdpError {
     /// The process may not.
     #[error(
         "the XDP program cannot be {what}: no permission; run as root or with the capabilities \
-         CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"
+         CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK"
     )]
     Permission {
         /// What was tried.

@@ -173,7 +173,7 @@ pub struct EndpointRow {
     pub port_name: String,
     /// Protocol as written in the manifest.
     pub protocol: String,
-    /// Condition `ready`, absent read as true (semantics S14).
+    /// Condition `ready`, absent read as true (discovery/v1 EndpointConditions).
     pub ready: bool,
     /// Condition `serving`, absent read as `ready`.
     pub serving: bool,

@@ -115,7 +115,8 @@ pub struct Stats {
     pub received: Traffic,
     /// Frames and bytes put on transmit rings.
     pub transmitted: Traffic,
-    /// Drops by reason; every reason is listed, those that never happened with 0.
+    /// Drops by reason; every reason is listed, those that never happened with 0. Reasons that
+    /// start with `kernel_` are frames that never reached a worker and so are not in `received`.
     pub drops: Vec<Drop>,
     /// Per Service, sorted by name.
     pub services: Vec<ServiceStats>,

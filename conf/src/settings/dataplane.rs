@@ -143,7 +143,7 @@ impl Default for Connections {
 }
 
 /// `[timeouts]`: seconds without a packet after which a connection is forgotten. Defaults are
-/// Linux's (semantics S44).
+/// Linux's (Documentation/networking/nf_conntrack-sysctl.rst).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {

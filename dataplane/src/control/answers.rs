@@ -133,7 +133,7 @@ impl Answers {
         Stats {
             received: stats::total(counters().map(|c| c.received.get())),
             transmitted: stats::total(counters().map(|c| c.transmitted.get())),
-            drops: drops.collect(),
+            drops: drops.chain(self.kernel_drops()).collect(),
             services: self
                 .gateway
                 .snapshot()
@@ -142,6 +142,48 @@ impl Answers {
                 .map(service_stats)
                 .collect(),
         }
+    }
+
+    /// What was ours and never reached a worker.
+    fn kernel_drops(&self) -> [Drop; 4] {
+        let rings = || {
+            self.gateway
+                .counters()
+                .iter()
+                .flat_map(|c| c.rings())
+                .map(|r| r.get())
+        };
+        let no_socket = self
+            .gateway
+            .steer_stats()
+            .map_or(0, |stats| stats.redirect_failed);
+        [
+            (
+                "kernel_rx_ring_full",
+                "The kernel found the receive ring full: the worker was too slow or frames.ring is too small.",
+                rings().map(|ring| ring.rx_ring_full).sum(),
+            ),
+            (
+                "kernel_fill_ring_empty",
+                "The kernel found no free slot: the worker was too slow or frames.ring is too small.",
+                rings().map(|ring| ring.fill_ring_empty).sum(),
+            ),
+            (
+                "kernel_rx_dropped",
+                "The kernel dropped the frame for another reason, for example because it is longer than a slot.",
+                rings().map(|ring| ring.rx_dropped).sum(),
+            ),
+            (
+                "kernel_no_socket",
+                "The frame came in by a queue that no worker serves; the number of queues has changed since the start.",
+                no_socket,
+            ),
+        ]
+        .map(|(reason, description, frames)| Drop {
+            reason: reason.to_owned(),
+            description: description.to_owned(),
+            frames,
+        })
     }
 
     fn connections(&self, filter: ConnectionFilter) -> Reply {

@@ -185,7 +185,8 @@ fn stats_list_every_drop_reason_and_every_backend() {
         let Reply::Stats(stats) = ask(client, &Request::Stats) else {
             panic!("no stats")
         };
-        assert_eq!(stats.drops.len(), crate::verdict::DropReason::COUNT);
+        // And the four that the kernel counts.
+        assert_eq!(stats.drops.len(), crate::verdict::DropReason::COUNT + 4);
         assert_eq!(stats.services[0].backends.len(), 2);
         let listing = Request::Connections(ConnectionFilter {
             limit: 10,

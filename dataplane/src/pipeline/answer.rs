@@ -34,7 +34,7 @@ impl Engine {
         Verdict::Reply(interface)
     }
 
-    /// A ping of a Vip is answered while some backend behind it is ready (semantics X4).
+    /// A ping of a Vip is answered while some backend behind it is ready.
     pub(super) fn echo<Io: PacketIo>(
         &mut self,
         io: &mut Io,
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// Refuses a packet that nothing can serve: ICMP port unreachable, for TCP and UDP alike
-    /// (semantics S19, S21).
+    /// (kube-proxy's REJECT in nftables mode, KEP-3866).
     pub(super) fn refuse<Io: PacketIo>(
         &mut self,
         io: &mut Io,

@@ -42,7 +42,7 @@ impl Engine {
     }
 
     /// A packet of a connection whose backend is gone: the connection ends here. A client's UDP
-    /// packet is the first of a new one (semantics S40).
+    /// packet is the first of a new one (pkg/proxy/conntrack of kube-proxy).
     fn orphan<Io: PacketIo>(
         &mut self,
         io: &mut Io,
@@ -76,7 +76,7 @@ pub(super) fn is_bare_syn(flags: TcpFlags) -> bool {
     flags.any(TcpFlags::SYN) && !flags.any(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
 }
 
-/// The connection's place in the map of this moment; `None` when it must end (semantics X2).
+/// The connection's place in the map of this moment; `None` when it must end.
 fn rebind(connection: &Connection<Ipv4Addr>, moment: Moment<'_>) -> Option<Binding> {
     let version = moment.services.version();
     let frontend = connection.original.destination;

@@ -85,7 +85,7 @@ impl Engine {
             protocol,
         };
         // A backend that talks to itself through the Vip must not see its own address as source:
-        // it would answer itself and never the gateway (semantics S25).
+        // it would answer itself and never the gateway (kube-proxy's hairpin rule).
         let hairpin = client.address == backend.end.address;
         if service.entry.source_nat == SourceNat::Preserve && !hairpin {
             connection.reply = reply_to(client);

@@ -52,7 +52,7 @@ pub fn error_len(end: u16) -> usize {
 }
 
 /// Turns a packet into "destination unreachable, port unreachable" (type 3, code 3) from the
-/// address that it was sent to (semantics S19). The frame must have been resized to
+/// address that it was sent to (as kube-proxy refuses). The frame must have been resized to
 /// [`error_len`] before; the quoted packet is moved up in place.
 ///
 /// False when the frame is too short for that.

@@ -99,7 +99,7 @@ pub enum XskError {
     /// The process may not.
     #[error(
         "AF_XDP sockets cannot be opened: no permission; run as root or with the capabilities \
-         CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"
+         CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK"
     )]
     Permission,
     /// The memory cannot be had.
