@@ -1,1 +1,23 @@
-//! To be written.
+//! How fast Sluice is: what the benchmarks share.
+//!
+//! ```text
+//!   traffic: who talks to whom --> slots: frames in place --> lane: the real engine
+//!                                                               |
+//!                        harness: clock on --- process ---------'--- clock off
+//! ```
+//!
+//! The benchmarks themselves are the files of `benches/benches/`: they run in memory and need
+//! neither root nor a device, so their figures are free of the kernel's noise. Everything they
+//! measure is the dataplane's public interface; the only stand-in is [`slots::SlotIo`] in the place
+//! of AF_XDP sockets.
+//!
+//! Absolute figures depend on the machine and on its neighbours. Compare only runs of one machine,
+//! taken in turns.
+
+#![forbid(unsafe_code)]
+
+pub mod harness;
+pub mod lane;
+pub mod slots;
+pub mod topology;
+pub mod traffic;
