@@ -49,6 +49,10 @@ pub const MAX_BURST: usize = 64;
 /// Connections that are looked at for expiry after a burst.
 const EXPIRY_BUDGET: usize = 64;
 
+/// Records that are looked at after a burst as long as a new table is being followed: a table of
+/// 262,144 connections is through after 2,048 bursts.
+const REVIEW_BUDGET: u32 = 128;
+
 /// What an engine is made of.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
@@ -80,6 +84,16 @@ pub struct Engine {
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
     scratch: Vec<Prepared>,
+    review: Review,
+}
+
+/// How far the walk over all connections is that follows a new table.
+#[derive(Debug, Clone, Copy, Default)]
+struct Review {
+    /// The version that the walk is for.
+    version: u32,
+    /// The record to go on from; `None` when the walk has ended.
+    next: Option<u32>,
 }
 
 /// A frame after the first stage.
@@ -141,6 +155,7 @@ impl Engine {
             random: seed.rotate_left(17) | 1,
             counters,
             scratch: Vec::with_capacity(MAX_BURST),
+            review: Review::default(),
         }
     }
 
@@ -186,18 +201,18 @@ impl Engine {
         self.scratch = scratch;
     }
 
-    /// Forgets connections that have been idle for too long, a bounded number a call.
-    pub fn expire(&mut self, now: Time) {
+    /// Forgets connections that have been idle for too long, or that a new table has left without
+    /// a backend; a bounded number a call.
+    pub fn tidy(&mut self, services: &ServiceMap, now: Time) {
         let mut expired = 0;
         self.table
             .expire(now.seconds(), EXPIRY_BUDGET, |_| expired += 1);
-        self.count(|counters| {
-            if expired > 0 {
-                counters.connections_expired.add(expired);
-            }
-        });
+        self.revalidate(services, now.seconds());
         let connections = self.table.len() as u64;
-        self.count(|counters| counters.connections.set(connections));
+        self.count(|counters| {
+            counters.connections_expired.add(expired);
+            counters.connections.set(connections);
+        });
     }
 
     /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.

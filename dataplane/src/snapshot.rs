@@ -104,8 +104,8 @@ impl Progress {
 }
 
 impl Observer {
-    /// The newest snapshot, and whether it is another than last time.
-    pub fn observe(&mut self) -> (&Arc<Snapshot>, bool) {
+    /// Takes up the newest snapshot. True when it is another than before.
+    pub fn observe(&mut self) -> bool {
         // Acquire: pairs with the release in `publish`.
         let version = self.shared.version.load(Ordering::Acquire);
         let changed = version != self.version;
@@ -114,7 +114,12 @@ impl Observer {
             self.version = version;
             self.shared.seen[self.worker].store(version, Ordering::Release);
         }
-        (&self.snapshot, changed)
+        changed
+    }
+
+    /// The snapshot taken up last.
+    pub fn current(&self) -> &Snapshot {
+        &self.snapshot
     }
 }
 
@@ -128,11 +133,11 @@ mod tests {
         let progress = publisher.progress();
         let version = publisher.publish(Snapshot::default());
         assert!(!progress.reached(version));
-        assert!(observers[0].observe().1);
+        assert!(observers[0].observe());
         assert!(!progress.reached(version));
-        assert!(observers[1].observe().1);
+        assert!(observers[1].observe());
         assert!(progress.reached(version));
-        assert!(!observers[1].observe().1);
+        assert!(!observers[1].observe());
     }
 
     #[test]

@@ -100,24 +100,27 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// One turn. True when there was something to do.
     pub fn turn(&mut self, now: Time) -> bool {
-        self.retry_waiting(now);
-        self.fill_burst();
-        let busy = !self.frames.is_empty();
-        if busy {
-            self.work(now);
+        // Once a turn: whoever looked twice would see a change between the two and miss it.
+        if self.links.observer.observe() {
+            self.retry_waiting(now);
         }
-        self.engine.expire(now);
+        self.fill_burst();
+        let busy = !self.frames.is_empty() || self.listing.is_some();
+        self.work(now);
+        self.engine
+            .tidy(&self.links.observer.current().services, now);
         self.give_up_waiting(now);
         self.answer_queries(now);
         self.links.handover.ring();
         self.io.flush();
         self.read_rings(now);
         if let Some(counters) = self.links.counters.of(self.id) {
-            if busy {
-                counters.busy_turns.add(1)
+            let turns = if busy {
+                &counters.busy_turns
             } else {
-                counters.idle_turns.add(1)
-            }
+                &counters.idle_turns
+            };
+            turns.add(1);
         }
         busy
     }
@@ -132,18 +135,16 @@ impl<Io: PacketIo> Worker<Io> {
         &self.engine
     }
 
-    /// Handed-over frames first: they have waited longer.
+    /// Handed-over frames first, for they have waited longer; but never so many that the own
+    /// queue gets no turn.
     fn fill_burst(&mut self) {
-        while self.frames.len() < self.burst
+        while self.frames.len() < self.burst.div_ceil(2)
             && let Some(frame) = self.links.handover.take()
         {
             self.frames.push(frame);
         }
         let taken_over = self.frames.len();
         self.io.receive(&mut self.frames, self.burst - taken_over);
-        if self.frames.is_empty() {
-            return;
-        }
         if let Some(counters) = self.links.counters.of(self.id) {
             counters.taken_over.add(taken_over as u64);
             for frame in &self.frames[taken_over..] {
@@ -153,13 +154,15 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     fn work(&mut self, now: Time) {
-        let (snapshot, _) = self.links.observer.observe();
-        let snapshot = Arc::clone(snapshot);
+        if self.frames.is_empty() {
+            return;
+        }
         self.verdicts.clear();
+        let snapshot = self.links.observer.current();
         self.engine.process(
             &mut self.io,
             &mut self.frames,
-            &snapshot,
+            snapshot,
             now,
             &mut self.verdicts,
         );
@@ -213,15 +216,9 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// After a change of the network, frames whose next hop is known now go through again.
     fn retry_waiting(&mut self, now: Time) {
-        let (snapshot, changed) = self.links.observer.observe();
-        if !changed || self.waiting.is_empty() {
-            return;
-        }
-        let network = Arc::clone(&snapshot.network);
-        self.frames.extend(self.waiting.resolved(&network));
-        if !self.frames.is_empty() {
-            self.work(now);
-        }
+        let network = &self.links.observer.current().network;
+        self.frames.extend(self.waiting.resolved(network));
+        self.work(now);
     }
 
     fn give_up_waiting(&mut self, now: Time) {
@@ -242,9 +239,8 @@ impl<Io: PacketIo> Worker<Io> {
             self.listing = self.links.queries.try_recv().ok().map(Listing::new);
         }
         if let Some(listing) = self.listing.take() {
-            let (snapshot, _) = self.links.observer.observe();
-            let services = Arc::clone(&snapshot.services);
-            self.listing = listing.go_on(self.engine.table(), &services, self.id, now);
+            let services = &self.links.observer.current().services;
+            self.listing = listing.go_on(self.engine.table(), services, self.id, now);
         }
     }
 

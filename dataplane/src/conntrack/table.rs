@@ -230,16 +230,19 @@ impl<A: Address> ConnTable<A> {
             .saturating_sub(now.0)
     }
 
+    /// The connection of record `number`, if that is in use.
+    pub fn in_use(&self, number: u32) -> Option<ConnId> {
+        let record = self.records.get(number as usize)?;
+        (record.original.source.port != 0).then_some(ConnId(number))
+    }
+
     /// Up to `count` record numbers from number `from` on that are in use, and the number to go on
     /// from; `None` at the end.
     pub fn page(&self, from: u32, count: u32) -> (impl Iterator<Item = ConnId> + '_, Option<u32>) {
         let size = self.records.len() as u32;
         let end = from.saturating_add(count).min(size);
-        let used = move |n: &u32| self.records[*n as usize].original.source.port != 0;
-        (
-            (from.min(end)..end).filter(used).map(ConnId),
-            (end < size).then_some(end),
-        )
+        let ids = (from.min(end)..end).filter_map(|number| self.in_use(number));
+        (ids, (end < size).then_some(end))
     }
 
     fn place(&self, hash: u64) -> Place {

@@ -174,3 +174,51 @@ fn a_next_hop_that_changes_its_ethernet_address_is_followed() {
     let sent = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
     assert_eq!(sent.1[..6], [6; 6]);
 }
+
+#[test]
+fn silent_connections_of_a_backend_that_left_do_not_stay() {
+    let mut rig = Rig::new(&[WEB, DNS]);
+    establish(&mut rig, CLIENT);
+    rig.exchange(
+        CLIENTS,
+        &Build::udp(CLIENT, "203.0.113.10:53").payload(b"q").frame(),
+    );
+    rig.push(&[
+        "web tcp 203.0.113.10:80 -> 10.0.2.13:8080",
+        "dns udp 203.0.113.10:53 -> 10.0.2.13:53",
+    ]);
+    for _ in 0..64 {
+        rig.run();
+    }
+    // UDP is forgotten at once, TCP waits a little for a peer that must be told.
+    assert_eq!(rig.connections(), 1);
+    rig.pass(Duration::from_secs(9));
+    let (_, reset) = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
+    assert_eq!(packet(&reset).flags, TcpFlags(RST));
+    assert_eq!(rig.connections(), 0);
+
+    establish(&mut rig, CLIENT);
+    rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.14:8080"]);
+    for _ in 0..64 {
+        rig.run();
+    }
+    rig.pass(Duration::from_secs(10));
+    rig.run();
+    assert_eq!((rig.connections(), rig.outstanding()), (0, 0));
+}
+
+#[test]
+fn silent_connections_of_a_backend_that_stays_are_kept() {
+    let mut rig = Rig::new(&[WEB]);
+    let sent = establish(&mut rig, CLIENT);
+    rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.11:8080/draining 10.0.2.12:8080"]);
+    for _ in 0..64 {
+        rig.run();
+    }
+    rig.pass(Duration::from_secs(3600));
+    rig.run();
+    assert_eq!(
+        ends(&rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame()).1),
+        ends(&sent.1)
+    );
+}
