@@ -15,7 +15,7 @@ use sluice_conf::settings::dataplane::Dataplane as Settings;
 
 use crate::clock::Clock;
 use crate::control::{self, About, Answers, Listener, SocketError};
-use crate::gateway::{Gateway, Slots};
+use crate::gateway::{Around, Gateway, Slots};
 use crate::handover::Handover;
 use crate::interface::{self, InterfaceError};
 use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
@@ -119,15 +119,16 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         total: opened.slots,
         spare: Box::new(move || pool.slots()),
     };
-    let gateway = Arc::new(Gateway::new(
-        publisher,
-        Box::new(steering),
-        settings.source_nat.clone(),
-        Arc::clone(&counters),
+    let around = Around {
+        source_nat: settings.source_nat.clone(),
+        counters: Arc::clone(&counters),
         queries,
-        resolver.clone(),
+        resolve: resolver.clone(),
         slots,
-    ));
+        clock,
+        stop: Arc::clone(stop),
+    };
+    let gateway = Arc::new(Gateway::new(publisher, Box::new(steering), around));
     let about = About {
         interfaces,
         cores: cores.clone(),

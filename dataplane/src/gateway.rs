@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use crossbeam::channel::Sender;
 use sluice_conf::settings::dataplane::SourceNat;
 use sluice_conf::{Generation, ServiceTable};
 
+use crate::clock::{Clock, Time};
 use crate::listing::Query;
 use crate::neighbour::Network;
 use crate::service::ServiceMap;
-use crate::snapshot::{Publisher, Snapshot};
+use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter};
 use crate::worker::Resolve;
@@ -29,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at how far the workers are.
 const LOOK: Duration = Duration::from_micros(20);
+
+/// How long a backend that has left the table stays ours when other changes come. Resets need
+/// seconds; a connection that is kept for longer than this may lose its way back.
+const RETIREMENT: Duration = Duration::from_secs(24 * 3600);
 
 /// Backends that are remembered after they left the table, because connections that keep the
 /// client's address may still answer through them; the oldest is forgotten first.
@@ -69,12 +75,25 @@ impl Gate for Steering {
 /// Shared by the control threads, the netlink thread and the metrics thread.
 pub struct Gateway {
     state: Mutex<State>,
-    workers: u16,
-    source_nat: SourceNat,
-    counters: Arc<PerWorker<WorkerCounters>>,
-    queries: Vec<Sender<Query>>,
-    resolve: Sender<Resolve>,
-    slots: Slots,
+    around: Around,
+}
+
+/// What a gateway works with.
+pub struct Around {
+    /// Source ports and address of the settings.
+    pub source_nat: SourceNat,
+    /// The counters of all workers.
+    pub counters: Arc<PerWorker<WorkerCounters>>,
+    /// The workers' channels for questions, one each.
+    pub queries: Vec<Sender<Query>>,
+    /// Next hops for the kernel to resolve.
+    pub resolve: Sender<Resolve>,
+    /// Frame memory.
+    pub slots: Slots,
+    /// To wait for the workers by.
+    pub clock: Clock,
+    /// Once it is set, nobody waits for workers any more.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// All slots of frame memory, and how many of them are in the pool that balances workers.
@@ -93,35 +112,37 @@ struct State {
     last_rejection: Option<String>,
 }
 
-/// Backends that have left, oldest first.
-#[derive(Default)]
-struct Retired(VecDeque<Endpoint>);
+/// Backends that have left, and since when; oldest first.
+#[derive(Default, Clone)]
+struct Retired(VecDeque<(Endpoint, Time)>);
 
 impl Retired {
-    /// Notes who has left; who came back is no longer retired.
-    fn update(&mut self, before: &BTreeSet<Endpoint>, now: &BTreeSet<Endpoint>) {
-        let known: HashSet<Endpoint> = self.0.iter().copied().collect();
-        self.0.retain(|endpoint| !now.contains(endpoint));
+    /// With those who have left now; without those who came back, and who left long ago.
+    fn after(&self, before: &BTreeSet<Endpoint>, now: &BTreeSet<Endpoint>, time: Time) -> Self {
+        let known: HashSet<Endpoint> = self.endpoints().collect();
+        let recent = |since: &Time| since.after(RETIREMENT) > time;
+        let kept = self
+            .0
+            .iter()
+            .filter(|(end, since)| !now.contains(end) && recent(since));
+        let mut all: VecDeque<(Endpoint, Time)> = kept.copied().collect();
         let left = before
             .difference(now)
             .filter(|endpoint| !known.contains(endpoint));
-        self.0.extend(left);
-        let excess = self.0.len().saturating_sub(MAX_RETIRED);
-        self.0.drain(..excess);
+        all.extend(left.map(|endpoint| (*endpoint, time)));
+        let excess = all.len().saturating_sub(MAX_RETIRED);
+        all.drain(..excess);
+        Self(all)
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
+        self.0.iter().map(|(endpoint, _)| *endpoint)
     }
 }
 
 impl Gateway {
-    /// A gateway without table. `queries` has one channel for each worker.
-    pub fn new(
-        publisher: Publisher,
-        gate: Box<dyn Gate>,
-        source_nat: SourceNat,
-        counters: Arc<PerWorker<WorkerCounters>>,
-        queries: Vec<Sender<Query>>,
-        resolve: Sender<Resolve>,
-        slots: Slots,
-    ) -> Self {
+    /// A gateway without table.
+    pub fn new(publisher: Publisher, gate: Box<dyn Gate>, around: Around) -> Self {
         let state = State {
             publisher,
             gate,
@@ -129,15 +150,9 @@ impl Gateway {
             retired: Retired::default(),
             last_rejection: None,
         };
-        let workers = queries.len() as u16;
         Self {
             state: Mutex::new(state),
-            workers,
-            source_nat,
-            counters,
-            queries,
-            resolve,
-            slots,
+            around,
         }
     }
 
@@ -155,26 +170,31 @@ impl Gateway {
 
     fn replace(&self, state: &mut State, table: ServiceTable) -> Result<(), String> {
         let current = state.publisher.current();
-        let mut filter = Filter::new(&table, &current.network, &self.source_nat);
+        let mut filter = Filter::new(&table, &current.network, &self.around.source_nat);
         let services = ServiceMap::build(
             table,
             &current.services,
-            self.workers,
-            self.source_nat.ports,
+            self.around.queries.len() as u16,
+            self.around.source_nat.ports,
         )
         .map_err(|error| error.to_string())?;
-        state
-            .retired
-            .update(&state.filter.backends, &filter.backends);
-        filter.retain_backends(state.retired.0.iter().copied());
+        let retired = state.retired.after(
+            &state.filter.backends,
+            &filter.backends,
+            self.around.clock.now(),
+        );
+        filter.retain_backends(retired.endpoints());
         let network = Arc::clone(&current.network);
-        state.change(
+        self.change(
+            state,
             Snapshot {
                 services: Arc::new(services),
                 network,
             },
             filter,
-        )
+        )?;
+        state.retired = retired;
+        Ok(())
     }
 
     /// Puts a view of the network in force.
@@ -185,19 +205,21 @@ impl Gateway {
             services: Arc::clone(&current.services),
             network: Arc::new(network),
         };
-        let same_links = current.network.links().eq(snapshot.network.links());
-        if same_links {
+        let same_addresses = current.network.host_addresses().collect::<HashSet<_>>()
+            == snapshot.network.host_addresses().collect();
+        if same_addresses {
             state.publisher.publish(snapshot);
             return;
         }
         let table = snapshot.services.to_table();
-        let mut filter = Filter::new(&table, &snapshot.network, &self.source_nat);
-        filter.retain_backends(state.retired.0.iter().copied());
-        if let Err(reason) = state.change(snapshot, filter) {
+        let mut filter = Filter::new(&table, &snapshot.network, &self.around.source_nat);
+        filter.retain_backends(state.retired.endpoints());
+        if let Err(reason) = self.change(&mut state, snapshot.clone(), filter) {
             tracing::error!(
                 reason,
                 "the kernel's filter could not follow a change of addresses"
             );
+            state.publisher.publish(snapshot);
         }
     }
 
@@ -211,7 +233,7 @@ impl Gateway {
                 continue;
             };
             let wanted = (hop.interface, hop.address);
-            if asked.insert(wanted) && self.resolve.try_send(wanted).is_err() {
+            if asked.insert(wanted) && self.around.resolve.try_send(wanted).is_err() {
                 return;
             }
         }
@@ -234,17 +256,48 @@ impl Gateway {
 
     /// All slots of frame memory, and those in the pool that balances workers.
     pub fn slots(&self) -> (usize, usize) {
-        (self.slots.total, (self.slots.spare)())
+        (self.around.slots.total, (self.around.slots.spare)())
     }
 
     /// The counters of all workers.
     pub fn counters(&self) -> &PerWorker<WorkerCounters> {
-        &self.counters
+        &self.around.counters
     }
 
     /// The workers' channels for questions.
     pub fn queries(&self) -> &[Sender<Query>] {
-        &self.queries
+        &self.around.queries
+    }
+
+    /// Puts a snapshot in force, filter first. After an error the old one is in force, filter
+    /// included.
+    fn change(&self, state: &mut State, snapshot: Snapshot, filter: Filter) -> Result<(), String> {
+        if let Err(reason) = state.gate.extend(&filter) {
+            // What was added already must not stay: nobody would serve it.
+            if let Err(more) = state.gate.shrink(&state.filter) {
+                tracing::error!(reason = more, "the kernel's filter could not be put back");
+            }
+            return Err(reason);
+        }
+        let version = state.publisher.publish(snapshot);
+        state.filter = filter;
+        self.wait_for_workers(&state.publisher.progress(), version);
+        // What is ours too long is counted and dropped by the workers; the next change tries again.
+        if let Err(reason) = state.gate.shrink(&state.filter) {
+            tracing::error!(reason, "the kernel's filter could not be made smaller");
+        }
+        Ok(())
+    }
+
+    fn wait_for_workers(&self, progress: &Progress, version: u64) {
+        let deadline = self.around.clock.now().after(PATIENCE);
+        while !progress.reached(version) && !self.around.stop.load(Ordering::Relaxed) {
+            if self.around.clock.now() >= deadline {
+                tracing::error!("a worker has not taken up a change within {PATIENCE:?}");
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -253,32 +306,11 @@ impl Gateway {
     }
 }
 
-impl State {
-    fn change(&mut self, snapshot: Snapshot, filter: Filter) -> Result<(), String> {
-        self.gate.extend(&filter)?;
-        let version = self.publisher.publish(snapshot);
-        self.filter = filter;
-        let progress = self.publisher.progress();
-        let mut waited = Duration::ZERO;
-        while !progress.reached(version) {
-            if waited >= PATIENCE {
-                return Err(format!(
-                    "a worker has not taken up the table within {PATIENCE:?}"
-                ));
-            }
-            std::thread::sleep(LOOK);
-            waited += LOOK;
-        }
-        self.gate.shrink(&self.filter)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testutil::rig::network;
     use crate::testutil::{RESERVED, table};
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Records what it is told, in order.
     #[derive(Default, Clone)]
@@ -286,11 +318,13 @@ mod tests {
 
     impl Gate for Recorder {
         fn extend(&mut self, filter: &Filter) -> Result<(), String> {
-            self.0
-                .lock()
-                .unwrap()
-                .push(("extend", filter.vips.len() + filter.backends.len()));
-            Ok(())
+            let size = filter.vips.len() + filter.backends.len();
+            self.0.lock().unwrap().push(("extend", size));
+            if size > 8 {
+                Err("no room".into())
+            } else {
+                Ok(())
+            }
         }
 
         fn shrink(&mut self, filter: &Filter) -> Result<(), String> {
@@ -323,18 +357,19 @@ mod tests {
             address: None,
         };
         let gate = Box::new(recorder.clone());
-        let gateway = Gateway::new(
-            publisher,
-            gate,
+        let around = Around {
             source_nat,
-            PerWorker::new(1),
-            vec![ask],
+            counters: PerWorker::new(1),
+            queries: vec![ask],
             resolve,
-            Slots {
+            slots: Slots {
                 total: 0,
                 spare: Box::new(|| 0),
             },
-        );
+            clock: Clock::start(),
+            stop: Arc::default(),
+        };
+        let gateway = Gateway::new(publisher, gate, around);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -365,6 +400,23 @@ mod tests {
                 Some(Generation(1))
             );
             assert_eq!(recorder.0.lock().unwrap().len(), 2);
+        });
+    }
+
+    #[test]
+    fn a_filter_that_is_refused_is_put_back() {
+        with_gateway(|gateway, recorder| {
+            gateway
+                .apply(table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]))
+                .unwrap();
+            recorder.0.lock().unwrap().clear();
+            let most: Vec<String> = (1..=9)
+                .map(|n| format!("s{n} tcp 203.0.113.{n}:80 -> 10.0.2.11:80"))
+                .collect();
+            let most: Vec<&str> = most.iter().map(String::as_str).collect();
+            assert_eq!(gateway.apply(table(&most)), Err("no room".into()));
+            assert_eq!(*recorder.0.lock().unwrap(), [("extend", 9), ("shrink", 1)]);
+            assert_eq!(gateway.snapshot().services.services().len(), 1);
         });
     }
 

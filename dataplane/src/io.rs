@@ -23,6 +23,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceId(pub u16);
 
+impl InterfaceId {
+    /// No interface of the settings.
+    pub const UNSERVED: Self = Self(u16::MAX);
+}
+
 /// Counters that the kernel or the rings keep; all since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RingStats {

@@ -1,10 +1,10 @@
 //! Where a packet goes next: routes, links and link-layer neighbours as the kernel knows them.
 //!
 //! A [`Network`] is one moment of the kernel's view, read by netlink and never changed in place.
-//! It only covers interfaces that the dataplane serves: a route through another interface is no
-//! route here.
+//! Packets leave by interfaces that the dataplane serves: a route through another interface only
+//! says that there is no way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -52,7 +52,8 @@ pub struct Route {
     pub destination: Ipv4Addr,
     /// Prefix length, 0 to 32.
     pub prefix_len: u8,
-    /// Interface to send by.
+    /// Interface to send by; [`InterfaceId::UNSERVED`] when the route ends the search without a
+    /// way: it leads to an interface that is not served, or it is a blackhole.
     pub interface: InterfaceId,
     /// Router to send to; `None` when the destination is on the link.
     pub gateway: Option<Ipv4Addr>,
@@ -80,6 +81,7 @@ pub struct Network {
     /// By prefix length, longest first; only lengths that occur.
     routes: Vec<(u8, HashMap<u32, Route>)>,
     neighbours: HashMap<(InterfaceId, Ipv4Addr), MacAddress>,
+    host_addresses: HashSet<Ipv4Addr>,
 }
 
 impl Network {
@@ -103,11 +105,29 @@ impl Network {
         }
         let routes = (0..=32u8).rev().zip(by_length.into_iter().rev());
         let routes = routes.filter(|(_, map)| !map.is_empty()).collect();
+        let host_addresses = links
+            .iter()
+            .flat_map(|link| link.addresses.iter().copied())
+            .collect();
         Self {
             links,
             routes,
             neighbours,
+            host_addresses,
         }
+    }
+
+    /// The same network on a host that has these addresses, too: on its loopback interface and on
+    /// interfaces that are not served.
+    #[must_use]
+    pub fn with_host_addresses(mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        self.host_addresses.extend(addresses);
+        self
+    }
+
+    /// Every address of the host.
+    pub fn host_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.host_addresses.iter().copied()
     }
 
     /// The link of an interface.
@@ -115,11 +135,9 @@ impl Network {
         self.links.get(usize::from(interface.0))
     }
 
-    /// Whether the address is one of the host's on a served interface.
+    /// Whether the address is one of the host's.
     pub fn is_own(&self, address: Ipv4Addr) -> bool {
-        self.links
-            .iter()
-            .any(|link| link.addresses.contains(&address))
+        self.host_addresses.contains(&address)
     }
 
     /// All links with their numbers.
@@ -127,17 +145,20 @@ impl Network {
         (0..).map(InterfaceId).zip(&self.links)
     }
 
-    /// Where a packet to `destination` goes next; `None` without a route by a served interface
-    /// that is up.
+    /// Where a packet to `destination` goes next; `None` when the most specific route leads
+    /// nowhere that is served.
     pub fn next_hop(&self, destination: Ipv4Addr) -> Option<NextHop> {
-        self.routes.iter().find_map(|(length, routes)| {
+        let route = self.routes.iter().find_map(|(length, routes)| {
             let route = routes.get(&(destination.to_bits() & mask(*length)))?;
-            let link = self.link(route.interface).filter(|link| link.up)?;
-            Some(NextHop {
-                interface: route.interface,
-                address: route.gateway.unwrap_or(destination),
-                source: route.source.or_else(|| link.addresses.first().copied())?,
-            })
+            // The kernel, too, passes over routes of a link that is down.
+            let is_down = self.link(route.interface).is_some_and(|link| !link.up);
+            (!is_down).then_some(route)
+        })?;
+        let link = self.link(route.interface)?;
+        Some(NextHop {
+            interface: route.interface,
+            address: route.gateway.unwrap_or(destination),
+            source: route.source.or_else(|| link.addresses.first().copied())?,
         })
     }
 
@@ -200,6 +221,23 @@ mod tests {
         assert_eq!(
             hop(&network, "198.51.100.1"),
             Some((0, "10.0.1.253".into()))
+        );
+    }
+
+    #[test]
+    fn a_route_that_leads_nowhere_hides_the_default_route() {
+        let network = Network::new(
+            vec![link("10.0.1.1")],
+            [
+                route("0.0.0.0/0", 0, Some("10.0.1.254"), 0),
+                route("192.0.2.0/24", InterfaceId::UNSERVED.0, None, 0),
+            ],
+            HashMap::new(),
+        );
+        assert_eq!(hop(&network, "192.0.2.7"), None);
+        assert_eq!(
+            hop(&network, "198.51.100.1"),
+            Some((0, "10.0.1.254".into()))
         );
     }
 

@@ -28,9 +28,9 @@ use sluice_conf::settings;
 use crate::clock::Time;
 use crate::conntrack::{ConnId, ConnTable, Connection, Seconds};
 use crate::flow::{Direction, End, FiveTuple, scale};
-use crate::io::PacketIo;
+use crate::io::{InterfaceId, PacketIo};
 use crate::nat::ports::PortBlocks;
-use crate::neighbour::{Network, NextHop};
+use crate::neighbour::{Link, Network, NextHop};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
@@ -47,7 +47,7 @@ mod tests;
 pub const MAX_BURST: usize = 64;
 
 /// Connections that are looked at for expiry after a burst.
-const EXPIRY_BUDGET: usize = 64;
+const EXPIRY_BUDGET: usize = 2 * MAX_BURST;
 
 /// Records that are looked at after a burst as long as a new table is being followed: a table of
 /// 262,144 connections is through after 2,048 bursts.
@@ -81,6 +81,7 @@ pub struct Engine {
     ports: PortBlocks,
     source_address: Option<Ipv4Addr>,
     answers: TokenBucket,
+    echoes: TokenBucket,
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
     scratch: Vec<Prepared>,
@@ -152,6 +153,7 @@ impl Engine {
             ports: PortBlocks::new(source_nat.ports, *workers),
             source_address: source_nat.address,
             answers: TokenBucket::new(settings.answers.per_second, now),
+            echoes: TokenBucket::new(settings.answers.per_second, now),
             random: seed.rotate_left(17) | 1,
             counters,
             scratch: Vec::with_capacity(MAX_BURST),
@@ -183,7 +185,7 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         for frame in frames.iter() {
-            scratch.push(self.prepare(io.bytes(frame), snapshot));
+            scratch.push(self.prepare(io.bytes(frame), io.interface(frame), snapshot));
         }
         for prepared in &scratch {
             if let Prepared::Packet(_, hash) = prepared {
@@ -216,8 +218,12 @@ impl Engine {
     }
 
     /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
-    fn prepare(&self, frame: &[u8], snapshot: &Snapshot) -> Prepared {
+    fn prepare(&self, frame: &[u8], interface: InterfaceId, snapshot: &Snapshot) -> Prepared {
+        let link = snapshot.network.link(interface);
         match parse(frame) {
+            Ok(Parsed::Packet(_) | Parsed::Echo(_)) if !is_for(frame, link) => {
+                Prepared::Done(Verdict::Drop(DropReason::OtherHost))
+            }
             Err(reason) => Prepared::Done(Verdict::Drop(reason)),
             Ok(Parsed::Packet(packet)) => match self.other_owner(&packet.tuple, snapshot) {
                 Some(worker) => Prepared::Done(Verdict::HandOver(worker)),
@@ -242,13 +248,13 @@ impl Engine {
         }
         let by_client = |end: End<Ipv4Addr>| scale(end.hash(), usize::from(self.workers)) as u16;
         let to = tuple.destination;
+        let services = &snapshot.services;
         let is_own = snapshot.network.is_own(to.address) || self.source_address == Some(to.address);
+        // An address that serves both clients and masquerade: the port tells the two apart.
         let owner = match self.ports.owner(to.port).filter(|_| is_own) {
-            Some(worker) => worker,
-            None if is_own || snapshot.services.is_used_by_clients(to.address) => {
-                by_client(tuple.source)
-            }
-            None => by_client(to),
+            Some(worker) if services.frontend(to, tuple.protocol).is_none() => worker,
+            None if !is_own && !services.is_used_by_clients(to.address) => by_client(to),
+            _ => by_client(tuple.source),
         };
         (owner != self.worker).then_some(owner)
     }
@@ -287,7 +293,8 @@ impl Engine {
     ) -> Verdict {
         let connection = self.table.get(found.id);
         let to = connection.translated(found.direction);
-        let state = connection.state.next(found.direction, packet.flags);
+        let age = moment.seconds.0.saturating_sub(connection.created.0);
+        let state = connection.state.next(found.direction, packet.flags, age);
         self.count_traffic(connection, found.direction, io.bytes(frame).len(), moment);
         if !translate(io.bytes_mut(frame), packet, &to, way.ethernet) {
             return Verdict::Drop(DropReason::Truncated);
@@ -332,6 +339,12 @@ impl Engine {
         self.random ^= self.random >> 27;
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
+}
+
+/// Whether the frame was sent to the interface's own Ethernet address. A bridge that floods shows
+/// us frames of others; whoever forwards those as well doubles them (RFC 1812 section 5.3.4).
+fn is_for(frame: &[u8], link: Option<&Link>) -> bool {
+    link.is_some_and(|link| frame.starts_with(&link.mac.0))
 }
 
 /// Where a packet goes on, resolved.

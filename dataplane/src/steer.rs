@@ -42,15 +42,14 @@ pub struct Filter {
 impl Filter {
     /// The filter for this table on this network.
     ///
-    /// A masquerade address from the settings that no link has is nobody's but ours, so it is a
+    /// A masquerade address from the settings that the host does not have is nobody's but ours, so it is a
     /// Vip too: without an answer to ARP for it no reply would find the way back.
     pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
-        let mut filter = Self::default();
-        for (_, link) in network.links() {
-            filter
-                .host_addresses
-                .extend(link.addresses.iter().copied().map(IpAddr::V4));
-        }
+        let host_addresses = network.host_addresses().map(IpAddr::V4).collect();
+        let mut filter = Self {
+            host_addresses,
+            ..Self::default()
+        };
         match source_nat.address.map(IpAddr::V4) {
             Some(address) => {
                 filter.masquerade.insert(address, source_nat.ports);

@@ -59,6 +59,10 @@ drop_reasons! {
         "The IPv4 header checksum is wrong: the header was damaged on the way.";
     BadTransportChecksum, "bad_transport_checksum",
         "A packet that would make or change a connection has a wrong TCP, UDP or ICMP checksum; a sender with checksum offload on a virtual link looks like this.";
+    OtherHost, "other_host",
+        "The frame is addressed to another Ethernet address; a switch that floods, or a promiscuous link, shows such frames.";
+    Martian, "martian",
+        "The packet claims to come from an address that nobody can send from: a Vip, the gateway's own, loopback, multicast or broadcast.";
     Fragment, "fragment",
         "The packet is an IP fragment; this release does not reassemble or follow fragments.";
     Protocol, "protocol",

@@ -6,11 +6,11 @@ use crate::clock::Time;
 use crate::neighbour::{Network, NextHop};
 
 /// Most frames that wait at one worker.
-const LIMIT: usize = 64;
+const LIMIT: usize = 256;
 
-/// Most of them for one next hop, so that a dead one does not take the place of the others
-/// (Linux keeps about as many: neigh unres_qlen_bytes holds some 100 small packets).
-const LIMIT_PER_HOP: usize = 16;
+/// Most of them for one next hop, so that a dead one does not take the place of the others (Linux
+/// had the same limit: unres_qlen).
+const LIMIT_PER_HOP: usize = 3;
 
 /// How long a frame waits: about as long as the kernel asks (three ARP requests, a second apart).
 const PATIENCE: Duration = Duration::from_secs(3);

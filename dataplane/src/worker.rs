@@ -70,7 +70,7 @@ impl<Io: PacketIo> Worker<Io> {
     ) -> Self {
         Self {
             id,
-            burst: burst.clamp(1, MAX_BURST),
+            burst: burst.clamp(2, MAX_BURST),
             io,
             engine,
             links,
@@ -138,19 +138,27 @@ impl<Io: PacketIo> Worker<Io> {
     /// Handed-over frames first, for they have waited longer; but never so many that the own
     /// queue gets no turn.
     fn fill_burst(&mut self) {
-        while self.frames.len() < self.burst.div_ceil(2)
-            && let Some(frame) = self.links.handover.take()
-        {
-            self.frames.push(frame);
-        }
+        self.take_over(self.burst / 2);
         let taken_over = self.frames.len();
         self.io.receive(&mut self.frames, self.burst - taken_over);
         if let Some(counters) = self.links.counters.of(self.id) {
-            counters.taken_over.add(taken_over as u64);
             for frame in &self.frames[taken_over..] {
                 counters.received.add(self.io.bytes(frame).len());
             }
         }
+        self.take_over(self.burst);
+    }
+
+    /// Takes handed-over frames until the burst has `most`.
+    fn take_over(&mut self, most: usize) {
+        let before = self.frames.len();
+        while self.frames.len() < most
+            && let Some(frame) = self.links.handover.take()
+        {
+            self.frames.push(frame);
+        }
+        let taken = (self.frames.len() - before) as u64;
+        self.count(|counters| counters.taken_over.add(taken));
     }
 
     fn work(&mut self, now: Time) {
@@ -184,14 +192,14 @@ impl<Io: PacketIo> Worker<Io> {
                 Ok(()) => self.count(|counters| counters.handed_over.add(1)),
                 Err(frame) => self.drop(frame, DropReason::HandoverFull),
             },
-            Verdict::Hold(hop) => {
-                // Lost when the channel is full; every further frame asks again.
-                let _ = self.links.resolve.try_send((hop.interface, hop.address));
-                match self.waiting.hold(frame, hop, now) {
-                    Ok(()) => self.count(|counters| counters.held.add(1)),
-                    Err(frame) => self.drop(frame, DropReason::NeighbourUnresolved),
+            Verdict::Hold(hop) => match self.waiting.hold(frame, hop, now) {
+                Ok(()) => {
+                    // Lost when the channel is full; the next frame asks again.
+                    let _ = self.links.resolve.try_send((hop.interface, hop.address));
+                    self.count(|counters| counters.held.add(1));
                 }
-            }
+                Err(frame) => self.drop(frame, DropReason::NeighbourUnresolved),
+            },
         }
     }
 
@@ -269,8 +277,14 @@ impl<Io: PacketIo> Worker<Io> {
 
     fn nap(&mut self) {
         let Self { io, links, .. } = self;
+        // The kernel may need another push for what it has not transmitted yet.
+        let nap = if io.census().transmitting > 0 {
+            SPIN
+        } else {
+            NAP
+        };
         if let Some(wake) = links.handover.wake() {
-            wake.sleep(|| !links.handover.is_empty(), |event| io.wait(event, NAP));
+            wake.sleep(|| !links.handover.is_empty(), |event| io.wait(event, nap));
         }
     }
 }

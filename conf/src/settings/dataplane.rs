@@ -90,7 +90,7 @@ pub enum CopyMode {
 pub struct Workers {
     /// Cores to pin workers to: worker `n` gets entry `n` modulo the length. Empty: not pinned.
     pub cores: Vec<u32>,
-    /// Most frames that are taken from a ring at once, 1 to 64.
+    /// Most frames that are taken from a ring at once, 2 to 64.
     pub burst: usize,
     /// Frames that may wait in the ring between two workers; a power of two.
     pub handover: usize,
@@ -306,7 +306,7 @@ impl Dataplane {
     fn check(&self) -> Result<(), Impossible> {
         self.check_interfaces()?;
         power_of_two("workers.handover", self.workers.handover as u64, 2, 65_536)?;
-        within("workers.burst", self.workers.burst as u64, 1, 64)?;
+        within("workers.burst", self.workers.burst as u64, 2, 64)?;
         if self.frames.size != 2048 && self.frames.size != 4096 {
             let message = format!(
                 "{} is not possible; use 2048 or 4096 bytes",

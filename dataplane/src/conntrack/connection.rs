@@ -13,17 +13,23 @@ pub enum State {
     Tcp(TcpState),
     /// UDP, seen from the client only.
     UdpNew,
-    /// UDP, seen in both directions.
+    /// UDP, seen in both directions, for less than [`STREAM_AGE`]: a question and its answer.
+    UdpAnswered,
+    /// UDP, seen in both directions for longer.
     UdpStream,
 }
 
+/// Age in seconds from which on answered UDP is a stream (Linux, nf_conntrack_proto_udp.c).
+pub const STREAM_AGE: u32 = 2;
+
 impl State {
-    /// The state after a packet in `direction`.
+    /// The state after a packet in `direction`, when the connection is `age` seconds old.
     #[must_use]
-    pub fn next(self, direction: Direction, flags: TcpFlags) -> Self {
+    pub fn next(self, direction: Direction, flags: TcpFlags, age: u32) -> Self {
         match (self, direction) {
             (State::Tcp(tcp), _) => State::Tcp(tcp.next(direction, flags)),
-            (State::UdpNew, Direction::Reply) => State::UdpStream,
+            (State::UdpNew, Direction::Reply) => State::UdpAnswered,
+            (State::UdpAnswered, _) if age >= STREAM_AGE => State::UdpStream,
             (same, _) => same,
         }
     }
@@ -33,13 +39,14 @@ impl State {
         match self {
             State::Tcp(TcpState::SynSent) => timeouts.tcp_syn_sent,
             State::Tcp(TcpState::SynReceived) => timeouts.tcp_syn_received,
+            State::Tcp(TcpState::PickedUp) => timeouts.tcp_syn_received,
             State::Tcp(TcpState::Established) => timeouts.tcp_established,
             State::Tcp(TcpState::FinWait) => timeouts.tcp_fin_wait,
             State::Tcp(TcpState::CloseWait) => timeouts.tcp_close_wait,
             State::Tcp(TcpState::LastAck) => timeouts.tcp_last_ack,
             State::Tcp(TcpState::TimeWait) => timeouts.tcp_time_wait,
             State::Tcp(TcpState::Close) => timeouts.tcp_close,
-            State::UdpNew => timeouts.udp,
+            State::UdpNew | State::UdpAnswered => timeouts.udp,
             State::UdpStream => timeouts.udp_stream,
         }
     }
@@ -49,6 +56,7 @@ impl State {
         match self {
             State::Tcp(tcp) => tcp.name(),
             State::UdpNew => "NEW",
+            State::UdpAnswered => "ANSWERED",
             State::UdpStream => "STREAM",
         }
     }
@@ -75,6 +83,8 @@ pub struct Connection<A> {
     pub reply: FiveTuple<A>,
     /// Where it stands.
     pub state: State,
+    /// When the first packet was seen.
+    pub created: Seconds,
     /// When the last packet was seen.
     pub last_seen: Seconds,
     /// Who serves it.
@@ -87,6 +97,7 @@ impl<A: Address> Connection<A> {
         original: FiveTuple::UNSPECIFIED,
         reply: FiveTuple::UNSPECIFIED,
         state: State::UdpNew,
+        created: Seconds(0),
         last_seen: Seconds(0),
         binding: Binding {
             version: 0,

@@ -12,6 +12,9 @@ pub enum TcpState {
     SynSent,
     /// The backend answered SYN-ACK.
     SynReceived,
+    /// The handshake was not seen: the client went on where another gateway, or this one before a
+    /// restart, had left off. Until the backend agrees, anybody could have sent that.
+    PickedUp,
     /// The handshake is complete.
     Established,
     /// One side sent FIN.
@@ -53,9 +56,10 @@ impl Event {
 
 impl TcpState {
     /// Every state.
-    pub const ALL: [TcpState; 8] = [
+    pub const ALL: [TcpState; 9] = [
         TcpState::SynSent,
         TcpState::SynReceived,
+        TcpState::PickedUp,
         TcpState::Established,
         TcpState::FinWait,
         TcpState::CloseWait,
@@ -67,11 +71,14 @@ impl TcpState {
     /// The state after a segment in `direction`.
     #[must_use]
     pub fn next(self, direction: Direction, flags: TcpFlags) -> Self {
-        use TcpState::{CloseWait, Established, FinWait, LastAck, SynReceived, SynSent, TimeWait};
+        use TcpState::{
+            CloseWait, Established, FinWait, LastAck, PickedUp, SynReceived, SynSent, TimeWait,
+        };
         match (Event::of(flags), direction, self) {
             (Event::Rst, _, _) => TcpState::Close,
             (Event::SynAck, Direction::Reply, SynSent) => SynReceived,
-            (Event::Fin, _, SynReceived | Established) => FinWait,
+            (Event::Fin, _, SynReceived | Established | PickedUp) => FinWait,
+            (Event::Ack, Direction::Reply, PickedUp) => Established,
             (Event::Fin, _, FinWait | CloseWait) => LastAck,
             (Event::Ack, Direction::Original, SynReceived) => Established,
             (Event::Ack, _, FinWait) => CloseWait,
@@ -93,6 +100,7 @@ impl TcpState {
         match self {
             TcpState::SynSent => "SYN_SENT",
             TcpState::SynReceived => "SYN_RECV",
+            TcpState::PickedUp => "PICKED_UP",
             TcpState::Established => "ESTABLISHED",
             TcpState::FinWait => "FIN_WAIT",
             TcpState::CloseWait => "CLOSE_WAIT",

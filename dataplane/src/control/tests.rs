@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::clock::{Clock, Time};
-use crate::gateway::{Gate, Gateway, Slots};
+use crate::gateway::{Around, Gate, Gateway, Slots};
 use crate::handover::Handover;
 use crate::io::memory::MemoryPool;
 use crate::pipeline::{Engine, EngineSettings};
@@ -67,18 +67,19 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
         counters: Arc::clone(&counters),
     };
     let worker = Worker::new(0, 64, MemoryPool::new(16, 1778).io(2), engine, links);
-    let gateway = Gateway::new(
-        publisher,
-        Box::new(Open),
+    let around = Around {
         source_nat,
         counters,
-        vec![ask],
+        queries: vec![ask],
         resolve,
-        Slots {
+        slots: Slots {
             total: 16,
             spare: Box::new(|| 0),
         },
-    );
+        clock: Clock::start(),
+        stop: Arc::default(),
+    };
+    let gateway = Gateway::new(publisher, Box::new(Open), around);
     let about = About {
         interfaces: Vec::new(),
         cores: vec![None],

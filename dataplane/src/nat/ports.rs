@@ -65,15 +65,31 @@ impl PortBlocks {
     }
 }
 
-/// Ports of `block` to try for a connection, starting at a place that `random` decides: an
-/// outsider must not be able to guess the next source port (RFC 6056 section 3.3).
+/// Ports of `block` to try for a connection, all different, starting at a place and going on in
+/// steps that `random` decides: an outsider must not be able to guess the next source port
+/// (RFC 6056 section 3.3), and steps of one would pile up ports next to each other.
 pub fn candidates(block: PortRange, random: u64) -> impl Iterator<Item = u16> {
     let count = block.count();
     let start = scale(
         mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15),
         count,
     );
-    (0..count.min(ATTEMPTS)).map(move |n| block.first + ((start + n) % count) as u16)
+    let wanted = scale(
+        mix(random ^ 0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d),
+        count,
+    ) + 1;
+    // A step without a common divisor visits every port before it comes round.
+    let step = (wanted..)
+        .find(|step| are_coprime(*step, count))
+        .unwrap_or(1);
+    (0..count.min(ATTEMPTS)).map(move |n| block.first + ((start + n * step) % count) as u16)
+}
+
+fn are_coprime(mut a: usize, mut b: usize) -> bool {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a == 1
 }
 
 #[cfg(test)]

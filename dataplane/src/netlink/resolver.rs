@@ -43,7 +43,10 @@ pub(super) struct Resolver {
 impl Resolver {
     pub(super) fn request(&mut self, request: ResolveRequest) {
         if self.asked.len() >= CAPACITY && !self.asked.contains_key(&request) {
-            let oldest = self.asked.iter().min_by_key(|(_, asked)| asked.last);
+            let oldest = self
+                .asked
+                .iter()
+                .min_by_key(|(_, asked)| (asked.wanted, asked.last));
             if let Some(oldest) = oldest.map(|(request, _)| *request) {
                 self.asked.remove(&oldest);
             }

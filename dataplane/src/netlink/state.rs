@@ -1,6 +1,6 @@
 //! What the kernel has told, and the [`Network`] that follows from it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -33,6 +33,8 @@ pub(super) struct State {
     routes: Vec<Route>,
     gateways: BTreeSet<ResolveRequest>,
     neighbours: BTreeMap<ResolveRequest, Neighbour>,
+    /// Of every interface, served or not.
+    host_addresses: HashSet<Ipv4Addr>,
 }
 
 impl State {
@@ -44,6 +46,7 @@ impl State {
             routes: Vec::new(),
             gateways: BTreeSet::new(),
             neighbours: BTreeMap::new(),
+            host_addresses: HashSet::new(),
         }
     }
 
@@ -54,6 +57,7 @@ impl State {
         for link in &dumped.links {
             self.add_link(link);
         }
+        self.host_addresses.clear();
         self.add_addresses(&dumped.addresses);
         self.routes = dumped
             .routes
@@ -106,13 +110,6 @@ impl State {
                 if flags.contains(AddressHeaderFlags::Secondary) != secondary {
                     continue;
                 }
-                let Some(link) = self
-                    .by_index
-                    .get(&message.header.index)
-                    .and_then(|id| self.links.get_mut(usize::from(id.0)))
-                else {
-                    continue;
-                };
                 let local = message
                     .attributes
                     .iter()
@@ -120,19 +117,26 @@ impl State {
                         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
                         _ => None,
                     });
-                link.addresses
-                    .extend(local.filter(|address| !link.addresses.contains(address)));
+                self.host_addresses.extend(local);
+                let id = self.by_index.get(&message.header.index);
+                if let Some(link) = id.and_then(|id| self.links.get_mut(usize::from(id.0))) {
+                    let new = local.filter(|address| !link.addresses.contains(address));
+                    link.addresses.extend(new);
+                }
             }
         }
     }
 
     fn route(&self, message: &RouteMessage) -> Option<Route> {
         let header = &message.header;
-        if header.kind != RouteType::Unicast
-            || header
-                .flags
-                .intersects(RouteFlags::Dead | RouteFlags::Linkdown)
-        {
+        let is_dead = header
+            .flags
+            .intersects(RouteFlags::Dead | RouteFlags::Linkdown);
+        let leads_nowhere = matches!(
+            header.kind,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit
+        );
+        if is_dead || header.tos != 0 || !(header.kind == RouteType::Unicast || leads_nowhere) {
             return None;
         }
         let mut destination = Ipv4Addr::UNSPECIFIED;
@@ -154,7 +158,13 @@ impl State {
                 _ => {}
             }
         }
-        let (interface, gateway) = hop.filter(|_| table == MAIN_TABLE)?;
+        if table != MAIN_TABLE {
+            return None;
+        }
+        // Kept without a way, so that no shorter prefix takes its place.
+        let (interface, gateway) = hop
+            .filter(|_| !leads_nowhere)
+            .unwrap_or((InterfaceId::UNSERVED, None));
         let prefix_len = header.destination_prefix_length;
         Some(Route {
             destination,
@@ -224,6 +234,7 @@ impl State {
             self.routes.iter().copied(),
             neighbours.collect(),
         )
+        .with_host_addresses(self.host_addresses.iter().copied())
     }
 
     pub(super) fn ifindex(&self, interface: InterfaceId) -> Option<u32> {

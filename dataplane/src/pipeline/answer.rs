@@ -1,5 +1,5 @@
 //! Frames that the gateway answers itself. Every answer is built in the frame that asked and goes
-//! back the way it came; all but ARP replies are limited together.
+//! back the way it came. Refusals and resets are limited together, echo replies by themselves.
 
 use std::net::Ipv4Addr;
 
@@ -53,7 +53,7 @@ impl Engine {
         if !may_be_answered(echo.source) {
             return Verdict::Drop(DropReason::NoAnswer);
         }
-        if !self.answers.take(moment.now) {
+        if !self.echoes.take(moment.now) {
             return Verdict::Drop(DropReason::AnswerLimit);
         }
         if !icmp::echo_reply(io.bytes_mut(frame), echo) {
@@ -125,8 +125,8 @@ impl Engine {
 }
 
 /// Whether an answer could reach anybody, and only somebody (RFC 1122 section 3.2.2).
-fn may_be_answered(source: Ipv4Addr) -> bool {
-    !(source.is_unspecified()
+pub(super) fn may_be_answered(source: Ipv4Addr) -> bool {
+    !(source.octets()[0] == 0
         || source.is_loopback()
         || source.is_multicast()
         || source.is_broadcast())

@@ -68,7 +68,7 @@ impl Engine {
                 (Some(binding), _) => *self.table.binding_mut(id) = binding,
                 (None, State::Tcp(TcpState::Close)) => {}
                 (None, State::Tcp(_)) => self.table.touch(id, State::Tcp(TcpState::Close), now),
-                (None, State::UdpNew | State::UdpStream) => {
+                (None, State::UdpNew | State::UdpAnswered | State::UdpStream) => {
                     self.table.remove(id);
                 }
             }
@@ -86,6 +86,12 @@ impl Engine {
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
+        if found.direction == Direction::Reply && packet.tuple.protocol == Protocol::Tcp {
+            // The record stays, so that the client is told as well when it sends again.
+            self.table
+                .touch(found.id, State::Tcp(TcpState::Close), moment.seconds);
+            return self.reset(io, frame, packet, DropReason::BackendGone, moment);
+        }
         self.table.remove(found.id);
         match (packet.tuple.protocol, found.direction) {
             (Protocol::Udp, Direction::Original) => self.unknown(io, frame, packet, moment),

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use sluice_conf::{Protocol, SourceNat};
 
+use super::answer::may_be_answered;
 use super::known::is_bare_syn;
 use super::{Engine, Found, Moment, Way};
 use crate::conntrack::{Binding, ConnId, Connection, InsertError, State, TcpState};
@@ -33,7 +34,10 @@ impl Engine {
         let Some(state) = first_state(packet, service) else {
             return self.reset(io, frame, packet, DropReason::NoAnswer, moment);
         };
-        if tuple.protocol == Protocol::Udp && !packet.has_right_checksum(io.bytes(frame)) {
+        if self.is_martian(tuple.source.address, moment) {
+            return Verdict::Drop(DropReason::Martian);
+        }
+        if !packet.has_right_checksum(io.bytes(frame)) {
             return Verdict::Drop(DropReason::BadTransportChecksum);
         }
         // The same hash on every gateway: they all choose the same backend.
@@ -49,6 +53,7 @@ impl Engine {
             original: *tuple,
             reply: tuple.invert(),
             state,
+            created: moment.seconds,
             last_seen: moment.seconds,
             binding: Binding {
                 version,
@@ -67,6 +72,15 @@ impl Engine {
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// Whether nobody can have sent from this address: it is no unicast address (RFC 1812 section
+    /// 5.3.7), or it is ours.
+    fn is_martian(&self, source: Ipv4Addr, moment: Moment<'_>) -> bool {
+        !may_be_answered(source)
+            || moment.network.is_own(source)
+            || moment.services.vip(source).is_some()
+            || self.source_address == Some(source)
     }
 
     /// Inserts the connection with the source that its backend gets to see.
@@ -156,7 +170,7 @@ fn first_state(packet: &Packet, service: &CompiledService) -> Option<State> {
                 && packet.flags.any(TcpFlags::ACK)
                 && !packet.flags.any(TcpFlags::SYN | TcpFlags::RST) =>
         {
-            Some(State::Tcp(TcpState::Established))
+            Some(State::Tcp(TcpState::PickedUp))
         }
         Protocol::Tcp => None,
     }

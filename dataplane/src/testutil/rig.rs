@@ -221,6 +221,11 @@ impl Rig {
         );
     }
 
+    /// One turn of one worker.
+    pub fn turn(&mut self, worker: usize) {
+        self.workers[worker].turn(self.now);
+    }
+
     /// Turns every worker until none has anything to do; what left, by worker.
     pub fn run(&mut self) -> Vec<Sent> {
         let now = self.now;

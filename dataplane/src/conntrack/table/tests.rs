@@ -20,6 +20,7 @@ fn connection(client: u16, source: u16) -> Connection<Ipv4Addr> {
             protocol: Protocol::Tcp,
         },
         state: State::Tcp(TcpState::SynSent),
+        created: Seconds(0),
         last_seen: Seconds(0),
         binding: Binding::default(),
     }

@@ -50,7 +50,11 @@ fn answers_are_limited_and_never_given_to_resets_or_to_nobody() {
     );
     assert_eq!(
         rig.drops(),
-        [(DropReason::AnswerLimit, 7), (DropReason::NoAnswer, 2)]
+        [
+            (DropReason::Martian, 1),
+            (DropReason::AnswerLimit, 7),
+            (DropReason::NoAnswer, 1)
+        ]
     );
     rig.pass(Duration::from_secs(1));
     assert_eq!(rig.send(CLIENTS, &syn).len(), 1);

@@ -222,3 +222,22 @@ fn silent_connections_of_a_backend_that_stays_are_kept() {
         ends(&sent.1)
     );
 }
+
+#[test]
+fn the_client_is_reset_also_when_the_lost_backend_speaks_first() {
+    let mut rig = Rig::new(&[&format!("{WEB3};preserve")]);
+    let sent = establish(&mut rig, CLIENT);
+    let last = packet(&sent.1).tuple.destination.address.octets()[3];
+    let others: Vec<String> = (11..=13)
+        .filter(|n| *n != last)
+        .map(|n| format!("10.0.2.{n}:8080"))
+        .collect();
+    rig.push(&[&format!(
+        "web tcp 203.0.113.10:80 -> {};preserve",
+        others.join(" ")
+    )]);
+    let (to, _) = rig.exchange(BACKENDS, &answer(&sent, ACK));
+    assert_eq!(to, BACKENDS);
+    let (to, reset) = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
+    assert_eq!((to, packet(&reset).flags), (CLIENTS, TcpFlags(RST)));
+}

@@ -1,6 +1,8 @@
 //! What is damaged, too much or leads nowhere: its reason, and nothing else.
 
 use super::*;
+use crate::neighbour::MacAddress;
+use crate::testutil::CLIENT_MAC;
 use crate::testutil::rig::{
     BACKENDS, CLIENTS, GATEWAY_BACKEND_MAC, Rig, RigSettings, backend_mac, network,
 };
@@ -53,7 +55,9 @@ fn what_belongs_to_no_connection_never_leaves_with_a_backends_address() {
         .flags(ACK)
         .macs(backend_mac(11), GATEWAY_BACKEND_MAC);
     assert_eq!(rig.send(BACKENDS, &stray.frame()), []);
-    let stray = Build::tcp("10.0.2.11:8080", "10.0.2.1:20000").flags(ACK);
+    let stray = Build::tcp("10.0.2.11:8080", "10.0.2.1:20000")
+        .flags(ACK)
+        .macs(backend_mac(11), GATEWAY_BACKEND_MAC);
     assert_eq!(rig.send(BACKENDS, &stray.frame()), []);
     assert_eq!(rig.drops(), [(DropReason::NoConnection, 2)]);
 }
@@ -221,4 +225,70 @@ fn a_million_frames_with_a_tenth_of_garbage_leave_every_slot_accounted_for() {
     assert_eq!(rig.outstanding(), 0);
     let reasons: HashSet<_> = rig.drops().iter().map(|(reason, _)| *reason).collect();
     assert!(reasons.contains(&DropReason::Truncated), "{reasons:?}");
+}
+
+#[test]
+fn frames_for_other_hosts_and_from_nowhere_are_not_forwarded() {
+    let mut rig = Rig::new(&[DNS]);
+    let query = |source: &str| Build::udp(source, "203.0.113.10:53").payload(b"q");
+    for flooded in [MacAddress([6; 6]), MacAddress::BROADCAST] {
+        assert_eq!(
+            rig.send(CLIENTS, &query(CLIENT).macs(CLIENT_MAC, flooded).frame()),
+            []
+        );
+    }
+    for source in [
+        "127.0.0.1:9",
+        "0.0.0.1:9",
+        "224.0.0.1:9",
+        "203.0.113.10:53",
+        "10.0.2.1:9",
+    ] {
+        assert_eq!(rig.send(CLIENTS, &query(source).frame()), []);
+    }
+    assert_eq!(
+        rig.drops(),
+        [(DropReason::OtherHost, 2), (DropReason::Martian, 5)]
+    );
+    assert_eq!(rig.connections(), 0);
+}
+
+#[test]
+fn acknowledgements_out_of_nowhere_do_not_hold_records_for_days() {
+    let mut rig = Rig::new(&[&format!("{WEB};preserve")]);
+    let mut damaged = Build::tcp(CLIENT, VIP).payload(b"x").frame();
+    damaged[54] ^= 1;
+    assert_eq!(rig.send(CLIENTS, &damaged), []);
+    assert_eq!(rig.drops(), [(DropReason::BadTransportChecksum, 1)]);
+    for port in 1000..2000 {
+        rig.exchange(
+            CLIENTS,
+            &Build::tcp(&format!("10.0.1.10:{port}"), VIP).frame(),
+        );
+    }
+    let agreed = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
+    rig.exchange(BACKENDS, &answer(&agreed, ACK));
+    rig.pass(Duration::from_secs(60));
+    for _ in 0..64 {
+        rig.run();
+    }
+    assert_eq!(rig.connections(), 1, "only the one that the backend knows");
+}
+
+#[test]
+fn a_question_and_its_answer_do_not_hold_a_port_as_long_as_a_stream() {
+    let mut rig = Rig::new(&[DNS]);
+    let query = Build::udp(CLIENT, "203.0.113.10:53").payload(b"q").frame();
+    let sent = rig.exchange(CLIENTS, &query);
+    rig.exchange(BACKENDS, &answer(&sent, 0));
+    rig.pass(Duration::from_secs(30));
+    rig.run();
+    assert_eq!(rig.connections(), 0);
+    let sent = rig.exchange(CLIENTS, &query);
+    rig.exchange(BACKENDS, &answer(&sent, 0));
+    rig.pass(Duration::from_secs(2));
+    rig.exchange(CLIENTS, &query);
+    rig.pass(Duration::from_secs(119));
+    rig.run();
+    assert_eq!(rig.connections(), 1);
 }

@@ -149,3 +149,32 @@ fn connections_are_listed_by_service_and_client() {
         []
     );
 }
+
+#[test]
+fn handed_over_frames_leave_the_own_queue_its_turn() {
+    let settings = RigSettings {
+        workers: 2,
+        ..RigSettings::default()
+    };
+    let mut rig = Rig::with(&settings, &[WEB]);
+    // Flows of worker 1 that arrive at worker 0, more than a burst, and one at worker 1 itself.
+    for port in 1000..1300 {
+        rig.arrive(
+            0,
+            CLIENTS,
+            &Build::tcp(&format!("10.0.1.10:{port}"), VIP)
+                .flags(SYN)
+                .frame(),
+        );
+    }
+    rig.turn(0);
+    rig.turn(0);
+    rig.arrive(
+        1,
+        CLIENTS,
+        &Build::tcp("10.0.1.10:999", VIP).flags(SYN).frame(),
+    );
+    rig.turn(1);
+    assert_eq!(rig.counters(1).received.get().frames, 1);
+    assert!(rig.counters(1).taken_over.get() >= 32);
+}
