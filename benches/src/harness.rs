@@ -19,7 +19,7 @@ pub const BATCH: usize = 4 * MAX_BURST;
 /// later runs say what has changed since. Two runs of a shared machine differ by tens of percent
 /// for no reason of ours.
 pub fn criterion() -> Criterion {
-    Criterion::default()
+    let criterion = Criterion::default()
         .without_plots()
         .sample_size(30)
         .nresamples(10_000)
@@ -27,8 +27,12 @@ pub fn criterion() -> Criterion {
         .measurement_time(Duration::from_millis(1500))
         // Less than this is not told apart from the noise of a shared machine.
         .noise_threshold(0.05)
-        .retain_baseline("before".into(), false)
-        .configure_from_args()
+        .configure_from_args();
+    // Criterion's own default compares every run with the last one.
+    if std::env::args().any(|argument| argument.contains("baseline")) {
+        return criterion;
+    }
+    criterion.retain_baseline("before".into(), false)
 }
 
 /// Says what the figures that follow are of. Silent when the benchmarks are only listed or tried.

@@ -155,7 +155,7 @@ impl Lane {
         self.now = self.now.after(LONG);
         // Each call looks at several; those that are not due yet cost next to nothing.
         for _ in 0..self.engine.table().len() {
-            self.engine.expire(self.now);
+            self.engine.tidy(&self.snapshot.services, self.now);
         }
     }
 
