@@ -17,7 +17,7 @@ use sluice_benches::topology::{BACKEND_SIDE, CLIENT_SIDE, gateway_mac};
 use sluice_benches::traffic::{Tuple, connection};
 use sluice_conf::settings::dataplane::{Connections, Timeouts};
 use sluice_conf::{Protocol, SourceNat};
-use sluice_dataplane::conntrack::{Binding, ConnTable, Connection, Seconds, State, TcpState};
+use sluice_dataplane::conntrack::{ConnTable, Connection, Seconds, State, TcpState};
 use sluice_dataplane::flow::End;
 use sluice_dataplane::io::PacketIo;
 use sluice_dataplane::neighbour::Network;
@@ -242,7 +242,7 @@ impl Changing {
                 reply,
                 state: State::Tcp(TcpState::SynSent),
                 last_seen: now,
-                binding: Binding::default(),
+                ..Connection::UNUSED
             }
         };
         self.batch.clear();
