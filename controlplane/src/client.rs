@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use sluice_conf::codec::{self, CodecError, HEADER_LEN, MAX_BODY};
 use sluice_conf::message::Hello;
 
+use crate::words;
+
 /// How long a daemon may be silent.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -17,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("the {daemon} is not reachable at {}: {source}", socket.display())]
+    #[error("the {daemon} is not reachable at {}: {}", socket.display(), words::unreachable(source))]
     Unreachable {
         /// `dataplane` or `control plane`.
         daemon: &'static str,
@@ -27,7 +29,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The conversation broke.
-    #[error("the {daemon} does not answer: {source}")]
+    #[error("the {daemon} does not answer: {}", words::plain(source))]
     Broken {
         /// `dataplane` or `control plane`.
         daemon: &'static str,
@@ -35,7 +37,10 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The answer is not a message.
-    #[error("the {daemon} answers with something else: {source}")]
+    #[error(
+        "the answer is not understood ({source}); is this the socket of the {daemon}, and of the \
+         same release?"
+    )]
     Codec {
         /// `dataplane` or `control plane`.
         daemon: &'static str,
@@ -102,9 +107,11 @@ impl Client {
         let codec = |source| ClientError::Codec { daemon, source };
         let broken = |source: io::Error| ClientError::Broken { daemon, source };
         let bytes = codec::encode(request).map_err(codec)?;
-        self.stream.write_all(&bytes).map_err(broken)?;
+        let sent = self.stream.write_all(&bytes);
         let mut header = [0; HEADER_LEN];
-        self.stream.read_exact(&mut header).map_err(broken)?;
+        let answered = self.stream.read_exact(&mut header);
+        // Who refuses may close before it was asked; its reason can still be read.
+        answered.map_err(|error| broken(sent.err().unwrap_or(error)))?;
         let length = codec::body_len(&header, MAX_BODY).map_err(codec)?;
         let mut body = Vec::new();
         let stream = &mut self.stream;

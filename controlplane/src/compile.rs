@@ -1,7 +1,7 @@
 //! Objects to the Services of the table.
 //!
 //! Guarantees: pure and deterministic; the outcome depends on the objects, the settings and, only
-//! where two Services claim one frontend, on which was known first. The outcome always passes
+//! where two objects claim one address, on which was known first. The outcome always passes
 //! [`sluice_conf::ServiceTable::validate`]; what could not be served is a problem, never an error.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,10 +14,10 @@ use sluice_conf::{
     SourceNat,
 };
 
-use crate::endpoints::{self, Slice};
+use crate::endpoints::{self, Slice, SlicePort};
 use crate::index::{Index, Known};
 use crate::object::{self, Kind, ObjectId, Origin};
-use crate::service::{Place, ServicePort, ServiceSpec, ServiceType};
+use crate::service::{Place, PortProtocol, ServicePort, ServiceSpec, ServiceType};
 
 /// What the settings say about Services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub struct Compiled {
 pub fn compile(index: &Index, rules: &Rules) -> Compiled {
     let mut compiler = Compiler::new(index, rules);
     let slices: Vec<Known<Slice>> = index.slices().collect();
-    let mut by_service: HashMap<(&str, &str), Vec<&Slice>> = HashMap::new();
-    for Known { object: slice, .. } in &slices {
-        if let Some(service) = &slice.service {
-            let key = (slice.namespace.as_str(), service.as_str());
+    let mut by_service: HashMap<(&str, &str), Vec<&Known<Slice>>> = HashMap::new();
+    for slice in &slices {
+        if let Some(service) = slice.object.service.as_deref().filter(|s| !s.is_empty()) {
+            let key = (slice.object.namespace.as_str(), service);
             by_service.entry(key).or_default().push(slice);
         }
     }
@@ -66,8 +66,11 @@ pub fn compile(index: &Index, rules: &Rules) -> Compiled {
     for service in &known {
         let spec = &service.object;
         let key = (spec.namespace.as_str(), spec.name.as_str());
-        let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
-        compiler.service(service, slices);
+        let slices = by_service.remove(&key).unwrap_or_default();
+        compiler.service(service, &slices);
+    }
+    for (key, slices) in by_service {
+        compiler.strays(key, &slices);
     }
     let mut services = compiler.services;
     services.sort_by(|a, b| a.name.cmp(&b.name));
@@ -79,8 +82,11 @@ pub fn compile(index: &Index, rules: &Rules) -> Compiled {
 
 struct Compiler<'a> {
     rules: &'a Rules,
-    /// Every Vip of every Service: none of them can be a backend (semantics S11).
-    vips: BTreeSet<IpAddr>,
+    /// Every Vip of every Service, and when the first of its Services was known: none of them can
+    /// be a backend (semantics S11).
+    vips: HashMap<IpAddr, u64>,
+    /// Every endpoint that was known before a Service with the same address.
+    endpoints: HashMap<IpAddr, ObjectId>,
     claims: HashMap<(IpAddr, u16, Protocol), ObjectId>,
     services: Vec<Service>,
     problems: BTreeSet<Problem>,
@@ -88,20 +94,43 @@ struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     fn new(index: &Index, rules: &'a Rules) -> Self {
-        let vips = index.services().flat_map(|service| {
-            let vips: Vec<_> = service.object.vips.iter().map(|vip| vip.address).collect();
-            vips
-        });
+        let mut vips: HashMap<IpAddr, u64> = HashMap::new();
+        for service in index.services() {
+            for vip in &service.object.vips {
+                let first = vips.entry(vip.address).or_insert(service.order);
+                *first = service.order.min(*first);
+            }
+        }
+        let mut endpoints: HashMap<IpAddr, (u64, ObjectId)> = HashMap::new();
+        for slice in index.slices() {
+            for endpoint in &slice.object.endpoints {
+                let address = endpoint.address;
+                if vips.get(&address).is_none_or(|vip| *vip < slice.order) {
+                    continue;
+                }
+                let first = endpoints.get(&address);
+                if first.is_none_or(|(order, _)| slice.order < *order) {
+                    endpoints.insert(address, (slice.order, id_of_slice(&slice.object)));
+                }
+            }
+        }
+        // What was an endpoint first stays one, or a typing error in a new Service would take the
+        // backends of others.
+        vips.retain(|address, _| !endpoints.contains_key(address));
+        let endpoints = endpoints
+            .into_iter()
+            .map(|(address, (_, id))| (address, id));
         Self {
             rules,
-            vips: vips.collect(),
+            vips,
+            endpoints: endpoints.collect(),
             claims: HashMap::new(),
             services: Vec::new(),
             problems: BTreeSet::new(),
         }
     }
 
-    fn service(&mut self, known: &Known<ServiceSpec>, slices: &[&Slice]) {
+    fn service(&mut self, known: &Known<ServiceSpec>, slices: &[&Known<Slice>]) {
         let spec = &known.object;
         if spec.headless || spec.kind == ServiceType::ExternalName {
             return;
@@ -112,14 +141,25 @@ impl<'a> Compiler<'a> {
                 namespace: spec.namespace.clone(),
                 name: spec.name.clone(),
             },
-            file: &known.origin.file,
+            origin: &known.origin,
         };
+        if slices.is_empty() {
+            let label = endpoints::SERVICE_LABEL;
+            let message = format!(
+                "has no EndpointSlice, so clients are refused; a slice belongs to it by the label \
+                 {label}: {}",
+                spec.name
+            );
+            let problem = object::problem(&owner.id, owner.origin, None, message);
+            self.problems.insert(problem);
+        }
+        let slices: Vec<&Slice> = slices.iter().map(|slice| slice.object.as_ref()).collect();
         for port in &spec.ports {
             let Some(protocol) = port.protocol.served() else {
                 continue;
             };
             let frontends = self.frontends(&owner, spec, port, protocol);
-            let backends = self.backends(&owner, port, slices);
+            let backends = self.backends(&owner, port, &slices);
             self.services.push(Service {
                 name: ServiceName {
                     namespace: spec.namespace.clone(),
@@ -132,6 +172,16 @@ impl<'a> Compiler<'a> {
                 source_nat: spec.source_nat.unwrap_or(self.rules.source_nat),
                 backend_gone: spec.backend_gone.unwrap_or(self.rules.backend_gone),
             });
+        }
+    }
+
+    /// Slices whose Service is not there.
+    fn strays(&mut self, (namespace, service): (&str, &str), slices: &[&Known<Slice>]) {
+        for slice in slices {
+            let id = id_of_slice(&slice.object);
+            let message = format!("its Service {namespace}/{service} does not exist");
+            let problem = object::problem(&id, &slice.origin, None, message);
+            self.problems.insert(problem);
         }
     }
 
@@ -153,6 +203,13 @@ impl<'a> Compiler<'a> {
         }
         if let Some(node_port) = port.node_port {
             let addresses: BTreeSet<_> = self.rules.node_addresses.iter().collect();
+            if addresses.is_empty() && spec.kind == ServiceType::NodePort {
+                let message = format!(
+                    "node port {node_port} is not served: node_ports.addresses of the settings is \
+                     empty"
+                );
+                self.problem(owner, &port.place, message);
+            }
             wanted.extend(addresses.into_iter().map(|address| {
                 let frontend = Frontend {
                     address: (*address).into(),
@@ -190,6 +247,19 @@ impl<'a> Compiler<'a> {
             self.problem(owner, place, message);
             return false;
         }
+        if let Some(slice) = self
+            .endpoints
+            .get(&address)
+            .filter(|_| frontend.kind.is_vip())
+        {
+            let message = format!(
+                "{address} is an endpoint of {slice} already and cannot be a Service's; {} does \
+                 not get it",
+                owner.id
+            );
+            self.problem(owner, place, message);
+            return false;
+        }
         let key = (address, port, protocol);
         match self.claims.get(&key) {
             None => {
@@ -214,16 +284,17 @@ impl<'a> Compiler<'a> {
         port: &ServicePort,
         slices: &[&Slice],
     ) -> Vec<Backend> {
+        self.unmatched(owner, port, slices);
         let mut backends = endpoints::backends(slices, &port.name, port.protocol);
         let vips = &self.vips;
         let looping: BTreeSet<IpAddr> = backends
             .iter()
             .map(|backend| backend.address)
-            .filter(|address| vips.contains(address))
+            .filter(|address| vips.contains_key(address))
             .collect();
         if !looping.is_empty() {
             backends.retain(|backend| !looping.contains(&backend.address));
-            for address in looping {
+            for address in looping.into_iter().take(object::MAX_ISSUES) {
                 let message =
                     format!("endpoint {address} is an address of a Service and is left out");
                 self.problem(owner, &port.place, message);
@@ -241,9 +312,34 @@ impl<'a> Compiler<'a> {
         backends
     }
 
+    /// Names a port that no slice has although there are endpoints: most likely the names differ.
+    fn unmatched(&mut self, owner: &Owner<'_>, port: &ServicePort, slices: &[&Slice]) {
+        let filled = || slices.iter().filter(|slice| !slice.endpoints.is_empty());
+        let ports = || filled().flat_map(|slice| &slice.ports);
+        let matching = |p: &SlicePort| p.name == port.name && p.protocol == port.protocol;
+        if filled().next().is_none() || ports().any(matching) {
+            return;
+        }
+        let quoted = |name: &str, protocol: PortProtocol| match name {
+            "" => format!("without a name, {}", protocol.as_str()),
+            name => format!("{name:?}, {}", protocol.as_str()),
+        };
+        let have: BTreeSet<String> = ports().map(|p| quoted(&p.name, p.protocol)).collect();
+        let have = match have.is_empty() {
+            true => "no port".to_owned(),
+            false => have.into_iter().collect::<Vec<_>>().join("; "),
+        };
+        let wanted = quoted(&port.name, port.protocol);
+        let message = format!(
+            "no EndpointSlice of this Service has this port ({wanted}), so clients are refused; \
+             they have: {have}"
+        );
+        self.problem(owner, &port.place, message);
+    }
+
     fn problem(&mut self, owner: &Owner<'_>, place: &Place, message: String) {
         let origin = Origin {
-            file: owner.file.to_owned(),
+            file: owner.origin.file.clone(),
             line: place.line,
         };
         let field = Some(place.field.as_str());
@@ -255,7 +351,15 @@ impl<'a> Compiler<'a> {
 /// The Service that is being compiled.
 struct Owner<'a> {
     id: ObjectId,
-    file: &'a str,
+    origin: &'a Origin,
+}
+
+fn id_of_slice(slice: &Slice) -> ObjectId {
+    ObjectId {
+        kind: Kind::EndpointSlice,
+        namespace: slice.namespace.clone(),
+        name: slice.name.clone(),
+    }
 }
 
 /// Counts of a table, for status and metrics.

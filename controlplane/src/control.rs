@@ -20,6 +20,7 @@ use crate::framing::{self, FrameError};
 use crate::listener::OwnedListener;
 use crate::tables::Tables;
 use crate::view;
+use crate::words;
 
 /// Largest request, in bytes.
 const MAX_REQUEST: usize = 64 << 10;
@@ -54,7 +55,8 @@ pub async fn serve(listener: Arc<OwnedListener>, answers: Answers) {
         let mut stream = match listener.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                warn!("cannot accept a connection on the control socket: {error}");
+                let why = words::plain(&error);
+                warn!("cannot accept a connection on the control socket: {why}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -83,11 +85,12 @@ pub async fn serve(listener: Arc<OwnedListener>, answers: Answers) {
 fn may_ask(stream: &UnixStream) -> Result<(), String> {
     let peer = stream
         .peer_cred()
-        .map_err(|error| format!("cannot tell who asks: {error}"))?;
+        .map_err(|error| format!("cannot tell who asks: {}", words::plain(&error)))?;
     let own = rustix::process::geteuid().as_raw();
     match peer.uid() {
         0 => Ok(()),
         uid if uid == own => Ok(()),
+        uid if own == 0 => Err(format!("user {uid} may not ask; only root may")),
         uid => Err(format!(
             "user {uid} may not ask; only root and user {own} may"
         )),

@@ -4,7 +4,7 @@
 //! two slices counts once. Weights come from the slices, health checks may narrow the choice
 //! later: this module only reads conditions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1 as api;
@@ -94,14 +94,10 @@ pub fn check(namespace: &str, name: &str, slice: &api::EndpointSlice) -> Checked
     );
     let weights = annotations::weights(annotations, &mut report);
     let endpoints = endpoints(slice, &weights, &mut report);
-    for address in weights.keys() {
-        if !endpoints
-            .iter()
-            .any(|endpoint| endpoint.address == *address)
-        {
-            let message = format!("{address} is not an endpoint of this slice");
-            report.warn(annotations::field(annotations::WEIGHTS), message);
-        }
+    let listed: BTreeSet<IpAddr> = endpoints.iter().map(|e| e.address).collect();
+    for address in weights.keys().filter(|address| !listed.contains(address)) {
+        let message = format!("{address} is not an endpoint of this slice");
+        report.warn(annotations::field(annotations::WEIGHTS), message);
     }
     let ports = ports(slice, &mut report);
     report.finish(Slice {
@@ -128,7 +124,10 @@ fn ports(slice: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
         // A slice may leave the port open; such a port is nobody's (semantics S12).
         let Some(number) = port.port else { continue };
         let Some(number) = u16::try_from(number).ok().filter(|port| *port > 0) else {
-            let message = format!("{number} is not a port; use 1 to 65535");
+            let message = match number {
+                0 => "is 0; use 1 to 65535".to_owned(),
+                _ => format!("{number} is not a port; use 1 to 65535"),
+            };
             report.refuse(format!("{field}.port"), message);
             continue;
         };
@@ -156,6 +155,10 @@ fn endpoints(
         "IPv6" => report.note("IPv6 is not served yet, skipping its endpoints"),
         "FQDN" => {
             report.note("endpoints that are host names are not served");
+            return Vec::new();
+        }
+        "" => {
+            report.refuse("addressType", "is missing; use IPv4");
             return Vec::new();
         }
         other => {

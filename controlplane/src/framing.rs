@@ -7,11 +7,13 @@ use serde::de::DeserializeOwned;
 use sluice_conf::codec::{self, CodecError, HEADER_LEN};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::words;
+
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The stream broke.
-    #[error("{0}")]
+    #[error("{}", words::plain(.0))]
     Io(#[from] io::Error),
     /// The bytes are not a message.
     #[error("{0}")]

@@ -5,8 +5,9 @@
 //!                     ^ the first file that had it owns the object
 //! ```
 //!
-//! Guarantees: an object that turns bad keeps its last good version until its file lets go of it;
-//! an object that two files hold stays with the first. It knows no source and reads no clock.
+//! Guarantees: an object that turns bad keeps its last good version, in memory, until its file lets
+//! go of it; every problem of a bad object tells whether there is such a version; an object that
+//! two files hold stays with the first. It knows no source and reads no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use sluice_conf::message::controlplane::Problem;
 use tracing::info;
 
 use crate::endpoints::{self, Slice};
-use crate::object::{self, Checked, Issue, Lines, Object, ObjectId, Origin};
+use crate::object::{self, Issue, Kind, Lines, Object, ObjectId, Origin};
 use crate::service::{self, ServiceSpec};
 use crate::source::Event;
 
@@ -42,6 +43,8 @@ struct Claim {
     good: Option<Good>,
     problems: Vec<Problem>,
     notes: Vec<String>,
+    /// Whether the file may have let go of the object.
+    doubtful: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -71,24 +74,31 @@ impl Index {
                 id,
                 origin,
                 object,
+                issues,
                 lines,
-            } => self.apply(id, origin, &object, &lines, now),
+            } => self.apply(id, origin, object.as_ref(), issues, &lines, now),
+            Event::Doubt { id, file } => self.doubt(&id, &file),
             Event::Delete { id, file } => self.delete(&id, &file),
             Event::Report { file, problems } => self.report(file, problems),
             Event::Synced => {}
         }
     }
 
-    /// Takes in an object as `origin` has it now.
+    /// Takes in an object as `origin` has it now; without an object it is malformed, and `issues`
+    /// tell how.
     pub fn apply(
         &mut self,
         id: ObjectId,
         origin: Origin,
-        object: &Object,
+        object: Option<&Object>,
+        mut issues: Vec<Issue>,
         lines: &Lines,
         now: Duration,
     ) {
-        let claim = check(&id, origin, object, lines);
+        let (good, notes) = match object {
+            Some(object) => check(&id, object, lines, &mut issues),
+            None => (None, Vec::new()),
+        };
         let next_order = &mut self.next_order;
         let entry = self.objects.entry(id.clone()).or_insert_with(|| {
             *next_order += 1;
@@ -98,16 +108,35 @@ impl Index {
                 claims: Vec::new(),
             }
         });
-        let same_file = |known: &&mut Claim| known.origin.file == claim.origin.file;
-        match entry.claims.iter_mut().find(same_file) {
+        let same_file = |known: &&mut Claim| known.origin.file == origin.file;
+        let before = entry.claims.iter_mut().find(same_file);
+        let last_good = before.as_ref().and_then(|known| known.good.clone());
+        let claim = Claim {
+            problems: problems(&id, &origin, issues, lines, last_good.is_some()),
+            good: good.or(last_good),
+            origin,
+            notes,
+            doubtful: false,
+        };
+        match before {
             Some(known) => {
                 claim.log_notes(&id, &known.notes);
-                let good = claim.good.clone().or_else(|| known.good.take());
-                *known = Claim { good, ..claim };
+                *known = claim;
             }
             None => {
                 claim.log_notes(&id, &[]);
                 entry.claims.push(claim);
+            }
+        }
+    }
+
+    /// Takes note that `file` changed and may not hold the object any more.
+    fn doubt(&mut self, id: &ObjectId, file: &str) {
+        let entry = self.objects.get_mut(id).into_iter();
+        for claim in entry.flat_map(|entry| &mut entry.claims) {
+            if claim.origin.file == file {
+                claim.problems.clear();
+                claim.doubtful = true;
             }
         }
     }
@@ -183,11 +212,13 @@ impl Entry {
         let Some(used) = self.used().map(|(origin, _)| origin) else {
             return;
         };
-        if self.claims.len() < 2 {
+        // An object that moves from one file to another is in both for a moment.
+        let sure = || self.claims.iter().filter(|claim| !claim.doubtful);
+        if sure().count() < 2 {
             return;
         }
-        for claim in &self.claims {
-            let others = self.claims.iter().filter(|c| c.origin != claim.origin);
+        for claim in sure() {
+            let others = sure().filter(|c| c.origin != claim.origin);
             let others: Vec<_> = others.map(|c| c.origin.to_string()).collect();
             let others = others.join(" and in ");
             let message = match claim.origin == *used {
@@ -210,43 +241,68 @@ impl Claim {
     }
 }
 
-fn check(id: &ObjectId, origin: Origin, object: &Object, lines: &Lines) -> Claim {
-    let (good, issues, notes) = match object {
+/// The object in the form that the compiler reads, when it can be used, and its notes.
+fn check(
+    id: &ObjectId,
+    object: &Object,
+    lines: &Lines,
+    issues: &mut Vec<Issue>,
+) -> (Option<Good>, Vec<String>) {
+    match object {
         Object::Service(service) => {
-            let Checked {
-                good,
-                issues,
-                notes,
-            } = service::check(&id.namespace, &id.name, service, lines);
-            (good.map(|s| Good::Service(Arc::new(s))), issues, notes)
+            let checked = service::check(&id.namespace, &id.name, service, lines);
+            issues.extend(checked.issues);
+            (
+                checked.good.map(|s| Good::Service(Arc::new(s))),
+                checked.notes,
+            )
         }
         Object::EndpointSlice(slice) => {
-            let Checked {
-                good,
-                issues,
-                notes,
-            } = endpoints::check(&id.namespace, &id.name, slice);
-            (good.map(|s| Good::Slice(Arc::new(s))), issues, notes)
+            let checked = endpoints::check(&id.namespace, &id.name, slice);
+            issues.extend(checked.issues);
+            (
+                checked.good.map(|s| Good::Slice(Arc::new(s))),
+                checked.notes,
+            )
         }
-    };
-    let place = |issue: &Issue| {
-        let line = lines.line(&issue.field).or(origin.line);
-        let file = origin.file.clone();
-        let at = Origin { file, line };
-        object::problem(id, &at, Some(&issue.field), issue.message.clone())
-    };
-    Claim {
-        problems: issues.iter().map(place).collect(),
-        origin,
-        good,
-        notes,
     }
+}
+
+/// Issues with their lines; those that make the object useless tell what serves instead.
+fn problems(
+    id: &ObjectId,
+    origin: &Origin,
+    issues: Vec<Issue>,
+    lines: &Lines,
+    has_last_good: bool,
+) -> Vec<Problem> {
+    let instead = match (has_last_good, id.kind) {
+        (true, _) => "its last good version stays in use",
+        (false, Kind::Service) => "it is not served",
+        (false, Kind::EndpointSlice) => "it is not used",
+    };
+    let place = |issue: Issue| {
+        let line = match issue.field.is_empty() {
+            true => origin.line,
+            false => lines.line(&issue.field).or(origin.line),
+        };
+        let at = Origin {
+            file: origin.file.clone(),
+            line,
+        };
+        let message = match issue.fatal {
+            true => format!("{} ({instead})", issue.message),
+            false => issue.message,
+        };
+        let field = Some(issue.field.as_str()).filter(|field| !field.is_empty());
+        object::problem(id, &at, field, message)
+    };
+    issues.into_iter().map(place).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::Kind;
     use crate::testing::{apply, lines, service};
 
     fn web() -> ObjectId {
@@ -271,7 +327,9 @@ mod tests {
         assert_eq!(port(&index), Some(80));
         assert_eq!(
             lines(&index.problems()),
-            ["a.yaml:8 Service default/web spec.ports[0].port: 0 is not a port; use 1 to 65535"]
+            [
+                "a.yaml:8 Service default/web spec.ports[0].port: is missing or 0; use 1 to 65535 (its last good version stays in use)"
+            ]
         );
         apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 81"));
         assert_eq!(port(&index), Some(81));
@@ -283,7 +341,44 @@ mod tests {
         let mut index = Index::default();
         apply(&mut index, "a.yaml", &service("web", "nonsense"));
         assert_eq!(port(&index), None);
-        assert_eq!(index.problems().len(), 1);
+        assert_eq!(
+            lines(&index.problems()),
+            [
+                "a.yaml:6 Service default/web spec.clusterIP: \"nonsense\" is not an IP address (it is not served)"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_wrong_with_an_older_version_is_forgotten() {
+        let mut index = Index::default();
+        let good = service("web", "10.96.0.10");
+        apply(&mut index, "a.yaml", &good);
+        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 0"));
+        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: x"));
+        assert_eq!(
+            lines(&index.problems()),
+            [
+                "a.yaml:8 Service default/web spec.ports[0].port: is text \"x\" and must be a whole number (its last good version stays in use)"
+            ]
+        );
+        let file = "a.yaml".to_owned();
+        index.handle(Event::Doubt { id: web(), file }, Duration::ZERO);
+        assert_eq!(lines(&index.problems()), [""; 0]);
+        assert_eq!(port(&index), Some(80));
+    }
+
+    #[test]
+    fn an_object_that_may_have_moved_is_in_no_dispute() {
+        let mut index = Index::default();
+        let text = service("web", "10.96.0.10");
+        apply(&mut index, "a.yaml", &text);
+        let file = "a.yaml".to_owned();
+        index.handle(Event::Doubt { id: web(), file }, Duration::ZERO);
+        apply(&mut index, "b.yaml", &text);
+        assert_eq!(lines(&index.problems()), [""; 0]);
+        apply(&mut index, "a.yaml", &text);
+        assert_eq!(index.problems().len(), 2);
     }
 
     #[test]
@@ -315,7 +410,7 @@ mod tests {
         let apply = |index: &mut Index, seconds| {
             let (id, origin) = (found.id.clone(), found.origin.clone());
             let now = Duration::from_secs(seconds);
-            index.apply(id, origin, &object, &found.lines, now);
+            index.apply(id, origin, Some(&object), Vec::new(), &found.lines, now);
             index.services().next().unwrap().first_seen.as_secs()
         };
         assert_eq!(apply(&mut index, 5), 5);

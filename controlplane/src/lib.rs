@@ -4,7 +4,7 @@
 //!   folder of manifests
 //!        | notices, scans                                            sluicectl
 //!   source::folder -> source::scan -> source::manifest                   | control, view
-//!        | apply / delete / report / synced                              |
+//!        | apply / doubt / delete / report / synced                      |
 //!   engine: index (last good version, problems) -> compile -> tables (generation) -> push
 //!              ^ service, endpoints: checks                                            |
 //!                                                                               the dataplane
@@ -12,13 +12,16 @@
 //!
 //! Guarantees: what served goes on serving, whatever is written into the folder, until a good
 //! version replaces it or its file is gone; the same objects always compile to the same table.
-//! It does not move packets, and it does not outlive its memory: after a restart only what the
-//! files hold is known.
+//! It does not move packets, and it does not outlive its memory: the last good version of an object
+//! is not stored, so after a restart only what the files hold is known, and an object that is
+//! broken in its file then is not served.
 #![forbid(unsafe_code)]
 
 // In the order of the path: a module uses those above it. (`object` and `source` know each other:
 // objects carry the lines that the source read them from.)
 pub mod clock;
+
+pub mod words;
 
 pub mod object;
 

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
+use crate::words;
+
+/// Bytes of `sun_path` in linux/un.h without the final zero byte.
+const MAX_PATH: usize = 107;
+
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -19,8 +24,14 @@ pub enum ListenError {
     /// It is something else.
     #[error("control.socket {}: exists and is not a socket; remove it or choose another path", .0.display())]
     NotASocket(PathBuf),
+    /// There is no path.
+    #[error("control.socket is empty; name a path")]
+    Empty,
+    /// The kernel has no room for the path.
+    #[error("control.socket {}: is longer than {MAX_PATH} bytes; choose a shorter path", .0.display())]
+    TooLong(PathBuf),
     /// A step failed.
-    #[error("control.socket {}: cannot {step}: {source}", path.display())]
+    #[error("control.socket {}: cannot {step}: {}", path.display(), words::plain(source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -53,14 +64,18 @@ impl OwnedListener {
                 source,
             }
         };
+        if path.as_os_str().is_empty() {
+            return Err(ListenError::Empty);
+        }
+        // Bound under another name first, so that nobody meets it before its mode is set.
+        let temporary = path.with_file_name(format!(".{}", std::process::id()));
+        if path.as_os_str().len().max(temporary.as_os_str().len()) > MAX_PATH {
+            return Err(ListenError::TooLong(path.to_owned()));
+        }
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(fail("make its folder"))?;
         }
         refuse_if_taken(path)?;
-        // Bound under another name first, so that nobody meets it before its mode is set.
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}", std::process::id()));
-        let temporary = PathBuf::from(temporary);
         let _ = std::fs::remove_file(&temporary);
         let listener = UnixListener::bind(&temporary).map_err(fail("listen"))?;
         let inode = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))
@@ -114,5 +129,37 @@ fn refuse_if_taken(path: &Path) -> Result<(), ListenError> {
             Err(ListenError::InUse(path.to_owned()))
         }
         Err(error) => Err(io(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_is_named_with_its_reason() {
+        let refused = |path: &str| {
+            OwnedListener::bind(Path::new(path))
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(refused(""), "control.socket is empty; name a path");
+        let long = format!("/tmp/{}", "a".repeat(150));
+        assert!(
+            refused(&long).ends_with("is longer than 107 bytes; choose a shorter path"),
+            "{}",
+            refused(&long)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_path_of_the_full_length_works() {
+        let home = tempfile::tempdir().unwrap();
+        let room = MAX_PATH - home.path().as_os_str().len() - 1;
+        let path = home.path().join("s".repeat(room));
+        let listener = OwnedListener::bind(&path).unwrap();
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        drop(listener);
+        assert!(!path.exists());
     }
 }

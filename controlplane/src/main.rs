@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Parser;
 use sluice_conf::settings::{Controlplane, LogLevel};
-use sluice_controlplane::daemon;
+use sluice_controlplane::{daemon, words};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
 
 /// Exit code for a mistake that the operator can mend.
 const MISTAKE: u8 = 2;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let file = arguments.config.display();
     let text = std::fs::read_to_string(&arguments.config)
-        .map_err(|error| anyhow!("{file}: cannot be read: {error}"))?;
+        .map_err(|error| anyhow!("{file}: cannot be read: {}", words::plain(&error)))?;
     let settings = Controlplane::parse(&text, &file.to_string())?;
     if arguments.check {
         let _ = writeln!(std::io::stdout(), "{file}: ok");
@@ -59,14 +60,21 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| anyhow!("cannot start threads: {error}"))?;
+        .map_err(|error| anyhow!("cannot start threads: {}", words::plain(&error)))?;
     let result = runtime.block_on(async {
         let mut terminate = on_signal(SignalKind::terminate())?;
         let mut interrupt = on_signal(SignalKind::interrupt())?;
+        let mut hangup = on_signal(SignalKind::hangup())?;
         let stop = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    // Other daemons reload on it, and its default is to die without a word.
+                    _ = hangup.recv() => info!(
+                        "nothing to reload: manifests are watched, settings are read at the start"
+                    ),
+                }
             }
         };
         daemon::run(&settings, stop).await.map_err(Into::into)
@@ -76,7 +84,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn on_signal(kind: SignalKind) -> anyhow::Result<Signal> {
-    signal(kind).map_err(|error| anyhow!("cannot wait for signals: {error}"))
+    signal(kind).map_err(|error| anyhow!("cannot wait for signals: {}", words::plain(&error)))
 }
 
 fn start_logging(level: LogLevel) {
@@ -90,7 +98,12 @@ fn start_logging(level: LogLevel) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_target(false)
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && !no_color())
         .with_writer(std::io::stderr)
         .init();
+}
+
+/// Whether the operator wants no colours (no-color.org).
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sluice_conf::Generation;
 
 use crate::engine::View;
+use crate::words;
 
 const GENERATION: &str = "sluice_controlplane_generation";
 const SERVICES: &str = "sluice_controlplane_services";
@@ -39,7 +40,7 @@ pub fn serve(listen: SocketAddr) -> Result<(), MetricsError> {
         .with_http_listener(listen)
         .set_buckets_for_metric(Matcher::Full(PUSH_SECONDS.to_owned()), &PUSH_BUCKETS)
         .and_then(PrometheusBuilder::install)
-        .map_err(|error| cannot(error.to_string()))?;
+        .map_err(|error| cannot(words::plain(&error)))?;
     describe();
     Ok(())
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sluice_conf::message::controlplane::Problem;
 
 use crate::source::document::Node;
+use crate::words;
 
 /// The kinds of object that the control plane reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +92,7 @@ impl Lines {
 /// Something wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
-    /// Path of the field, for example `spec.ports[0].port`.
+    /// Path of the field, for example `spec.ports[0].port`; empty for the object as a whole.
     pub field: String,
     /// What is wrong and what would be right.
     pub message: String,
@@ -110,11 +111,18 @@ pub struct Checked<T> {
     pub notes: Vec<String>,
 }
 
+/// Issues of one object that are told one by one: a slice of 1000 endpoints can have as many, and
+/// nobody reads more than the first.
+pub(crate) const MAX_ISSUES: usize = 10;
+
 /// Collects issues and notes while an object is checked.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) issues: Vec<Issue>,
     pub(crate) notes: Vec<String>,
+    refused: bool,
+    left_out: usize,
+    first_left_out: String,
 }
 
 impl Report {
@@ -126,20 +134,42 @@ impl Report {
         self.issue(field.into(), message.into(), false);
     }
 
+    /// Whether an issue refuses the whole object.
+    pub(crate) fn refuses(&self) -> bool {
+        self.refused
+    }
+
     pub(crate) fn note(&mut self, message: impl Into<String>) {
         self.notes.push(message.into());
     }
 
-    pub(crate) fn finish<T>(self, object: T) -> Checked<T> {
-        let refused = self.issues.iter().any(|issue| issue.fatal);
+    pub(crate) fn finish<T>(mut self, object: T) -> Checked<T> {
+        if self.left_out > 0 {
+            self.issues.push(Issue {
+                field: self.first_left_out,
+                message: format!(
+                    "{} from here on",
+                    words::count(self.left_out, "more problem")
+                ),
+                fatal: false,
+            });
+        }
         Checked {
-            good: (!refused).then_some(object),
+            good: (!self.refused).then_some(object),
             issues: self.issues,
             notes: self.notes,
         }
     }
 
     fn issue(&mut self, field: String, message: String, fatal: bool) {
+        self.refused |= fatal;
+        if self.issues.len() == MAX_ISSUES {
+            if self.left_out == 0 {
+                self.first_left_out = field;
+            }
+            self.left_out += 1;
+            return;
+        }
         self.issues.push(Issue {
             field,
             message,
@@ -232,6 +262,21 @@ mod tests {
         }
         assert!(is_subdomain("web-abc12.v1"));
         assert!(!is_subdomain("web..v1"));
+    }
+
+    #[test]
+    fn of_many_issues_the_first_are_listed_and_the_last_still_refuses() {
+        let mut report = Report::default();
+        for number in 0..MAX_ISSUES + 6 {
+            report.warn(format!("a[{number}]"), "is odd");
+        }
+        report.refuse("z", "is wrong");
+        let checked = report.finish(());
+        assert_eq!(checked.good, None);
+        assert_eq!(checked.issues.len(), MAX_ISSUES + 1);
+        let last = &checked.issues[MAX_ISSUES];
+        assert_eq!(last.field, "a[10]");
+        assert_eq!(last.message, "7 more problems from here on");
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Checker<'_> {
         ];
         annotations::guard(notes, "Service", &known, &mut self.report);
         let kind = self.kind(&spec);
-        let headless = spec.cluster_ip.as_deref() == Some("None");
+        let headless = is_headless(&spec);
         let vips = match kind {
             ServiceType::ExternalName => Vec::new(),
             _ => self.vips(kind, &spec, service),
@@ -189,6 +189,8 @@ impl Checker<'_> {
             ServiceType::ExternalName => Vec::new(),
             _ => self.ports(kind, headless, &spec),
         };
+        gaps::features(kind, &spec, &mut self.report);
+        gaps::address(kind, &spec, &vips, &mut self.report);
         ServiceSpec {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -206,7 +208,11 @@ impl Checker<'_> {
             None | Some("" | "ClusterIP") => ServiceType::ClusterIp,
             Some("NodePort") => ServiceType::NodePort,
             Some("LoadBalancer") => ServiceType::LoadBalancer,
-            Some("ExternalName") => ServiceType::ExternalName,
+            Some("ExternalName") => {
+                let note = "type ExternalName is only a DNS name; there is nothing to serve";
+                self.report.note(note);
+                ServiceType::ExternalName
+            }
             Some(other) => {
                 let message =
                     format!("{other:?} is not a type; use ClusterIP, NodePort or LoadBalancer");
@@ -228,15 +234,7 @@ impl Checker<'_> {
         if kind == ServiceType::LoadBalancer {
             written.extend(load_balancer_ips(spec, service));
         } else {
-            self.warn_of_lost_addresses(kind, service);
-        }
-        if let Some(external) = spec.external_ips.as_ref().filter(|ips| !ips.is_empty()) {
-            let note = format!(
-                "spec.externalIPs [{}] are not served: any user could claim any address \
-                 (CVE-2020-8554)",
-                external.join(", ")
-            );
-            self.report.note(note);
+            self.warn_of_lost_addresses(kind, spec, service);
         }
         let mut vips: Vec<Vip> = Vec::new();
         for (field, text, kind) in written {
@@ -260,12 +258,23 @@ impl Checker<'_> {
         vips
     }
 
-    fn warn_of_lost_addresses(&mut self, kind: ServiceType, service: &api::Service) {
+    fn warn_of_lost_addresses(
+        &mut self,
+        kind: ServiceType,
+        spec: &api::ServiceSpec,
+        service: &api::Service,
+    ) {
         let name = annotations::LOAD_BALANCER_IPS;
-        if annotations::get(&service.metadata.annotations, name).is_some() {
+        let annotated = annotations::get(&service.metadata.annotations, name).is_some();
+        let written = spec.load_balancer_ip.as_deref().unwrap_or_default();
+        let lost = [
+            (annotations::field(name), annotated),
+            ("spec.loadBalancerIP".to_owned(), !written.is_empty()),
+        ];
+        for (field, _) in lost.into_iter().filter(|(_, lost)| *lost) {
             let kind = kind.as_str();
             let message = format!("has no effect for type {kind}; it needs type LoadBalancer");
-            self.report.warn(annotations::field(name), message);
+            self.report.warn(field, message);
         }
     }
 
@@ -303,7 +312,7 @@ impl Checker<'_> {
         spec: &api::ServiceSpec,
     ) -> Vec<ServicePort> {
         let written = spec.ports.as_deref().unwrap_or_default();
-        if written.is_empty() && !headless {
+        if written.is_empty() && !headless && !self.report.refuses() {
             self.report
                 .refuse("spec.ports", "is empty; a Service needs a port");
         }
@@ -347,7 +356,13 @@ impl Checker<'_> {
         let number = self.number(format!("{field}.port"), port.port)?;
         let node_port = match port.node_port {
             // The API server writes 0 for "none".
-            None | Some(0) => None,
+            None | Some(0) => {
+                if kind == ServiceType::NodePort {
+                    let message = "is missing; node ports are not allocated, so write one";
+                    self.report.warn(format!("{field}.nodePort"), message);
+                }
+                None
+            }
             Some(number) => Some(self.number(format!("{field}.nodePort"), number)?),
         };
         if node_port.is_some() && !kind.has_node_ports() {
@@ -367,7 +382,11 @@ impl Checker<'_> {
         match u16::try_from(number) {
             Ok(port) if port > 0 => Some(port),
             _ => {
-                let message = format!("{number} is not a port; use 1 to 65535");
+                let message = match number {
+                    // The API's types cannot tell a port of 0 from one that is not written.
+                    0 => "is missing or 0; use 1 to 65535".to_owned(),
+                    _ => format!("{number} is not a port; use 1 to 65535"),
+                };
                 self.report.refuse(field, message);
                 None
             }
@@ -399,6 +418,11 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Whether it has no ClusterIP on purpose.
+fn is_headless(spec: &api::ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some("None")
 }
 
 type Written = (String, String, FrontendKind);
@@ -445,6 +469,8 @@ fn load_balancer_ips(spec: &api::ServiceSpec, service: &api::Service) -> Vec<Wri
     }
     written
 }
+
+mod gaps;
 
 #[cfg(test)]
 mod tests;

@@ -8,21 +8,31 @@ mod scan;
 
 use sluice_conf::message::controlplane::Problem;
 
-use crate::object::{Lines, Object, ObjectId, Origin};
+use crate::object::{Issue, Lines, Object, ObjectId, Origin};
 
 /// What a source tells the index.
 #[derive(Debug)]
 pub enum Event {
-    /// The object was read; it replaces what the same file said of it before.
+    /// The object was found; it replaces what the same file said of it before.
     Apply {
         /// Which object.
         id: ObjectId,
         /// Where it stands.
         origin: Origin,
-        /// The object.
-        object: Object,
+        /// The object; `None` when it is malformed, which an issue tells.
+        object: Option<Object>,
+        /// What the source itself found wrong with it.
+        issues: Vec<Issue>,
         /// The lines of its fields.
         lines: Lines,
+    },
+    /// The file changed, and whether it still holds the object cannot be told (yet): nothing that
+    /// was said of the object is true any more, but it stays in use.
+    Doubt {
+        /// Which object.
+        id: ObjectId,
+        /// The file that held it.
+        file: String,
     },
     /// The file does not hold the object any more.
     Delete {
@@ -31,8 +41,8 @@ pub enum Event {
         /// The file that held it.
         file: String,
     },
-    /// Everything that is wrong with a file as far as the source can tell; replaces what it
-    /// reported of this file before.
+    /// Everything that is wrong with a file beside its objects; replaces what was reported of this
+    /// file before.
     Report {
         /// The file.
         file: String,

@@ -44,9 +44,15 @@ pub(crate) fn check_slice(text: &str) -> crate::object::Checked<crate::endpoints
 pub(crate) fn apply(index: &mut Index, file: &str, text: &str) {
     let manifest = manifest::read(file, text.as_bytes());
     for found in manifest.objects {
-        if let Some(object) = &found.object {
-            index.apply(found.id, found.origin, object, &found.lines, Duration::ZERO);
-        }
+        let (object, issues) = (found.object.as_ref(), found.issues);
+        index.apply(
+            found.id,
+            found.origin,
+            object,
+            issues,
+            &found.lines,
+            Duration::ZERO,
+        );
     }
     let problems = manifest.problems;
     let file = file.to_owned();

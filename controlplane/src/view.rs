@@ -52,6 +52,7 @@ fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duratio
         name: spec.name.clone(),
         kind: spec.kind.as_str().to_owned(),
         cluster_ips: cluster.iter().map(|vip| vip.address).collect(),
+        headless: spec.headless,
         external_ips: external.iter().map(|vip| vip.address).collect(),
         ports: spec.ports.iter().map(port).collect(),
         age_seconds: age(known.first_seen, now),

@@ -122,6 +122,56 @@ fn a_signal_ends_the_daemon_and_removes_its_socket() {
 }
 
 #[test]
+fn a_hangup_does_not_end_the_daemon() {
+    let (home, config) = home();
+    let running = Running::start(home.path(), &config);
+    let pid = rustix::process::Pid::from_child(&running.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(ctl(home.path(), &["get", "svc"]).status.success());
+}
+
+#[test]
+fn the_log_is_read_by_people() {
+    let (home, config) = home();
+    let log = home.path().join("log");
+    let child = daemon(&config, &[])
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let _running = Running(child);
+    let logged = |what: &str| {
+        let clock = Clock::start();
+        loop {
+            let text = fs::read_to_string(&log).unwrap();
+            let found = text.lines().any(|line| line.contains(what));
+            if found {
+                return text;
+            }
+            assert!(clock.now() < DEADLINE, "{what:?} is not in:\n{text}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    logged("waiting for the dataplane");
+    let web = include_str!("../../conf/examples/services/web.yaml");
+    fs::write(home.path().join("m/web.yaml"), web).unwrap();
+    let text = logged("added default/web");
+    let line = "INFO generation 2: added default/web; now 1 service port, 2 frontends, 3 backends";
+    assert!(text.lines().any(|l| l.ends_with(line)), "{text}");
+    fs::write(home.path().join("m/bad.yaml"), "a:\n\tb: 1\n").unwrap();
+    logged("bad.yaml:2: is not valid YAML");
+    fs::remove_file(home.path().join("m/bad.yaml")).unwrap();
+    let text = logged("solved: ");
+    for noise in ["os error", "Some(", "\u{1b}"] {
+        assert!(!text.contains(noise), "{noise:?} in:\n{text}");
+    }
+    assert_eq!(
+        text.lines().filter(|l| l.contains("dataplane at")).count(),
+        1
+    );
+}
+
+#[test]
 fn sluicectl_tells_by_its_exit_code_who_answers() {
     let (home, config) = home();
     let nobody = ctl(home.path(), &["status"]);
@@ -159,9 +209,29 @@ fn lists_come_as_tables_json_and_yaml() {
     assert_eq!(json[0]["endpoints"][2]["address"], "10.0.2.13");
     let yaml = stdout(&ctl(home.path(), &["get", "svc", "-o", "yaml"]));
     assert!(yaml.contains("node_port: 30080"), "{yaml}");
+    let one = ctl(home.path(), &["get", "svc", "web", "-o", "json"]);
+    assert!(one.status.success() && stdout(&one).contains("\"web\""));
+    let missing = ctl(home.path(), &["get", "svc", "web", "nope"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(stdout(&missing).lines().count(), 2);
+    assert_eq!(
+        stderr(&missing),
+        "service \"nope\" not found in default namespace\n"
+    );
     let nothing = ctl(home.path(), &["get", "svc", "-n", "shop"]);
     assert_eq!(stderr(&nothing), "No resources found in shop namespace.\n");
     drop(running);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let status = Command::new(env!("CARGO_BIN_EXE_sluicectl"))
+        .args(["completions", "bash"])
+        .stdout(fs::File::create("/dev/full").unwrap())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
 }
 
 #[test]

@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 fn service(name: &str, port: u16) -> String {
     format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports:\n  - port: {port}\n"
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n  - port: {port}\n"
     )
 }
 
@@ -150,7 +150,7 @@ fn files_of_editors_are_not_manifests() {
         fs::create_dir(folder.join("sub")).unwrap();
         fs::write(folder.join("sub/a.yaml"), service("sub", 1)).unwrap();
     });
-    watched.write("z.json", r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"z"},"spec":{"ports":[{"port":9}]}}"#);
+    watched.write("z.json", r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"z"},"spec":{"clusterIP":"10.96.0.9","ports":[{"port":9}]}}"#);
     watched.until_served(&["z:9"]);
     assert_eq!(watched.problems(), [""; 0]);
 }
@@ -183,7 +183,7 @@ fn a_malformed_object_keeps_its_last_good_version() {
     assert_eq!(
         watched.problems(),
         [
-            "a.yaml:7 Service default/a spec.ports[0].port: invalid type: string \"two\", expected i32"
+            "a.yaml:8 Service default/a spec.ports[0].port: is text \"two\" and must be a whole number (its last good version stays in use)"
         ]
     );
     watched.write("a.yaml", service("b", 3));
@@ -288,6 +288,30 @@ fn a_folder_that_vanishes_takes_nothing_away_and_is_found_again() {
 }
 
 #[test]
+fn a_folder_that_is_made_anew_is_watched_anew() {
+    let mut watched = Watched::start(|folder| {
+        fs::write(folder.join("a.yaml"), service("a", 1)).unwrap();
+    });
+    // The new folder gets the inode of the old one on most file systems.
+    fs::remove_dir_all(&watched.folder).unwrap();
+    fs::create_dir(&watched.folder).unwrap();
+    watched.write("b.yaml", service("b", 2));
+    watched.until("b", |w| w.served().contains(&"b:2".to_owned()));
+    let best = (3..8)
+        .map(|port| {
+            let clock = Clock::start();
+            watched.write("b.yaml", service("b", port));
+            watched.until("b", |w| w.served().contains(&format!("b:{port}")));
+            clock.now()
+        })
+        .min()
+        .unwrap();
+    // Without notices it would be the two seconds of a scan.
+    assert!(best < Duration::from_secs(1), "{best:?}");
+    watched.until_served(&["b:7"]);
+}
+
+#[test]
 fn a_file_without_permission_keeps_its_objects() {
     if rustix::process::geteuid().is_root() {
         // Root may read everything; there is nothing to see.
@@ -314,4 +338,24 @@ fn a_file_that_is_being_written_is_left_alone() {
     file.write_all(service("a", 2).as_bytes()).unwrap();
     drop(file);
     watched.until_served(&["a:2", "other:1"]);
+}
+
+#[test]
+fn a_service_that_is_rewritten_in_place_again_and_again_is_never_away() {
+    let mut watched = Watched::start(|folder| {
+        fs::write(folder.join("a.yaml"), service("a", 1)).unwrap();
+    });
+    let path = watched.path("a.yaml");
+    let writer = std::thread::spawn(move || {
+        for port in 2..=200 {
+            fs::write(&path, service("a", port)).unwrap();
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    });
+    watched.until("the last version", |w| {
+        assert_eq!(w.served().len(), 1);
+        assert_eq!(w.problems(), [""; 0]);
+        w.served() == ["a:200"]
+    });
+    writer.join().unwrap();
 }

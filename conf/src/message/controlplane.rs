@@ -113,6 +113,8 @@ pub struct ServiceRow {
     pub kind: String,
     /// ClusterIPs; empty for a headless Service.
     pub cluster_ips: Vec<IpAddr>,
+    /// Whether it has no ClusterIP on purpose (`clusterIP: None`).
+    pub headless: bool,
     /// LoadBalancer addresses and external IPs.
     pub external_ips: Vec<IpAddr>,
     /// Ports.

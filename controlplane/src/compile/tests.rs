@@ -64,9 +64,18 @@ fn the_examples_compile_without_a_problem() {
     );
 }
 
+/// A Service and a slice of one endpoint in one file.
+fn served(name: &str, address: &str, endpoint: &str) -> String {
+    let slice = slice(&format!("{name}-1"), name, &[endpoint]);
+    format!("{}---\n{slice}", service(name, address))
+}
+
 #[test]
 fn who_was_known_first_keeps_a_disputed_frontend() {
-    let compiled = compiled(&[service("zebra", "10.96.0.1"), service("ant", "10.96.0.1")]);
+    let compiled = compiled(&[
+        served("zebra", "10.96.0.1", "10.0.2.1"),
+        served("ant", "10.96.0.1", "10.0.2.1"),
+    ]);
     assert_eq!(
         frontends(&compiled),
         ["default/zebra/TCP 10.96.0.1:80 ClusterIp"]
@@ -86,7 +95,7 @@ fn who_was_known_first_keeps_a_disputed_frontend() {
 
 #[test]
 fn an_address_of_the_gateway_cannot_be_a_vip() {
-    let compiled = compiled(&[service("web", "198.51.100.1")]);
+    let compiled = compiled(&[served("web", "198.51.100.1", "10.0.2.1")]);
     assert_eq!(frontends(&compiled), [""; 0]);
     assert_eq!(compiled.problems.len(), 1);
 }
@@ -102,6 +111,73 @@ fn an_endpoint_that_is_a_vip_is_left_out() {
         lines(&compiled.problems),
         [
             "0.yaml:8 Service default/web spec.ports[0]: endpoint 10.96.0.1 is an address of a Service and is left out"
+        ]
+    );
+}
+
+#[test]
+fn a_new_service_cannot_take_the_endpoints_of_others() {
+    let compiled = compiled(&[
+        served("web", "10.96.0.1", "10.0.2.1"),
+        served("typo", "10.0.2.1", "10.0.2.2"),
+    ]);
+    assert_eq!(
+        frontends(&compiled),
+        ["default/web/TCP 10.96.0.1:80 ClusterIp"]
+    );
+    assert_eq!(compiled.services[1].backends.len(), 1);
+    assert_eq!(
+        lines(&compiled.problems),
+        [
+            "1.yaml:6 Service default/typo spec.clusterIP: 10.0.2.1 is an endpoint of EndpointSlice default/web-1 already and cannot be a Service's; Service default/typo does not get it"
+        ]
+    );
+}
+
+#[test]
+fn a_service_without_a_slice_and_a_slice_without_a_service_are_reported() {
+    let compiled = compiled(&[
+        service("web", "10.96.0.1"),
+        slice("wbe-1", "wbe", &["10.0.2.1"]),
+        service("db", "None"),
+    ]);
+    assert_eq!(
+        lines(&compiled.problems),
+        [
+            "0.yaml:1 Service default/web: has no EndpointSlice, so clients are refused; a slice belongs to it by the label kubernetes.io/service-name: web",
+            "1.yaml:1 EndpointSlice default/wbe-1: its Service default/wbe does not exist",
+        ]
+    );
+}
+
+#[test]
+fn a_port_that_no_slice_has_is_reported_unless_there_is_no_endpoint() {
+    let named =
+        slice("web-1", "web", &["10.0.2.1"]).replace("port: 8080", "port: 8080\n  name: http");
+    let empty = named.replace("endpoints:\n- addresses: [10.0.2.1]\n", "endpoints: []\n");
+    let result = compiled(&[service("web", "10.96.0.1"), named]);
+    assert_eq!(
+        lines(&result.problems),
+        [
+            "0.yaml:8 Service default/web spec.ports[0]: no EndpointSlice of this Service has this port (without a name, TCP), so clients are refused; they have: \"http\", TCP"
+        ]
+    );
+    let result = compiled(&[service("web", "10.96.0.1"), empty]);
+    assert_eq!(lines(&result.problems), [""; 0]);
+}
+
+#[test]
+fn a_node_port_without_an_address_of_the_gateway_is_reported() {
+    let mut index = Index::default();
+    let text =
+        served("web", "10.96.0.1", "10.0.2.1").replace("spec:\n", "spec:\n  type: NodePort\n");
+    let text = text.replace("- port: 80\n", "- port: 80\n    nodePort: 30080\n");
+    apply(&mut index, "f", &text);
+    let compiled = compile(&index, &Rules::default());
+    assert_eq!(
+        lines(&compiled.problems),
+        [
+            "f:9 Service default/web spec.ports[0]: node port 30080 is not served: node_ports.addresses of the settings is empty"
         ]
     );
 }

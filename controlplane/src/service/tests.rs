@@ -3,9 +3,14 @@
 use super::*;
 use crate::testing::check_service;
 
+/// A Service with an address, unless `spec` is about addresses.
 fn manifest(annotations: &str, spec: &str) -> String {
+    let address = match spec.contains("IP") || spec.contains("External") {
+        true => "",
+        false => "clusterIP: 10.0.0.9, ",
+    };
     format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations: {{{annotations}}}\nspec: {{{spec}}}\n"
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations: {{{annotations}}}\nspec: {{{address}{spec}}}\n"
     )
 }
 
@@ -31,7 +36,7 @@ fn every_impossible_value_is_named_with_its_field() {
         (
             "ports: [{port: 0}]",
             "spec.ports[0].port",
-            "0 is not a port; use 1 to 65535",
+            "is missing or 0; use 1 to 65535",
         ),
         (
             "ports: [{port: 70000}]",
@@ -153,32 +158,80 @@ fn every_address_is_a_vip_once_and_the_first_kind_wins() {
 
 #[test]
 fn load_balancer_addresses_need_the_type() {
+    let spec = "clusterIP: 10.0.0.9, loadBalancerIP: 192.0.2.2, ports: [{port: 1}]";
+    let checked = check_service(&manifest("sluice.dev/load-balancer-ips: 192.0.2.3", spec));
+    assert_eq!(checked.good.unwrap().vips.len(), 1);
+    let told: Vec<_> = checked
+        .issues
+        .iter()
+        .map(|issue| (issue.field.as_str(), issue.message.as_str()))
+        .collect();
+    let message = "has no effect for type ClusterIP; it needs type LoadBalancer";
     assert_eq!(
-        good("", "loadBalancerIP: 192.0.2.2, ports: [{port: 1}]").vips,
-        []
+        told,
+        [
+            ("metadata.annotations.sluice.dev/load-balancer-ips", message),
+            ("spec.loadBalancerIP", message)
+        ]
     );
 }
 
 #[test]
-fn annotated_addresses_without_the_type_are_reported() {
-    let notes = "sluice.dev/load-balancer-ips: 192.0.2.2";
-    let checked = check_service(&manifest(notes, "ports: [{port: 1}]"));
-    assert_eq!(checked.good.unwrap().vips, []);
-    assert_eq!(
-        checked.issues[0].message,
-        "has no effect for type ClusterIP; it needs type LoadBalancer"
-    );
+fn what_the_gateway_does_not_do_is_a_problem_that_refuses_nothing() {
+    for (asked, field) in [
+        (
+            "loadBalancerSourceRanges: [192.0.2.0/24]",
+            "loadBalancerSourceRanges",
+        ),
+        ("sessionAffinity: ClientIP", "sessionAffinity"),
+        ("externalTrafficPolicy: Local", "externalTrafficPolicy"),
+        ("internalTrafficPolicy: Local", "internalTrafficPolicy"),
+        ("trafficDistribution: PreferSameZone", "trafficDistribution"),
+        ("healthCheckNodePort: 30500", "healthCheckNodePort"),
+        ("loadBalancerClass: example.com/x", "loadBalancerClass"),
+        ("externalIPs: [192.0.2.9]", "externalIPs"),
+    ] {
+        let spec = format!("clusterIP: 10.0.0.9, ports: [{{port: 1}}], {asked}");
+        let checked = check_service(&manifest("", &spec));
+        assert_eq!(checked.issues.len(), 1, "{asked}: {:?}", checked.issues);
+        assert_eq!(checked.issues[0].field, format!("spec.{field}"));
+        assert_eq!(checked.good.unwrap().vips.len(), 1);
+    }
 }
 
 #[test]
-fn external_ips_are_refused_without_a_problem() {
-    let checked = check_service(&manifest(
-        "",
-        "externalIPs: [192.0.2.9], ports: [{port: 1}]",
-    ));
-    assert_eq!(checked.issues, []);
-    assert_eq!(checked.notes.len(), 1);
-    assert_eq!(checked.good.unwrap().vips, []);
+fn the_defaults_that_the_api_server_writes_are_no_problem() {
+    let written = "clusterIP: 10.0.0.9, ports: [{port: 1}], sessionAffinity: None, externalTrafficPolicy: Cluster, internalTrafficPolicy: Cluster, ipFamilies: [IPv4], ipFamilyPolicy: SingleStack, healthCheckNodePort: 0, externalIPs: [], selector: {app: web}";
+    assert_eq!(issues(written), []);
+}
+
+#[test]
+fn a_service_that_nobody_can_reach_is_reported() {
+    for (spec, field, message) in [
+        (
+            "type: ClusterIP, externalIPs: [], ports: [{port: 1}]",
+            "spec.clusterIP",
+            "is missing; addresses are not allocated, so write one",
+        ),
+        (
+            "clusterIP: \"2001:db8::1\", ports: [{port: 1}]",
+            "spec.clusterIP",
+            "an IPv4 address is missing; IPv6 is not served yet",
+        ),
+        (
+            "type: LoadBalancer, clusterIP: 10.0.0.9, ports: [{port: 1}]",
+            "spec.loadBalancerIP",
+            "is missing; addresses are not allocated, so write one",
+        ),
+        (
+            "type: NodePort, clusterIP: 10.0.0.9, ports: [{port: 1}]",
+            "spec.ports[0].nodePort",
+            "is missing; node ports are not allocated, so write one",
+        ),
+    ] {
+        assert_eq!(issues(spec), [(field.to_owned(), message.to_owned())]);
+        assert!(check_service(&manifest("", spec)).good.is_some());
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Options, SnippetMode, Spanned};
+use serde_saphyr::{Options, Spanned};
+
+use crate::words;
 
 /// Most values of one document. A `List` with 100,000 endpoints has about 1.5 million.
 const MAX_NODES: usize = 4_000_000;
@@ -162,16 +164,9 @@ fn refused(document: &Document<'_>, error: &serde_saphyr::Error) -> DocumentErro
     let line = error
         .location()
         .map_or(1, |location| location.line().max(1));
-    let rendered = error.render_with_options(serde_saphyr::render_options! {
-        formatter: &serde_saphyr::DefaultMessageFormatter,
-        snippets: SnippetMode::Off,
-        line_offset: before,
-    });
-    // A problem is one line of a log; the parser may answer with several.
-    let message = rendered.split_whitespace().collect::<Vec<_>>().join(" ");
     DocumentError {
         line: u32::try_from(before + line).unwrap_or(u32::MAX),
-        message: format!("is not valid YAML: {message}"),
+        message: format!("is not valid YAML: {}", words::yaml(error)),
     }
 }
 
@@ -393,6 +388,24 @@ mod tests {
             "{error:?}"
         );
         assert!(!error.message.contains('\n'));
+    }
+
+    #[test]
+    fn mistakes_are_named_in_words_of_yaml_and_not_of_the_parser() {
+        for (text, message) in [
+            ("a: 1\n\tb: 2\n", "found a tab; YAML is indented by spaces"),
+            ("a:\n  b: 1\n  b: 2\n", "the key b is there twice"),
+            ("a: &x [*x]\n", "an alias holds itself"),
+            ("a: *x\n", "an alias has no anchor"),
+            (
+                &format!("{}{}", "[".repeat(100), "]".repeat(100)),
+                "is nested too deep, too long or repeats too much by aliases",
+            ),
+        ] {
+            let error = parse(&split(text)[0]).unwrap_err();
+            assert!(error.message.ends_with(message), "{error:?}");
+            assert!(!error.message.contains(" line "), "{error:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Watches a folder of manifests and reports every change as events.
 //!
 //! Guarantees: a file that was written to its end or renamed into place is reported about 10 ms
-//! later; a file that is being written is left alone until its writer closes it; when the kernel's
-//! notices fail, a scan every two seconds finds the change all the same. A folder that vanishes
-//! is one problem and takes nothing away. Subfolders are not read.
+//! later (what takes objects away later than that, see `scan`); a file that is being
+//! written is left alone until its writer closes it, one that is written again and again is read
+//! every 100 ms all the same; when the kernel's notices fail, a scan every two seconds finds the
+//! change. A folder that vanishes is one problem and takes nothing away. Subfolders are not read.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -19,13 +19,16 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Event;
-use super::scan::{Hints, Scanner, is_manifest};
+use super::scan::{Found, Hints, Identity, Scanner, is_manifest};
 use crate::clock::Clock;
+use crate::words;
 
 /// How long notices are collected after the last one.
 const QUIET: Duration = Duration::from_millis(10);
 /// How long notices are collected at most, so that a stream of them cannot hold back a change.
 const COLLECT: Duration = Duration::from_millis(40);
+/// How long a file that is written again and again is left alone at most.
+const HOLD: Duration = Duration::from_millis(100);
 /// How long a writer that does not close its file is waited for.
 const WRITER: Duration = Duration::from_secs(1);
 /// Time between scans that look at every file.
@@ -37,7 +40,7 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// It cannot be listed.
-    #[error("manifests.folder {}: cannot be read: {source}", folder.display())]
+    #[error("manifests.folder {}: cannot be read: {}", folder.display(), words::plain(source))]
     Unreadable {
         /// The folder.
         folder: PathBuf,
@@ -45,7 +48,7 @@ pub enum FolderError {
         source: std::io::Error,
     },
     /// The thread could not be started.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread: {}", words::plain(.0))]
     Thread(std::io::Error),
 }
 
@@ -83,7 +86,7 @@ struct Folder {
 
 /// A watch holds on to the folder that it was made for, not to its name.
 struct Watching {
-    identity: (u64, u64),
+    identity: Identity,
     _watcher: RecommendedWatcher,
 }
 
@@ -111,7 +114,11 @@ impl Folder {
             let mut hints = self.pending.take(start);
             let full = start >= self.rescan || !hints.only;
             hints.only = !full;
-            let (changes, readable) = self.scanner.scan(&hints);
+            let Found {
+                events: changes,
+                readable,
+                again,
+            } = self.scanner.scan(&hints, start);
             if !changes.is_empty() {
                 let took = self.clock.now().saturating_sub(start);
                 debug!("{} changes in the folder, found in {took:?}", changes.len());
@@ -130,6 +137,7 @@ impl Folder {
                 let healthy = readable && self.watcher.is_some();
                 self.rescan = self.clock.now() + if healthy { RESCAN } else { RETRY };
             }
+            self.rescan = again.map_or(self.rescan, |again| again.min(self.rescan));
             self.wait(self.rescan);
         }
     }
@@ -138,7 +146,7 @@ impl Folder {
     fn keep_watching(&mut self) {
         let identity = std::fs::metadata(&self.path)
             .ok()
-            .map(|meta| (meta.dev(), meta.ino()));
+            .map(|meta| Identity::from(&meta));
         if identity == self.watcher.as_ref().map(|w| w.identity) {
             return;
         }
@@ -157,7 +165,8 @@ impl Folder {
             Err(error) => {
                 if !std::mem::replace(&mut self.watch_failed, true) {
                     let folder = self.path.display();
-                    warn!("cannot watch {folder}, looking every {RETRY:?} instead: {error}");
+                    let why = words::plain(&error);
+                    warn!("cannot watch {folder}, looking every {RETRY:?} instead: {why}");
                 }
             }
         }
@@ -205,9 +214,20 @@ struct Pending {
 
 #[derive(Debug, Clone, Copy)]
 struct Noticed {
+    first: Duration,
     at: Duration,
     /// Written into and not closed since.
     open: bool,
+}
+
+impl Noticed {
+    /// When the file is worth reading.
+    fn due(&self) -> Duration {
+        match self.open {
+            true => self.at + WRITER,
+            false => (self.at + QUIET).min(self.first + HOLD),
+        }
+    }
 }
 
 impl Pending {
@@ -226,7 +246,13 @@ impl Pending {
         self.elsewhere |= event.need_rescan() || event.paths.is_empty();
         for name in event.paths.iter().filter_map(|path| path.file_name()) {
             self.elsewhere |= !is_manifest(name) && !is_hidden(name);
-            let noticed = Noticed { at: now, open };
+            let known = self.files.get(name);
+            let first = known.map_or(now, |noticed| noticed.first);
+            let noticed = Noticed {
+                first,
+                at: now,
+                open,
+            };
             self.files.insert(name.to_owned(), noticed);
         }
         // Data in a file that is still open is not worth a scan yet.
@@ -245,9 +271,11 @@ impl Pending {
         let collected = self
             .first
             .map(|first| (self.last + QUIET).min(first + COLLECT));
-        let writers = self.files.values().filter(|noticed| noticed.open);
-        let writer = writers.map(|noticed| noticed.at + WRITER).min();
-        collected.into_iter().chain(writer).min()
+        // Files that are closed are collected together; those that are left over from a scan come
+        // on their own.
+        let alone = |noticed: &&Noticed| noticed.open || self.first.is_none();
+        let files = self.files.values().filter(alone).map(Noticed::due).min();
+        collected.into_iter().chain(files).min()
     }
 
     /// What a scan at `now` should know; files that are being written stay pending.
@@ -258,7 +286,7 @@ impl Pending {
         };
         self.first = None;
         self.files.retain(|name, noticed| {
-            let writing = noticed.open && now < noticed.at + WRITER;
+            let writing = now < noticed.due();
             let names = match writing {
                 true => &mut hints.open,
                 false => &mut hints.written,
@@ -320,9 +348,26 @@ mod tests {
             );
         }
         assert_eq!(pending.due(), Some(COLLECT));
-        let hints = pending.take(COLLECT);
+        let hints = pending.take(ms(105));
         assert_eq!(hints.written.len(), 2);
         assert_eq!(pending.due(), None);
+    }
+
+    #[test]
+    fn a_file_that_is_written_again_and_again_is_left_alone_but_not_for_ever() {
+        let mut pending = Pending::default();
+        for now in (0..40).step_by(5) {
+            pending.notice(ms(now), event(close(), "a.yaml"));
+        }
+        let hints = pending.take(COLLECT);
+        assert!(hints.open.contains(&OsString::from("a.yaml")));
+        assert_eq!(pending.due(), Some(ms(35) + QUIET));
+        for now in (40..HOLD.as_millis() as u64).step_by(5) {
+            pending.notice(ms(now), event(close(), "a.yaml"));
+            pending.take(ms(now));
+        }
+        assert_eq!(pending.due(), Some(HOLD));
+        assert!(pending.take(HOLD).open.is_empty());
     }
 
     #[test]

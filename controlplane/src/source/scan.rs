@@ -1,15 +1,18 @@
 //! Compares a folder with what was read of it before and tells the difference as events.
 //!
-//! Guarantees: what cannot be read or told apart keeps its objects; a file is read only when it
-//! changed; nothing but regular files (also through links) is opened for reading, at most
-//! [`MAX_FILE`] bytes of each. It does not watch and does not wait.
+//! Guarantees: what cannot be read or told apart keeps its objects; what would take objects away
+//! must be found again after a while ([`MISSING`], [`HALF`], [`EMPTY`]), so that a file which is just being written, replaced or
+//! moved never does; a folder that was replaced takes nothing away before it had time to be filled;
+//! a file is read only when it changed; nothing but regular files (also through links) is opened,
+//! at most [`MAX_FILE`] bytes of each. It does not watch and does not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sluice_conf::message::controlplane::Problem;
 use tracing::info;
@@ -17,9 +20,21 @@ use tracing::info;
 use super::Event;
 use super::manifest::{self, Manifest};
 use crate::object::ObjectId;
+use crate::words;
 
 /// Largest manifest file, in bytes.
 pub(crate) const MAX_FILE: u64 = 16 << 20;
+/// How long a file must be missing before its objects are: replacing a file by one of another name
+/// takes two steps.
+pub(crate) const MISSING: Duration = Duration::from_millis(50);
+/// How long a file must be without an object that it had, or without sense, before that is
+/// believed: a long file is written in pieces.
+pub(crate) const HALF: Duration = Duration::from_millis(300);
+/// How long a file must be empty: a file that is written anew is empty first, on ext4 under load for
+/// a tenth of a second, and nobody empties a manifest on purpose and in a hurry.
+pub(crate) const EMPTY: Duration = Duration::from_secs(1);
+/// How long a folder that took the place of another may take to be filled.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Which files a scan treats specially.
 #[derive(Debug, Default)]
@@ -32,22 +47,76 @@ pub(crate) struct Hints {
     pub(crate) open: BTreeSet<OsString>,
 }
 
+/// Tells a folder from another of the same name. Inode numbers are used again at once, so the time
+/// of birth belongs to it, on file systems that know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    inode: (u64, u64),
+    born: Option<SystemTime>,
+}
+
+impl From<&Metadata> for Identity {
+    fn from(meta: &Metadata) -> Self {
+        Self {
+            inode: (meta.dev(), meta.ino()),
+            born: meta.created().ok(),
+        }
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What leads from the last scan to what the folder holds now; empty when nothing changed.
+    pub(crate) events: Vec<Event>,
+    /// Whether the folder itself could be read.
+    pub(crate) readable: bool,
+    /// When something doubtful is worth another look.
+    pub(crate) again: Option<Duration>,
+}
+
 /// What is known of a folder.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     folder: PathBuf,
+    /// The folder that the files were found in.
+    identity: Option<Identity>,
     files: BTreeMap<OsString, Known>,
-    folder_failed: bool,
+    /// Subfolders that were named in the log.
+    subfolders: BTreeSet<OsString>,
+    /// What is wrong with the folder.
+    failure: Option<String>,
+    /// Until when a folder that was replaced takes nothing away.
+    settled: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// `None` when the last attempt to read failed: the next scan tries again.
+    /// `None` when the last attempt to read failed or is in doubt: the next scan tries again.
     fingerprint: Option<Fingerprint>,
     objects: BTreeSet<ObjectId>,
     problems: Vec<Problem>,
     notes: Vec<String>,
-    found_empty: Option<Fingerprint>,
+    doubt: Option<Doubt>,
+}
+
+/// A state of a file that would take objects away.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// `None` when the file is missing.
+    state: Option<Fingerprint>,
+    since: Duration,
+}
+
+impl Doubt {
+    /// When the loss is believed, in a folder that is `settled` then.
+    fn sure_at(&self, settled: Duration) -> Duration {
+        match self.state {
+            None => (self.since + MISSING).max(settled),
+            Some(Fingerprint { size: 0, .. }) => self.since + EMPTY,
+            Some(_) => self.since + HALF,
+        }
+    }
 }
 
 /// Two equal fingerprints mean the same content, as far as time stamps can tell.
@@ -74,61 +143,101 @@ impl Scanner {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
+            identity: None,
             files: BTreeMap::new(),
-            folder_failed: false,
+            subfolders: BTreeSet::new(),
+            failure: None,
+            settled: Duration::ZERO,
         }
     }
 
-    /// Events that lead from the last scan to what the folder holds now; empty when nothing
-    /// changed. Whether the folder itself could be read is the second value.
-    pub(crate) fn scan(&mut self, hints: &Hints) -> (Vec<Event>, bool) {
-        let mut events = Vec::new();
-        if hints.only && !self.folder_failed && self.folder.is_dir() {
-            self.scan_written(hints, &mut events);
-            return (events, true);
+    /// Compares the folder with the last scan; `now` is any clock that never goes backwards.
+    pub(crate) fn scan(&mut self, hints: &Hints, now: Duration) -> Found {
+        let mut found = Found::default();
+        if hints.only && self.failure.is_none() && self.folder.is_dir() {
+            found.readable = true;
+            self.scan_written(hints, now, &mut found);
+        } else {
+            self.scan_all(hints, now, &mut found);
         }
-        let names = match list(&self.folder) {
-            Ok(names) => names,
+        let doubts = self.files.values().filter_map(|known| known.doubt);
+        // A doubt that is due and still there belongs to a file that somebody is writing; its
+        // closing leads to a scan.
+        let due = doubts.map(|doubt| doubt.sure_at(self.settled));
+        found.again = due.filter(|due| *due > now).min();
+        found
+    }
+
+    fn scan_all(&mut self, hints: &Hints, now: Duration, found: &mut Found) {
+        let listed = match list(&self.folder) {
+            Ok(listed) => listed,
             Err(error) => {
-                if !self.folder_failed {
-                    let message = format!("cannot be read ({error}); what it held stays in use");
-                    events.push(self.folder_report(Some(message)));
-                }
-                self.folder_failed = true;
-                return (events, false);
+                let why = words::plain(&error);
+                let message = format!("cannot be read: {why}; what it held stays in use");
+                return self.fail(message, found);
             }
         };
-        if std::mem::take(&mut self.folder_failed) {
-            events.push(self.folder_report(None));
-        }
-        for name in &names {
-            if !hints.open.contains(name) {
-                self.visit(name, hints.written.contains(name), &mut events);
+        if self.identity != Some(listed.identity) {
+            let had_files = !self.files.is_empty();
+            if had_files && listed.manifests.is_empty() {
+                // A mount that is gone looks the same as a folder that was emptied on purpose.
+                let message = "is another folder than before and holds no manifest; what the \
+                               other held stays in use until this one holds a manifest";
+                return self.fail(message.to_owned(), found);
+            }
+            self.identity = Some(listed.identity);
+            if had_files {
+                self.settled = now + SETTLE;
             }
         }
-        // Deletions come last, so that an object that moved to another file is never away.
-        self.forget(|name| !names.contains(name), &mut events);
-        (events, true)
+        found.readable = true;
+        if self.failure.take().is_some() {
+            found.events.push(self.folder_report());
+        }
+        self.note_subfolders(listed.subfolders);
+        for name in &listed.manifests {
+            if !hints.open.contains(name) {
+                self.visit(name, hints.written.contains(name), now, &mut found.events);
+            }
+        }
+        // Losses come last, so that an object that moved to another file is never away.
+        let missing = |name: &OsString| !listed.manifests.contains(name);
+        self.forget(missing, now, &mut found.events);
     }
 
-    fn scan_written(&mut self, hints: &Hints, events: &mut Vec<Event>) {
+    fn scan_written(&mut self, hints: &Hints, now: Duration, found: &mut Found) {
         let mut missing = BTreeSet::new();
         for name in hints.written.iter().filter(|name| is_manifest(name)) {
             match self.folder.join(name).symlink_metadata() {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     missing.insert(name);
                 }
-                _ => self.visit(name, true, events),
+                _ => self.visit(name, true, now, &mut found.events),
             }
         }
         if !missing.is_empty() {
-            self.forget(|name| missing.contains(name), events);
+            self.forget(|name| missing.contains(name), now, &mut found.events);
         }
     }
 
-    fn folder_report(&self, message: Option<String>) -> Event {
+    fn fail(&mut self, message: String, found: &mut Found) {
+        if self.failure.as_ref() != Some(&message) {
+            self.failure = Some(message);
+            found.events.push(self.folder_report());
+        }
+    }
+
+    fn note_subfolders(&mut self, subfolders: BTreeSet<OsString>) {
+        for name in subfolders.difference(&self.subfolders) {
+            let path = self.folder.join(name);
+            info!("{} is a subfolder and is not read", path.display());
+        }
+        self.subfolders = subfolders;
+    }
+
+    fn folder_report(&self) -> Event {
         let file = self.folder.display().to_string();
-        let problems = message.map(|message| Problem {
+        let problem = self.failure.clone().map(|message| Problem {
             file: file.clone(),
             line: None,
             object: None,
@@ -137,38 +246,60 @@ impl Scanner {
         });
         Event::Report {
             file,
-            problems: problems.into_iter().collect(),
+            problems: problem.into_iter().collect(),
         }
     }
 
-    fn visit(&mut self, name: &OsStr, written: bool, events: &mut Vec<Event>) {
+    fn visit(&mut self, name: &OsStr, written: bool, now: Duration, events: &mut Vec<Event>) {
         let path = self.folder.join(name);
         let file = path.display().to_string();
+        if now < self.settled && !self.files.contains_key(name) {
+            self.settled = now + SETTLE;
+        }
+        let settled = self.settled;
         let known = self.files.entry(name.to_owned()).or_default();
         if !written && known.is_unchanged(&path) {
             return;
         }
-        match read(&path) {
-            Ok((bytes, fingerprint)) => {
-                if !written && known.is_just_emptied(fingerprint) {
-                    return;
-                }
-                known.fingerprint = Some(fingerprint);
-                known.update(&file, manifest::read(&file, &bytes), events);
-            }
+        let content = match read(&path) {
+            Ok(content) => content,
             // Removed since the folder was listed: the next scan does not find it any more.
-            Err(_) if path.symlink_metadata().is_err() => {}
-            Err(reason) => known.fail(&file, reason, events),
+            Err(_) if path.symlink_metadata().is_err() => return,
+            Err(reason) => return known.fail(&file, reason, events),
+        };
+        let manifest = manifest::read(&file, &content.bytes);
+        let lost = known.lost(&manifest);
+        if content.moved || !lost.is_empty() {
+            let doubt = known.doubt(Some(content.fingerprint), now);
+            if now < doubt.sure_at(settled) {
+                // Half a document tells nothing of its objects.
+                if doubt.since == now && manifest.complete {
+                    events.extend(doubts(&file, lost));
+                }
+                return;
+            }
         }
+        known.doubt = None;
+        known.fingerprint = Some(content.fingerprint);
+        known.update(&file, manifest, lost, events);
     }
 
-    fn forget(&mut self, gone: impl Fn(&OsString) -> bool, events: &mut Vec<Event>) {
-        let folder = &self.folder;
+    fn forget(&mut self, gone: impl Fn(&OsString) -> bool, now: Duration, events: &mut Vec<Event>) {
+        let (folder, settled) = (&self.folder, self.settled);
         self.files.retain(|name, known| {
             if !gone(name) {
                 return true;
             }
             let file = folder.join(name).display().to_string();
+            if !known.objects.is_empty() {
+                let doubt = known.doubt(None, now);
+                if now < doubt.sure_at(settled) {
+                    if doubt.since == now {
+                        events.extend(doubts(&file, known.objects.iter().cloned()));
+                    }
+                    return true;
+                }
+            }
             for id in std::mem::take(&mut known.objects) {
                 let file = file.clone();
                 events.push(Event::Delete { id, file });
@@ -188,17 +319,28 @@ impl Known {
         std::fs::metadata(path).is_ok_and(|meta| Fingerprint::from(&meta) == known)
     }
 
-    /// Whether a file that had objects is found empty for the first time: most likely somebody
-    /// is just writing it, so it counts only when the next scan finds it so, too.
-    fn is_just_emptied(&mut self, fingerprint: Fingerprint) -> bool {
-        let first = fingerprint.size == 0
-            && !self.objects.is_empty()
-            && self.found_empty != Some(fingerprint);
-        self.found_empty = first.then_some(fingerprint);
-        first
+    /// Objects that the file had and that are not in `manifest`.
+    fn lost(&self, manifest: &Manifest) -> Vec<ObjectId> {
+        let listed: BTreeSet<&ObjectId> = manifest.objects.iter().map(|found| &found.id).collect();
+        let lost = self.objects.iter().filter(|id| !listed.contains(id));
+        lost.cloned().collect()
     }
 
-    fn update(&mut self, file: &str, manifest: Manifest, events: &mut Vec<Event>) {
+    /// Since when the file is in this state, which would take objects away.
+    fn doubt(&mut self, state: Option<Fingerprint>, now: Duration) -> Doubt {
+        self.fingerprint = None;
+        let new = Doubt { state, since: now };
+        let same = self.doubt.filter(|doubt| doubt.state == state);
+        *self.doubt.insert(same.unwrap_or(new))
+    }
+
+    fn update(
+        &mut self,
+        file: &str,
+        manifest: Manifest,
+        lost: Vec<ObjectId>,
+        events: &mut Vec<Event>,
+    ) {
         for note in &manifest.notes {
             if !self.notes.contains(note) {
                 info!("{note}");
@@ -208,35 +350,35 @@ impl Known {
         let mut objects = BTreeSet::new();
         for found in manifest.objects {
             objects.insert(found.id.clone());
-            if let Some(object) = found.object {
-                events.push(Event::Apply {
-                    id: found.id,
-                    origin: found.origin,
-                    object,
-                    lines: found.lines,
-                });
-            }
+            events.push(Event::Apply {
+                id: found.id,
+                origin: found.origin,
+                object: found.object,
+                issues: found.issues,
+                lines: found.lines,
+            });
         }
+        let mut problems = manifest.problems;
         if manifest.complete {
-            for id in self.objects.difference(&objects) {
-                events.push(Event::Delete {
-                    id: id.clone(),
-                    file: file.to_owned(),
-                });
-            }
+            let file = file.to_owned();
+            events.extend(lost.into_iter().map(|id| Event::Delete {
+                id,
+                file: file.clone(),
+            }));
             self.objects = objects;
         } else {
+            let unreadable = problems.iter_mut().filter(|p| p.object.is_none());
+            unreadable.for_each(|problem| problem.message.push_str(kept(lost.len())));
+            events.extend(doubts(file, lost));
             self.objects.append(&mut objects);
         }
-        self.report(file, manifest.problems, events);
+        self.report(file, problems, events);
     }
 
     fn fail(&mut self, file: &str, reason: String, events: &mut Vec<Event>) {
         self.fingerprint = None;
-        let kept = match self.objects.len() {
-            0 => "",
-            _ => "; what it held stays in use",
-        };
+        self.doubt = None;
+        let kept = kept(self.objects.len());
         let problem = Problem {
             file: file.to_owned(),
             line: None,
@@ -258,16 +400,47 @@ impl Known {
     }
 }
 
-/// Names of the folder that are manifests.
-fn list(folder: &Path) -> std::io::Result<BTreeSet<OsString>> {
-    let mut names = BTreeSet::new();
+fn doubts(file: &str, objects: impl IntoIterator<Item = ObjectId>) -> impl Iterator<Item = Event> {
+    objects.into_iter().map(move |id| Event::Doubt {
+        id,
+        file: file.to_owned(),
+    })
+}
+
+/// How a problem of a file ends that may still hold so many objects.
+fn kept(objects: usize) -> &'static str {
+    match objects {
+        0 => "",
+        _ => "; what it held stays in use",
+    }
+}
+
+/// What a folder holds.
+struct Listed {
+    identity: Identity,
+    manifests: BTreeSet<OsString>,
+    subfolders: BTreeSet<OsString>,
+}
+
+fn list(folder: &Path) -> io::Result<Listed> {
+    let meta = std::fs::metadata(folder)?;
+    let mut listed = Listed {
+        identity: Identity::from(&meta),
+        manifests: BTreeSet::new(),
+        subfolders: BTreeSet::new(),
+    };
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         if is_manifest(&name) {
-            names.insert(name);
+            listed.manifests.insert(name);
+        } else if !name.as_encoded_bytes().starts_with(b".")
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
+            listed.subfolders.insert(name);
         }
     }
-    Ok(names)
+    Ok(listed)
 }
 
 /// Whether a file of this name is a manifest and not an editor's: `.web.yaml.swp`, `web.yaml~`,
@@ -275,30 +448,52 @@ fn list(folder: &Path) -> std::io::Result<BTreeSet<OsString>> {
 pub(crate) fn is_manifest(name: &OsStr) -> bool {
     let hidden = matches!(name.as_encoded_bytes().first(), Some(b'.' | b'#') | None);
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
+    let ours = |extension: &str| {
+        let known = ["yaml", "yml", "json"];
+        known.iter().any(|e| extension.eq_ignore_ascii_case(e))
+    };
+    !hidden && extension.is_some_and(ours)
 }
 
-/// The content of a file and the fingerprint that it had before it was read.
-fn read(path: &Path) -> Result<(Vec<u8>, Fingerprint), String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let (file, meta) = open(path).map_err(cannot)?;
+/// A file as it was read.
+struct Content {
+    bytes: Vec<u8>,
+    /// What it had before it was read.
+    fingerprint: Fingerprint,
+    /// Whether it changed meanwhile.
+    moved: bool,
+}
+
+fn read(path: &Path) -> Result<Content, String> {
+    let cannot = |error: io::Error| format!("cannot be read: {}", words::plain(&error));
+    // Opening alone does things to some devices, so this looks first.
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let (mut file, meta) = open(path).map_err(cannot)?;
     if !meta.is_file() {
         return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     if meta.len() <= MAX_FILE {
-        let mut file = file.take(MAX_FILE + 1);
-        file.read_to_end(&mut bytes).map_err(cannot)?;
+        let mut limited = (&mut file).take(MAX_FILE + 1);
+        limited.read_to_end(&mut bytes).map_err(cannot)?;
     }
     if meta.len().max(bytes.len() as u64) > MAX_FILE {
         let limit = MAX_FILE >> 20;
         return Err(format!("is over the limit of {limit} MiB for a manifest"));
     }
-    Ok((bytes, Fingerprint::from(&meta)))
+    let fingerprint = Fingerprint::from(&meta);
+    let after = Fingerprint::from(&file.metadata().map_err(cannot)?);
+    Ok(Content {
+        bytes,
+        fingerprint,
+        moved: after != fingerprint,
+    })
 }
 
-fn open(path: &Path) -> std::io::Result<(File, Metadata)> {
-    // Without NONBLOCK a named pipe would hold the scan until somebody writes to it.
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    // It may have become a named pipe meanwhile, which would hold the scan without NONBLOCK.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new()
         .read(true)
@@ -307,3 +502,6 @@ fn open(path: &Path) -> std::io::Result<(File, Metadata)> {
     let meta = file.metadata()?;
     Ok((file, meta))
 }
+
+#[cfg(test)]
+mod tests;

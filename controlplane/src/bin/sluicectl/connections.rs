@@ -51,8 +51,13 @@ fn names(
         Some((namespace, name)) => (Some(namespace.to_owned()), name),
         None => (common.listed_namespace(), service),
     };
-    if name.is_empty() || namespace.as_deref() == Some("") {
+    if name.is_empty() || name.contains('/') || namespace.as_deref() == Some("") {
         anyhow::bail!("--service {service:?} is not [NAMESPACE/]NAME");
+    }
+    if let (Some(namespace), Some(only)) = (&namespace, &common.namespace)
+        && namespace != only
+    {
+        anyhow::bail!("--service {service:?} is not in --namespace {only:?}");
     }
     Ok((namespace, Some(name.to_owned())))
 }

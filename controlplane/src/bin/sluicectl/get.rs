@@ -1,66 +1,97 @@
 //! `get services` and `get endpoints`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use serde::Serialize;
 use sluice_conf::message::controlplane::{
     EndpointRow, EndpointsRow, PortRow, Reply, Request, ServiceRow,
 };
 use sluice_controlplane::client::ClientError;
 
 use crate::output::{self, Format, age, table};
-use crate::{Answer, Common};
+use crate::{Answer, Common, PARTLY};
 
 /// Endpoints that kubectl lists before it only counts.
 const LISTED: usize = 3;
 
-pub fn services(common: &Common) -> anyhow::Result<Answer> {
+pub fn services(common: &Common, only: &[String]) -> anyhow::Result<Answer> {
     let namespace = common.listed_namespace();
     let request = Request::Services {
         namespace: namespace.clone(),
     };
-    let Reply::Services(rows) = common.ask_controlplane(&request)? else {
+    let Reply::Services(mut rows) = common.ask_controlplane(&request)? else {
         return Err(ClientError::Unexpected("control plane").into());
     };
-    if let Some(text) = output::structured(common.output, &rows)? {
-        return Ok(Answer::of(text));
-    }
-    if rows.is_empty() {
-        return Ok(nothing(namespace));
-    }
-    let wide = common.output == Format::Wide;
-    Ok(Answer::of(services_table(&rows, namespace.is_none(), wide)))
+    let missing = keep(&mut rows, only, |row| &row.name);
+    let all = namespace.is_none();
+    answer(common, &rows, namespace, "service", &missing, |rows| {
+        services_table(rows, all, common.output == Format::Wide)
+    })
 }
 
-pub fn endpoints(common: &Common) -> anyhow::Result<Answer> {
+pub fn endpoints(common: &Common, only: &[String]) -> anyhow::Result<Answer> {
     let namespace = common.listed_namespace();
     let request = Request::Endpoints {
         namespace: namespace.clone(),
     };
-    let Reply::Endpoints(rows) = common.ask_controlplane(&request)? else {
+    let Reply::Endpoints(mut rows) = common.ask_controlplane(&request)? else {
         return Err(ClientError::Unexpected("control plane").into());
     };
-    if let Some(text) = output::structured(common.output, &rows)? {
-        return Ok(Answer::of(text));
-    }
-    if rows.is_empty() {
-        return Ok(nothing(namespace));
-    }
+    let missing = keep(&mut rows, only, |row| &row.service);
     let all = namespace.is_none();
-    Ok(Answer::of(match common.output {
-        Format::Wide => endpoints_wide(&rows, all),
-        _ => endpoints_table(&rows, all),
-    }))
+    answer(
+        common,
+        &rows,
+        namespace,
+        "endpoints",
+        &missing,
+        |rows| match common.output {
+            Format::Wide => endpoints_wide(rows, all),
+            _ => endpoints_table(rows, all),
+        },
+    )
 }
 
-fn nothing(namespace: Option<String>) -> Answer {
-    Answer {
-        text: String::new(),
-        remark: Some(match namespace {
-            Some(namespace) => format!("No resources found in {namespace} namespace."),
-            None => "No resources found".to_owned(),
-        }),
-        code: 0,
+/// Keeps the rows of these names, or all when there are none; returns the names without a row.
+fn keep<T>(rows: &mut Vec<T>, only: &[String], name: impl Fn(&T) -> &String) -> Vec<String> {
+    if only.is_empty() {
+        return Vec::new();
     }
+    let there: BTreeSet<String> = rows.iter().map(|row| name(row).clone()).collect();
+    rows.retain(|row| only.contains(name(row)));
+    let missing = only.iter().filter(|name| !there.contains(*name));
+    missing.cloned().collect()
+}
+
+fn answer<T: Serialize>(
+    common: &Common,
+    rows: &Vec<T>,
+    namespace: Option<String>,
+    what: &str,
+    missing: &[String],
+    text: impl Fn(&[T]) -> String,
+) -> anyhow::Result<Answer> {
+    let text = match output::structured(common.output, rows)? {
+        Some(text) => text,
+        None if rows.is_empty() => String::new(),
+        None => text(rows),
+    };
+    let place = match &namespace {
+        Some(namespace) => format!(" in {namespace} namespace"),
+        None => String::new(),
+    };
+    let not_found = |name: &String| format!("{what} {name:?} not found{place}");
+    let not_found: Vec<String> = missing.iter().map(not_found).collect();
+    let (remark, code) = match (not_found.is_empty(), rows.is_empty()) {
+        (false, _) => (Some(not_found.join("\n")), PARTLY),
+        (true, true) if !common.output.is_structured() => {
+            let end = if place.is_empty() { "" } else { "." };
+            (Some(format!("No resources found{place}{end}")), 0)
+        }
+        (true, _) => (None, 0),
+    };
+    Ok(Answer { text, remark, code })
 }
 
 fn services_table(rows: &[ServiceRow], all_namespaces: bool, wide: bool) -> String {
@@ -79,9 +110,7 @@ fn services_table(rows: &[ServiceRow], all_namespaces: bool, wide: bool) -> Stri
         let mut cells = vec![
             row.name.clone(),
             row.kind.clone(),
-            row.cluster_ips
-                .first()
-                .map_or_else(none, ToString::to_string),
+            cluster_ip(row),
             external_ips(row),
             or_none(join(row.ports.iter().map(port))),
             age(row.age_seconds),
@@ -96,6 +125,14 @@ fn services_table(rows: &[ServiceRow], all_namespaces: bool, wide: bool) -> Stri
         (row.namespace.clone(), cells)
     });
     with_namespace(heading, cells.collect(), all_namespaces)
+}
+
+fn cluster_ip(row: &ServiceRow) -> String {
+    match row.cluster_ips.first() {
+        Some(address) => address.to_string(),
+        None if row.headless => "None".to_owned(),
+        None => none(),
+    }
 }
 
 fn external_ips(row: &ServiceRow) -> String {
@@ -223,6 +260,7 @@ mod tests {
             name: name.into(),
             kind: kind.into(),
             cluster_ips: vec!["10.96.0.10".parse().unwrap()],
+            headless: false,
             external_ips: vec![],
             ports: vec![port_row(80, Some(30080), "TCP"), port_row(443, None, "TCP")],
             age_seconds: 130,
@@ -261,16 +299,29 @@ mod tests {
         headless.cluster_ips.clear();
         headless.ports.truncate(1);
         headless.ports[0].node_port = None;
-        let rows = [headless, service("new", "LoadBalancer"), web];
+        let mut missing = headless.clone();
+        missing.name = "lost".into();
+        headless.headless = true;
+        let rows = [headless, missing, service("new", "LoadBalancer"), web];
         assert_eq!(
             services_table(&rows, false, false),
             "\
 NAME   TYPE           CLUSTER-IP   EXTERNAL-IP    PORT(S)                AGE
-db     ClusterIP      <none>       <none>         80/TCP                 2m10s
+db     ClusterIP      None         <none>         80/TCP                 2m10s
+lost   ClusterIP      <none>       <none>         80/TCP                 2m10s
 new    LoadBalancer   10.96.0.10   <pending>      80:30080/TCP,443/TCP   2m10s
 web    LoadBalancer   10.96.0.10   203.0.113.10   80:30080/TCP,443/TCP   2m10s
 "
         );
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_told_and_the_others_are_kept() {
+        let mut rows = vec![service("a", "ClusterIP"), service("b", "ClusterIP")];
+        let only = ["b".to_owned(), "x".to_owned()];
+        assert_eq!(keep(&mut rows, &only, |row| &row.name), ["x"]);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].name, "b");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod get;
 mod output;
 mod status;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,11 +16,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use sluice_conf::message::{controlplane, dataplane};
 use sluice_conf::settings;
 use sluice_controlplane::client::{Client, ClientError};
+use sluice_controlplane::words;
 
 use output::Format;
 
 /// Exit code for a mistake in the call and for a daemon that does not answer.
 const MISTAKE: u8 = 2;
+/// Exit code when part of what was asked for is not there.
+const PARTLY: u8 = 1;
 
 /// Asks Sluice's daemons what they know and do.
 #[derive(Parser)]
@@ -37,10 +40,10 @@ struct Common {
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
-    /// Only this namespace.
+    /// For get and connections: only this namespace. get without it: default.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// All namespaces.
+    /// For get and connections: all namespaces.
     #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
     all_namespaces: bool,
     /// Socket of the dataplane.
@@ -79,10 +82,17 @@ enum Verb {
 enum Object {
     /// Services.
     #[command(visible_alias = "svc", alias = "service")]
-    Services,
+    Services(Names),
     /// Endpoints of Services.
-    #[command(visible_alias = "ep")]
-    Endpoints,
+    #[command(visible_alias = "ep", alias = "endpoint")]
+    Endpoints(Names),
+}
+
+#[derive(Args)]
+struct Names {
+    /// Only Services of these names.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 #[derive(Args)]
@@ -101,7 +111,7 @@ struct Filter {
 /// What a verb has to say.
 struct Answer {
     text: String,
-    /// For the terminal only: what is not part of the answer.
+    /// What is not part of the answer; goes to stderr.
     remark: Option<String>,
     code: u8,
 }
@@ -118,17 +128,11 @@ impl Answer {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(answer) => {
-            let mut stdout = std::io::stdout().lock();
-            let written = stdout.write_all(answer.text.as_bytes());
-            // Whoever reads may stop early, as head does.
-            let _ = written.and_then(|()| stdout.flush());
-            if let Some(remark) = answer.remark {
-                let _ = writeln!(std::io::stderr(), "{remark}");
-            }
-            ExitCode::from(answer.code)
-        }
+    match run(&arguments).and_then(|answer| {
+        print(&answer)?;
+        Ok(answer.code)
+    }) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "sluicectl: {error}");
             ExitCode::from(MISTAKE)
@@ -136,12 +140,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn print(answer: &Answer) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(answer.text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
+        // Whoever reads may stop early, as head does.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            anyhow::bail!("cannot write: {}", words::plain(&error))
+        }
+        _ => {}
+    }
+    if let Some(remark) = &answer.remark {
+        let _ = writeln!(std::io::stderr(), "{remark}");
+    }
+    Ok(())
+}
+
 fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let common = &arguments.common;
     match &arguments.verb {
         Verb::Status => status::run(common),
-        Verb::Get(Object::Services) => get::services(common),
-        Verb::Get(Object::Endpoints) => get::endpoints(common),
+        Verb::Get(Object::Services(only)) => get::services(common, &only.names),
+        Verb::Get(Object::Endpoints(only)) => get::endpoints(common, &only.names),
         Verb::Connections(filter) => connections::run(common, filter),
         Verb::Drops { all } => drops::run(common, *all),
         Verb::Completions { shell } => {

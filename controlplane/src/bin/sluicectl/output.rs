@@ -18,6 +18,13 @@ pub enum Format {
     Yaml,
 }
 
+impl Format {
+    /// Whether it is meant for programs.
+    pub const fn is_structured(self) -> bool {
+        matches!(self, Format::Json | Format::Yaml)
+    }
+}
+
 /// Spaces between columns, as kubectl's.
 const GAP: usize = 3;
 

@@ -7,12 +7,10 @@ use sluice_conf::Generation;
 use sluice_conf::message::{controlplane, dataplane};
 use sluice_controlplane::client::ClientError;
 use sluice_controlplane::object::describe;
+use sluice_controlplane::words;
 
 use crate::output::{self, age, table};
-use crate::{Answer, Common, MISTAKE};
-
-/// Exit code when one of the daemons does not answer.
-const HALF: u8 = 1;
+use crate::{Answer, Common, MISTAKE, PARTLY};
 
 /// Both daemons, or why one does not answer.
 #[derive(Debug, Serialize)]
@@ -66,7 +64,7 @@ pub fn run(common: &Common) -> anyhow::Result<Answer> {
     let code = match (report.controlplane.failed(), report.dataplane.failed()) {
         (false, false) => 0,
         (true, true) => MISTAKE,
-        _ => HALF,
+        _ => PARTLY,
     };
     Ok(Answer {
         text,
@@ -111,10 +109,11 @@ fn generation(generation: Option<Generation>) -> String {
 fn controlplane_text(text: &mut String, status: &controlplane::Status) {
     process(text, &status.release, status.pid, status.uptime_seconds);
     line(text, "source", &status.source);
-    let objects = format!(
-        "{} services, {} endpoint slices",
-        status.services, status.endpoint_slices
-    );
+    let objects = [
+        words::count(status.services, "service"),
+        words::count(status.endpoint_slices, "endpoint slice"),
+    ];
+    let objects = objects.join(", ");
     line(text, "objects", &objects);
     let compiled = status.generation;
     match &status.dataplane {
@@ -141,10 +140,12 @@ fn controlplane_text(text: &mut String, status: &controlplane::Status) {
 fn dataplane_text(text: &mut String, status: &dataplane::Status) {
     process(text, &status.release, status.pid, status.uptime_seconds);
     line(text, "generation", &generation(status.generation));
-    let sizes = format!(
-        "{} service ports, {} frontends, {} backends",
-        status.services, status.frontends, status.backends
-    );
+    let sizes = [
+        words::count(status.services, "service port"),
+        words::count(status.frontends, "frontend"),
+        words::count(status.backends, "backend"),
+    ];
+    let sizes = sizes.join(", ");
     line(text, "table", &sizes);
     if let Some(reason) = &status.last_rejection {
         line(text, "rejected", reason);
