@@ -27,7 +27,7 @@ fn web(topology: &Topology) -> Vec<Service> {
 fn a_malformed_manifest_is_reported_by_place_and_the_others_apply() -> Result<()> {
     scene::with(Topology::builder(), web, |scene| {
         let _nginx = nginx::start_all(&scene.topology.backends, scene.dir(), scene.dir())?;
-        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: broken\nspec:\n  ports:\n  - port: 70000\n";
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: broken\nspec:\n  clusterIP: 10.96.9.9\n  ports:\n  - port: 70000\n";
         scene.folder.write_text("broken.yaml", text)?;
         let mut link = scene.ask_controlplane()?;
         let problem = clock::wait_for("the problem in the status", LIMIT, || {
@@ -36,7 +36,7 @@ fn a_malformed_manifest_is_reported_by_place_and_the_others_apply() -> Result<()
                 .into_iter()
                 .find(|each| each.file.ends_with("broken.yaml")))
         })?;
-        ensure!(problem.line == Some(7), "{problem:?}");
+        ensure!(problem.line == Some(8), "{problem:?}");
         ensure!(
             problem.field.as_deref() == Some("spec.ports[0].port"),
             "{problem:?}"
