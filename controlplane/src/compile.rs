@@ -83,7 +83,7 @@ pub fn compile(index: &Index, rules: &Rules) -> Compiled {
 struct Compiler<'a> {
     rules: &'a Rules,
     /// Every Vip of every Service, and when the first of its Services was known: none of them can
-    /// be a backend (semantics S11).
+    /// be a backend (the Endpoints API forbids it).
     vips: HashMap<IpAddr, u64>,
     /// Every endpoint that was known before a Service with the same address.
     endpoints: HashMap<IpAddr, ObjectId>,

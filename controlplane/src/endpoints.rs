@@ -14,7 +14,7 @@ use crate::annotations;
 use crate::object::{Checked, Report, is_label, is_subdomain, unusable};
 use crate::service::PortProtocol;
 
-/// The label that joins a slice to its Service (semantics S13).
+/// The label that joins a slice to its Service (the EndpointSlice API).
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice that can be used.
@@ -56,7 +56,7 @@ pub struct Endpoint {
     pub weight: u16,
 }
 
-/// Conditions of an endpoint with the defaults filled in (semantics S14).
+/// Conditions of an endpoint with the defaults filled in (discovery/v1 EndpointConditions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
     /// New connections are welcome.
@@ -121,7 +121,7 @@ fn ports(slice: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
                 continue;
             }
         };
-        // A slice may leave the port open; such a port is nobody's (semantics S12).
+        // A slice may leave the port open; such a port is nobody's (as in kube-proxy).
         let Some(number) = port.port else { continue };
         let Some(number) = u16::try_from(number).ok().filter(|port| *port > 0) else {
             let message = match number {
@@ -170,7 +170,7 @@ fn endpoints(
     let written = slice.endpoints.as_deref().unwrap_or_default();
     let mut endpoints = Vec::with_capacity(written.len());
     for (index, endpoint) in written.iter().enumerate() {
-        // Of several addresses only the first is used (semantics S12).
+        // Of several addresses only the first is used (as in kube-proxy).
         let field = format!("endpoints[{index}].addresses[0]");
         let Some(address) = endpoint.addresses.first() else {
             report.refuse(field, "is missing; every endpoint needs an address");
@@ -225,7 +225,7 @@ impl Conditions {
 /// Backends of one port of a Service, sorted; `slices` are the Service's, sorted by name.
 ///
 /// New connections go to what is ready; when nothing is, to what still serves while it
-/// terminates (semantics S16). What serves otherwise keeps its connections.
+/// terminates (KEP-1669). What serves otherwise keeps its connections.
 pub fn backends(slices: &[&Slice], name: &str, protocol: PortProtocol) -> Vec<Backend> {
     let found = candidates(slices, name, protocol);
     let any_ready = found.values().any(|endpoint| endpoint.conditions.ready);

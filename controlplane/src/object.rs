@@ -215,7 +215,7 @@ pub fn describe(problem: &Problem) -> String {
         .collect()
 }
 
-/// Why no Service can use this address, if so (semantics S11 and plain routing).
+/// Why no Service can use this address, if so (the rules of the Endpoints API, and plain routing).
 pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),

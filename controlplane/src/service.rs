@@ -461,7 +461,7 @@ fn load_balancer_ips(spec: &api::ServiceSpec, service: &api::Service) -> Vec<Wri
         .and_then(|s| s.load_balancer.as_ref());
     let ingress = status.and_then(|balancer| balancer.ingress.as_deref());
     for (index, entry) in ingress.unwrap_or_default().iter().enumerate() {
-        // Proxy: the address belongs to a load balancer that must stay in the path (S35).
+        // Proxy: the address belongs to a load balancer that must stay in the path (KEP-1860).
         let proxied = entry.ip_mode.as_deref() == Some("Proxy");
         if let Some(ip) = entry.ip.as_ref().filter(|_| !proxied) {
             add(format!("status.loadBalancer.ingress[{index}].ip"), ip);
