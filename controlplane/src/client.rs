@@ -28,6 +28,9 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// It is connected and says nothing.
+    #[error("the {0} does not answer within {limit} s; is it stopped?", limit = LIMIT.as_secs())]
+    Silent(&'static str),
     /// The conversation broke.
     #[error("the {daemon} does not answer: {}", words::plain(source))]
     Broken {
@@ -105,7 +108,11 @@ impl Client {
     ) -> Result<A, ClientError> {
         let daemon = self.daemon;
         let codec = |source| ClientError::Codec { daemon, source };
-        let broken = |source: io::Error| ClientError::Broken { daemon, source };
+        let broken = |source: io::Error| match source.kind() {
+            // What a socket with a time limit answers when the limit is reached.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(daemon),
+            _ => ClientError::Broken { daemon, source },
+        };
         let bytes = codec::encode(request).map_err(codec)?;
         let sent = self.stream.write_all(&bytes);
         let mut header = [0; HEADER_LEN];
@@ -120,5 +127,42 @@ impl Client {
             .read_to_end(&mut body)
             .map_err(broken)?;
         codec::decode(&body).map_err(codec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_conf::message::controlplane::{Reply, Request};
+
+    use super::*;
+
+    fn pair() -> (Client, UnixStream) {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        let daemon = "control plane";
+        (Client { daemon, stream }, peer)
+    }
+
+    #[test]
+    fn a_daemon_that_is_silent_is_told_from_one_that_is_gone() {
+        let (mut client, peer) = pair();
+        let short = Some(Duration::from_millis(10));
+        client.stream.set_read_timeout(short).unwrap();
+        let silent = client.ask::<_, Reply>(&Request::Status).unwrap_err();
+        assert_eq!(
+            silent.to_string(),
+            "the control plane does not answer within 10 s; is it stopped?"
+        );
+        drop(peer);
+        let gone = client.ask::<_, Reply>(&Request::Status).unwrap_err();
+        assert!(matches!(gone, ClientError::Broken { .. }), "{gone}");
+    }
+
+    #[test]
+    fn a_refusal_that_came_before_the_question_is_read() {
+        let (mut client, mut peer) = pair();
+        let refusal = Reply::Refused("only root may".into());
+        peer.write_all(&codec::encode(&refusal).unwrap()).unwrap();
+        drop(peer);
+        assert_eq!(client.ask::<_, Reply>(&Request::Status).unwrap(), refusal);
     }
 }

@@ -74,6 +74,17 @@ pub fn run(common: &Common) -> anyhow::Result<Answer> {
 }
 
 impl Report {
+    /// What the control plane made the dataplane use.
+    fn pushed(&self) -> Option<Generation> {
+        let Side::Status(status) = &self.controlplane else {
+            return None;
+        };
+        match &status.dataplane {
+            controlplane::DataplaneLink::Connected { applied, .. } => *applied,
+            controlplane::DataplaneLink::Disconnected { .. } => None,
+        }
+    }
+
     fn text(&self) -> String {
         let mut text = String::from("CONTROL PLANE\n");
         match &self.controlplane {
@@ -82,7 +93,7 @@ impl Report {
         }
         text.push_str("\nDATAPLANE\n");
         match &self.dataplane {
-            Side::Status(status) => dataplane_text(&mut text, status),
+            Side::Status(status) => dataplane_text(&mut text, status, self.pushed()),
             Side::Error(error) => line(&mut text, "state", error),
         }
         if let Side::Status(status) = &self.controlplane {
@@ -137,9 +148,16 @@ fn controlplane_text(text: &mut String, status: &controlplane::Status) {
     }
 }
 
-fn dataplane_text(text: &mut String, status: &dataplane::Status) {
+fn dataplane_text(text: &mut String, status: &dataplane::Status, pushed: Option<Generation>) {
     process(text, &status.release, status.pid, status.uptime_seconds);
-    line(text, "generation", &generation(status.generation));
+    let mut used = generation(status.generation);
+    if pushed.is_some() && status.generation != pushed {
+        let own = generation(pushed);
+        used.push_str(&format!(
+            ", not the {own} that this control plane pushed; does another one push, too?"
+        ));
+    }
+    line(text, "generation", &used);
     let sizes = [
         words::count(status.services, "service port"),
         words::count(status.frontends, "frontend"),
@@ -283,6 +301,18 @@ PROBLEMS (1)
   /etc/sluice/services/web.yaml:9 Service default/web spec.ports[0].port: 0 is not a port; use 1 to 65535
 "
         );
+    }
+
+    #[test]
+    fn a_generation_of_another_control_plane_is_shown() {
+        let mut dataplane = dataplane_status();
+        dataplane.generation = Some(Generation(9));
+        let report = Report {
+            controlplane: Side::Status(controlplane_status()),
+            dataplane: Side::Status(dataplane),
+        };
+        let line = "  generation   9, not the 6 that this control plane pushed; does another one push, too?\n";
+        assert!(report.text().contains(line), "{}", report.text());
     }
 
     #[test]
