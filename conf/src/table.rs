@@ -199,20 +199,21 @@ fn check_endpoint(
     }
 }
 
-/// Why no Service can use this address, if so (the Service API's rules for endpoints, and plain routing).
-fn unusable(address: IpAddr) -> Option<&'static str> {
+/// Why no Service can use this address, if so, in words that complete "the address is": the rules of
+/// the Endpoints API, and plain routing.
+pub fn unusable(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     if address.is_unspecified() {
-        Some("unspecified")
+        Some("the unspecified address")
     } else if address.is_loopback() {
         Some("a loopback address")
     } else if address.is_multicast() {
         Some("a multicast address")
     } else if link_local {
-        Some("link-local or broadcast")
+        Some("a link-local or broadcast address")
     } else {
         None
     }

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1 as api;
+use sluice_conf::table::unusable;
 use sluice_conf::{Backend, BackendState};
 
 use crate::annotations;
-use crate::object::{Checked, Report, is_label, is_subdomain, unusable};
+use crate::object::{Checked, Report, is_label, is_subdomain};
 use crate::service::PortProtocol;
 
 /// The label that joins a slice to its Service (the EndpointSlice API).

@@ -2,7 +2,6 @@
 //! what can be wrong with them. Holds no rules about Services.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -213,25 +212,6 @@ pub fn describe(problem: &Problem) -> String {
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
-}
-
-/// Why no Service can use this address, if so (the rules of the Endpoints API, and plain routing).
-pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if address.is_unspecified() {
-        Some("the unspecified address")
-    } else if address.is_loopback() {
-        Some("a loopback address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if link_local {
-        Some("a link-local or broadcast address")
-    } else {
-        None
-    }
 }
 
 /// Whether `text` is a label by RFC 1123: what namespaces, Services and ports are named by.

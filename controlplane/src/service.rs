@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
+use sluice_conf::table::unusable;
 use sluice_conf::{BackendGone, FrontendKind, Protocol, SourceNat};
 
 use crate::annotations;
-use crate::object::{Checked, Lines, Report, is_label, unusable};
+use crate::object::{Checked, Lines, Report, is_label};
 
 /// `spec.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -207,8 +207,10 @@ fn what_cannot_be_read_is_one_problem_and_takes_nothing_away() {
         w.problems().iter().any(|p| p.contains("16 MiB"))
     });
     assert_eq!(watched.problems().len(), 1);
-    fs::remove_file(watched.path("a.yaml")).unwrap();
-    fs::create_dir(watched.path("a.yaml")).unwrap();
+    fs::create_dir(watched.path("a.dir")).unwrap();
+    let (file, dir) = (watched.path("a.yaml"), watched.path("a.dir"));
+    let (here, swap) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+    rustix::fs::renameat_with(here, &file, here, &dir, swap).unwrap();
     watched.until("a folder", |w| {
         w.problems().iter().any(|p| p.contains("regular"))
     });

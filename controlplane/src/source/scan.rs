@@ -1,10 +1,11 @@
 //! Compares a folder with what was read of it before and tells the difference as events.
 //!
 //! Guarantees: what cannot be read or told apart keeps its objects; what would take objects away
-//! must be found again after a while ([`MISSING`], [`HALF`], [`EMPTY`]), so that a file which is just being written, replaced or
-//! moved never does; a folder that was replaced takes nothing away before it had time to be filled;
-//! a file is read only when it changed; nothing but regular files (also through links) is opened,
-//! at most [`MAX_FILE`] bytes of each. It does not watch and does not wait.
+//! must be found again after a while ([`LOSS`], [`EMPTY`]), so that a file which is just being
+//! written, replaced or moved never does; a folder that was replaced takes nothing away before it
+//! had time to be filled; a file is read only when it changed; nothing but regular files (also
+//! through links) is opened, at most [`MAX_FILE`] bytes of each. It does not watch and does not
+//! wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -24,12 +25,9 @@ use crate::words;
 
 /// Largest manifest file, in bytes.
 pub(crate) const MAX_FILE: u64 = 16 << 20;
-/// How long a file must be missing before its objects are: replacing a file by one of another name
-/// takes two steps.
-pub(crate) const MISSING: Duration = Duration::from_millis(50);
-/// How long a file must be without an object that it had, or without sense, before that is
-/// believed: a long file is written in pieces.
-pub(crate) const HALF: Duration = Duration::from_millis(300);
+/// How long a file must be missing, without an object that it had, or without sense, before that is
+/// believed: some tools delete a file and write it anew, and a long file is written in pieces.
+pub(crate) const LOSS: Duration = Duration::from_millis(300);
 /// How long a file must be empty: a file that is written anew is empty first, on ext4 under load for
 /// a tenth of a second, and nobody empties a manifest on purpose and in a hurry.
 pub(crate) const EMPTY: Duration = Duration::from_secs(1);
@@ -112,9 +110,9 @@ impl Doubt {
     /// When the loss is believed, in a folder that is `settled` then.
     fn sure_at(&self, settled: Duration) -> Duration {
         match self.state {
-            None => (self.since + MISSING).max(settled),
+            None => (self.since + LOSS).max(settled),
             Some(Fingerprint { size: 0, .. }) => self.since + EMPTY,
-            Some(_) => self.since + HALF,
+            Some(_) => self.since + LOSS,
         }
     }
 }

@@ -73,8 +73,7 @@ impl Scene {
     }
 }
 
-const GONE: u64 = MISSING.as_millis() as u64;
-const LOST: u64 = HALF.as_millis() as u64;
+const LOST: u64 = LOSS.as_millis() as u64;
 const EMPTIED: u64 = EMPTY.as_millis() as u64;
 
 #[test]
@@ -136,9 +135,9 @@ fn a_file_that_is_gone_for_a_moment_takes_nothing_away() {
     scene.write("a.yaml", &service("a", "10.0.0.1"));
     scene.noticed(&["a.yaml"], 20);
     fs::remove_file(scene.path("a.yaml")).unwrap();
-    assert!(scene.scan(30 + GONE).is_some());
+    assert!(scene.scan(30 + LOST).is_some());
     assert_eq!(scene.served(), ["a 10.0.0.1"]);
-    assert_eq!(scene.scan(30 + 2 * GONE), None);
+    assert_eq!(scene.scan(30 + 2 * LOST), None);
     assert_eq!(scene.served(), [""; 0]);
 }
 
@@ -194,7 +193,7 @@ fn a_folder_that_is_emptied_by_hand_is_empty() {
     scene.scan(0);
     fs::remove_file(scene.path("a.yaml")).unwrap();
     scene.scan(10);
-    scene.scan(10 + GONE);
+    scene.scan(10 + LOST);
     assert_eq!(scene.served(), [""; 0]);
     assert_eq!(scene.problems(), [""; 0]);
 }
