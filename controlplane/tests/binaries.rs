@@ -166,7 +166,9 @@ fn the_log_is_read_by_people() {
     for noise in ["os error", "Some(", "\u{1b}"] {
         assert!(!text.contains(noise), "{noise:?} in:\n{text}");
     }
-    let waiting = text.lines().filter(|line| line.contains("waiting for the dataplane"));
+    let waiting = text
+        .lines()
+        .filter(|line| line.contains("waiting for the dataplane"));
     assert_eq!(waiting.count(), 1);
 }
 
