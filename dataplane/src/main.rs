@@ -65,18 +65,24 @@ fn log_to_stderr(settings: &Settings) {
         .init();
 }
 
-/// SIGINT and SIGTERM end the daemon in order, a second one at once.
+/// SIGINT and SIGTERM end the daemon in order, a second one at once. SIGHUP, by which other
+/// daemons read their settings again, must not end this one.
 fn end_on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
     ])?;
     let main = std::thread::current();
     let stop = Arc::clone(stop);
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for _ in signals.forever() {
+            for signal in signals.forever() {
+                if signal == signal_hook::consts::SIGHUP {
+                    tracing::info!("SIGHUP ignored: a changed settings file needs a restart");
+                    continue;
+                }
                 if stop.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
                 }
