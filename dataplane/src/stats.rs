@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
 use sluice_conf::message::dataplane::Traffic;
 
@@ -99,11 +100,12 @@ pub struct WorkerCounters {
     rings: Box<[RingCounters]>,
 }
 
-/// The last reading of one interface's rings.
+/// The last reading of one interface's rings. Taken twice a second, so it may cost more than a
+/// [`Counter`].
 #[derive(Debug, Default)]
 pub struct RingCounters {
     interface: String,
-    readings: [Counter; 6],
+    reading: AtomicCell<RingStats>,
 }
 
 impl RingCounters {
@@ -112,47 +114,14 @@ impl RingCounters {
         &self.interface
     }
 
-    /// Notes a reading; only the worker may.
-    pub fn set(&self, stats: &RingStats) {
-        let RingStats {
-            rx_ring_full,
-            fill_ring_empty,
-            rx_dropped,
-            tx_invalid,
-            fill_ring,
-            tx_outstanding,
-        } = *stats;
-        let values = [
-            rx_ring_full,
-            fill_ring_empty,
-            rx_dropped,
-            tx_invalid,
-            fill_ring,
-            tx_outstanding,
-        ];
-        for (reading, value) in self.readings.iter().zip(values) {
-            reading.set(value);
-        }
+    /// Notes a reading.
+    pub fn set(&self, stats: RingStats) {
+        self.reading.store(stats);
     }
 
     /// The last reading.
     pub fn get(&self) -> RingStats {
-        let [
-            rx_ring_full,
-            fill_ring_empty,
-            rx_dropped,
-            tx_invalid,
-            fill_ring,
-            tx_outstanding,
-        ] = self.readings.each_ref().map(Counter::get);
-        RingStats {
-            rx_ring_full,
-            fill_ring_empty,
-            rx_dropped,
-            tx_invalid,
-            fill_ring,
-            tx_outstanding,
-        }
+        self.reading.load()
     }
 }
 

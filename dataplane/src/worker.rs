@@ -262,7 +262,7 @@ impl<Io: PacketIo> Worker<Io> {
             return;
         };
         for (interface, ring) in (0..).map(InterfaceId).zip(counters.rings()) {
-            ring.set(&self.io.ring_stats(interface));
+            ring.set(self.io.ring_stats(interface));
         }
         let Census {
             receiving,

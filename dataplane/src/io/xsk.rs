@@ -67,13 +67,8 @@ impl XskIo {
         io
     }
 
-    /// Whether frames wait for transmission or for its completion: [`PacketIo::flush`] has work.
-    pub fn is_transmitting(&self) -> bool {
-        self.ports.iter().any(|port| port.transmitting() > 0)
-    }
-
     /// The sockets, in the order of the interfaces, to wait on when there is nothing to do.
-    pub fn sockets(&self) -> impl Iterator<Item = RawFd> {
+    fn sockets(&self) -> impl Iterator<Item = RawFd> {
         self.ports.iter().map(Port::fd)
     }
 
