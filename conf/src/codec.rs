@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 pub const HEADER_LEN: usize = 8;
 
 /// Version of header and messages; both sides must speak the same one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Largest body of a request or an answer, in bytes. A table of 10,000 Services with 100,000
 /// endpoints encodes to about 3 MB; the limit leaves room for twenty times that.
@@ -116,11 +116,11 @@ mod tests {
             Err(CodecError::Magic(b'G', b'E'))
         );
         assert_eq!(
-            body_len(b"Sl\x02\0\0\0\0\0", 10),
-            Err(CodecError::Version(2))
+            body_len(b"Sl\x01\0\0\0\0\0", 10),
+            Err(CodecError::Version(1))
         );
         assert_eq!(
-            body_len(b"Sl\x01\0\x0b\0\0\0", 10),
+            body_len(b"Sl\x02\0\x0b\0\0\0", 10),
             Err(CodecError::TooLong(11, 10))
         );
     }

@@ -19,7 +19,7 @@ pub mod settings;
 pub mod table;
 
 pub use service::{
-    Backend, BackendGone, BackendState, Frontend, FrontendKind, Protocol, Service, ServiceName,
-    SourceNat,
+    Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Ping, Pool,
+    Protocol, Refusal, Service, ServiceName, SourceNat,
 };
-pub use table::{Generation, ServiceTable, TableError};
+pub use table::{Generation, Networks, ServiceTable, TableError};

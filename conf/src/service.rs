@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Transport protocol of a Service port.
@@ -13,6 +14,8 @@ pub enum Protocol {
     Tcp,
     /// UDP, IP protocol 17.
     Udp,
+    /// SCTP, IP protocol 132; associations of one address each side (KEP-614).
+    Sctp,
 }
 
 impl Protocol {
@@ -21,6 +24,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 }
@@ -30,6 +34,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
         })
     }
 }
@@ -79,18 +84,78 @@ impl FrontendKind {
     }
 }
 
+/// Whose endpoints may be chosen (traffic policies of the Service API).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Pool {
+    /// Every endpoint that may serve.
+    #[default]
+    Cluster,
+    /// Endpoints on the nodes that the gateway stands in front of.
+    Local,
+}
+
+/// What a class of clients gets at a frontend.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Access {
+    /// Who may serve them.
+    pub pool: Pool,
+    /// What happens to their source address.
+    pub source_nat: SourceNat,
+}
+
 /// Address and port that the dataplane answers for; the protocol is the Service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frontend {
     /// Address that clients use.
     pub address: IpAddr,
-    /// Port that clients use.
+    /// Port that clients use; the first of a range.
     pub port: u16,
+    /// Last port of the range; `port` again when it is one port only. A single port wins over a
+    /// range that holds it.
+    pub last_port: u16,
     /// Who owns the address.
     pub kind: FrontendKind,
+    /// What pods get: clients in [`Networks::pods`](crate::table::Networks::pods).
+    pub pods: Access,
+    /// What nodes get: clients in [`Networks::nodes`](crate::table::Networks::nodes).
+    pub nodes: Access,
+    /// What everybody else gets.
+    pub others: Access,
+    /// Whether only clients in [`Service::source_ranges`] may use it.
+    pub guarded: bool,
 }
 
-/// Whether a backend may be given new connections.
+impl Frontend {
+    /// A frontend of one port where everybody gets the same.
+    pub const fn new(address: IpAddr, port: u16, kind: FrontendKind, access: Access) -> Self {
+        Self {
+            address,
+            port,
+            last_port: port,
+            kind,
+            pods: access,
+            nodes: access,
+            others: access,
+            guarded: false,
+        }
+    }
+
+    /// Whether it has more than one port.
+    pub const fn is_range(&self) -> bool {
+        self.port != self.last_port
+    }
+
+    /// What each class of clients gets.
+    pub const fn accesses(&self) -> [Access; 3] {
+        [self.pods, self.nodes, self.others]
+    }
+}
+
+/// Whether a backend may be given new connections of [`Pool::Cluster`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum BackendState {
     /// New connections may go here.
@@ -104,12 +169,15 @@ pub enum BackendState {
 pub struct Backend {
     /// Address of the endpoint.
     pub address: IpAddr,
-    /// Port of the endpoint (targetPort resolved).
+    /// Port of the endpoint (targetPort resolved); 0: the port that the client used, for frontends
+    /// of many ports.
     pub port: u16,
     /// Share of new connections relative to the other backends, 1 to [`Backend::MAX_WEIGHT`].
     pub weight: u16,
-    /// Whether new connections may go here.
+    /// Whether new connections of [`Pool::Cluster`] may go here.
     pub state: BackendState,
+    /// Whether new connections of [`Pool::Local`] may go here.
+    pub local: bool,
 }
 
 impl Backend {
@@ -118,7 +186,9 @@ impl Backend {
 }
 
 /// What happens to the source address of a forwarded connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceNat {
     /// The gateway's own address and a port of its own range: works on every network.
@@ -135,10 +205,50 @@ pub enum BackendGone {
     /// A TCP connection goes on until it ends by itself. UDP is forgotten all the same: there is
     /// no end to wait for (kubernetes/kubernetes pkg/proxy/conntrack does so too).
     Keep,
-    /// At its next packet the connection ends: TCP is answered with a reset, UDP is forgotten
-    /// and its packet is treated as the first of a new connection.
+    /// The connection ends at once: with TCP both sides get a reset, UDP is forgotten and its next
+    /// packet is treated as the first of a new connection.
     #[default]
     Reset,
+}
+
+/// What a client gets when no backend may serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// ICMP port unreachable, for every protocol (as kube-proxy in nftables mode).
+    #[default]
+    Icmp,
+    /// A reset for TCP; ICMP port unreachable for the rest.
+    TcpReset,
+    /// Nothing.
+    Drop,
+}
+
+/// When a ping of a Vip is answered. Of several Services on one Vip the most generous decides.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ping {
+    /// Never.
+    Never,
+    /// While some backend may be chosen.
+    #[default]
+    Ready,
+    /// Always.
+    Always,
+}
+
+/// How packets get to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// By translating addresses and ports.
+    #[default]
+    Nat,
+    /// By Ethernet address alone, on the link of the backend: it has the Vip itself and answers
+    /// the client without the gateway. The port cannot change.
+    DirectReturn,
 }
 
 /// One Service port, compiled: where it listens, who may serve it, how.
@@ -146,12 +256,49 @@ pub enum BackendGone {
 pub struct Service {
     /// Identity; the key by which statistics and unchanged Services are carried over a change.
     pub name: ServiceName,
-    /// Addresses and ports that clients use, sorted.
+    /// Addresses and ports that clients use, of both families, sorted.
     pub frontends: Vec<Frontend>,
-    /// Endpoints, sorted; empty means that every frontend refuses, as kube-proxy's do.
+    /// Endpoints of both families, sorted; a frontend uses those of its own family. Empty means
+    /// that every frontend refuses, as kube-proxy's do.
     pub backends: Vec<Backend>,
-    /// Source address translation.
-    pub source_nat: SourceNat,
+    /// Seconds for which a client stays with its backend, counted from its last new connection
+    /// (`sessionAffinity: ClientIP`); `None` without affinity.
+    pub affinity_seconds: Option<u32>,
+    /// Who may use the frontends that are [`Frontend::guarded`].
+    pub source_ranges: Vec<IpNet>,
     /// What happens to connections of a backend that is no longer listed.
     pub backend_gone: BackendGone,
+    /// What clients get when nobody may serve them.
+    pub refusal: Refusal,
+    /// When pings are answered.
+    pub ping: Ping,
+    /// Largest TCP segment that either side may announce, in bytes; `None` leaves it to them.
+    pub mss_clamp: Option<u16>,
+    /// How packets get to the backend.
+    pub forwarding: Forwarding,
+}
+
+impl Service {
+    /// A Service that only has its name: no frontends, no backends, every policy the default.
+    pub const fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            frontends: Vec::new(),
+            backends: Vec::new(),
+            affinity_seconds: None,
+            source_ranges: Vec::new(),
+            backend_gone: BackendGone::Reset,
+            refusal: Refusal::Icmp,
+            ping: Ping::Ready,
+            mss_clamp: None,
+            forwarding: Forwarding::Nat,
+        }
+    }
+
+    /// Whether some client keeps its address, so that backends answer it by its own name.
+    pub fn preserves(&self) -> bool {
+        let keeps = |access: Access| access.source_nat == SourceNat::Preserve;
+        let mut frontends = self.frontends.iter();
+        frontends.any(|frontend| frontend.accesses().into_iter().any(keeps))
+    }
 }

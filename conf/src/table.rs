@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Backend, Protocol, Service, ServiceName};
+use crate::service::{Backend, Forwarding, Frontend, Protocol, Service, ServiceName};
 
 /// Version of the service table, counted by the control plane; higher is newer.
 #[derive(
@@ -23,11 +25,25 @@ impl fmt::Display for Generation {
     }
 }
 
+/// Whose addresses are whose: tells classes of clients apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Networks {
+    /// Pods.
+    pub pods: Vec<IpNet>,
+    /// Nodes that the gateway stands in front of.
+    pub nodes: Vec<IpNet>,
+    /// Where ClusterIPs come from: what is sent to an address that no Service has is dropped
+    /// (KEP-3866).
+    pub services: Vec<IpNet>,
+}
+
 /// All Services of one generation, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ServiceTable {
     /// Version of this table.
     pub generation: Generation,
+    /// Networks of the cluster.
+    pub networks: Networks,
     /// One entry per Service port.
     pub services: Vec<Service>,
 }
@@ -94,6 +110,32 @@ pub enum TableError {
         /// The weight.
         weight: u16,
     },
+    /// A range that ends before it begins, or overlaps another one.
+    #[error("service {service}: frontend {address} ports {first}-{last}: {why}")]
+    BadRange {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// Frontend's address.
+        address: IpAddr,
+        /// First port.
+        first: u16,
+        /// Last port.
+        last: u16,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A backend whose port follows the client's, or must, and cannot.
+    #[error("service {service}: backend {address} port {port}: {why}")]
+    BadBackendPort {
+        /// Service concerned.
+        service: Box<ServiceName>,
+        /// Backend's address.
+        address: IpAddr,
+        /// Backend's port.
+        port: u16,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// More backends than one Service can have.
     #[error("service {service} has {count} backends; at most {max} are possible", max = ServiceTable::MAX_BACKENDS)]
     TooManyBackends {
@@ -115,12 +157,17 @@ impl ServiceTable {
     pub fn validate(&self) -> Result<(), TableError> {
         let mut names: HashMap<&ServiceName, ()> = HashMap::new();
         let mut claims: HashMap<(IpAddr, u16, Protocol), &ServiceName> = HashMap::new();
+        let mut ranges: HashMap<(IpAddr, Protocol), Vec<RangeInclusive<u16>>> = HashMap::new();
         for service in &self.services {
             if names.insert(&service.name, ()).is_some() {
                 return Err(TableError::DuplicateService(service.name.clone()));
             }
             for frontend in &service.frontends {
                 check_endpoint(&service.name, "frontend", frontend.address, frontend.port)?;
+                if frontend.is_range() {
+                    check_range(&service.name, frontend, &mut ranges)?;
+                    continue;
+                }
                 let claim = (frontend.address, frontend.port, service.name.protocol);
                 if let Some(first) = claims.insert(claim, &service.name) {
                     return Err(TableError::DuplicateFrontend {
@@ -138,6 +185,56 @@ impl ServiceTable {
     }
 }
 
+fn check_range(
+    service: &ServiceName,
+    frontend: &Frontend,
+    known: &mut HashMap<(IpAddr, Protocol), Vec<RangeInclusive<u16>>>,
+) -> Result<(), TableError> {
+    let (first, last) = (frontend.port, frontend.last_port);
+    let bad = |why| TableError::BadRange {
+        service: Box::new(service.clone()),
+        address: frontend.address,
+        first,
+        last,
+        why,
+    };
+    if last < first {
+        return Err(bad("it ends before it begins"));
+    }
+    let known = known
+        .entry((frontend.address, service.protocol))
+        .or_default();
+    if known
+        .iter()
+        .any(|other| *other.start() <= last && first <= *other.end())
+    {
+        return Err(bad("it overlaps another range of this address"));
+    }
+    known.push(first..=last);
+    Ok(())
+}
+
+/// Checks what a port of a backend may be: 0 follows the client's port, which only makes sense
+/// where clients have several; direct return cannot change the port at all.
+fn check_backend_port(service: &Service, backend: &Backend) -> Result<(), TableError> {
+    let bad = |why| {
+        Err(TableError::BadBackendPort {
+            service: Box::new(service.name.clone()),
+            address: backend.address,
+            port: backend.port,
+            why,
+        })
+    };
+    if service.forwarding == Forwarding::DirectReturn {
+        let mut frontends = service.frontends.iter();
+        let same = |frontend: &Frontend| !frontend.is_range() && frontend.port == backend.port;
+        if backend.port != 0 && !frontends.all(same) {
+            return bad("direct return keeps the port that the client used; use 0 or that port");
+        }
+    }
+    Ok(())
+}
+
 fn check_backends(service: &Service) -> Result<(), TableError> {
     let name = || Box::new(service.name.clone());
     let count = service.backends.len();
@@ -148,14 +245,16 @@ fn check_backends(service: &Service) -> Result<(), TableError> {
         });
     }
     let mut seen: HashMap<(IpAddr, u16), ()> = HashMap::with_capacity(count);
-    for &Backend {
-        address,
-        port,
-        weight,
-        ..
-    } in &service.backends
-    {
-        check_endpoint(&service.name, "backend", address, port)?;
+    for backend in &service.backends {
+        let &Backend {
+            address,
+            port,
+            weight,
+            ..
+        } = backend;
+        // Port 0 is the port that the client used.
+        check_endpoint(&service.name, "backend", address, port.max(1))?;
+        check_backend_port(service, backend)?;
         if weight == 0 || weight > Backend::MAX_WEIGHT {
             return Err(TableError::BadWeight {
                 service: name(),
@@ -222,29 +321,30 @@ pub fn unusable(address: IpAddr) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{BackendGone, BackendState, Frontend, FrontendKind, SourceNat};
+    use crate::service::{Access, BackendState, FrontendKind};
 
     fn service(name: &str, vip: &str) -> Service {
+        let name = ServiceName {
+            namespace: "default".into(),
+            name: name.into(),
+            port: String::new(),
+            protocol: Protocol::Tcp,
+        };
         Service {
-            name: ServiceName {
-                namespace: "default".into(),
-                name: name.into(),
-                port: String::new(),
-                protocol: Protocol::Tcp,
-            },
-            frontends: vec![Frontend {
-                address: vip.parse().unwrap(),
-                port: 80,
-                kind: FrontendKind::LoadBalancer,
-            }],
+            frontends: vec![Frontend::new(
+                vip.parse().unwrap(),
+                80,
+                FrontendKind::LoadBalancer,
+                Access::default(),
+            )],
             backends: vec![Backend {
                 address: "10.0.2.10".parse().unwrap(),
                 port: 8080,
                 weight: 1,
                 state: BackendState::Active,
+                local: false,
             }],
-            source_nat: SourceNat::Masquerade,
-            backend_gone: BackendGone::Reset,
+            ..Service::new(name)
         }
     }
 
@@ -252,6 +352,7 @@ mod tests {
         ServiceTable {
             generation: Generation(1),
             services,
+            ..ServiceTable::default()
         }
     }
 
@@ -294,8 +395,23 @@ mod tests {
                 "service default/a/TCP: backend 10.0.2.10 has weight 0; use 1 to 1000",
             ),
             (
-                |s| s.backends[0].port = 0,
-                "service default/a/TCP: backend port of 10.0.2.10 is 0; use 1 to 65535",
+                |s| s.frontends[0].port = 0,
+                "service default/a/TCP: frontend port of 192.0.2.1 is 0; use 1 to 65535",
+            ),
+            (
+                |s| s.frontends[0].last_port = 79,
+                "service default/a/TCP: frontend 192.0.2.1 ports 80-79: it ends before it begins",
+            ),
+            (
+                |s| {
+                    s.frontends[0].last_port = 90;
+                    s.frontends.push(s.frontends[0]);
+                },
+                "service default/a/TCP: frontend 192.0.2.1 ports 80-90: it overlaps another range of this address",
+            ),
+            (
+                |s| s.forwarding = Forwarding::DirectReturn,
+                "service default/a/TCP: backend 10.0.2.10 port 8080: direct return keeps the port that the client used; use 0 or that port",
             ),
             (
                 |s| s.frontends[0].address = "127.0.0.1".parse().unwrap(),

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use sluice_conf::message::controlplane::Problem;
 use sluice_conf::settings::Controlplane;
 use sluice_conf::{
-    Backend, BackendGone, Frontend, FrontendKind, Protocol, Service, ServiceName, ServiceTable,
-    SourceNat,
+    Access, Backend, BackendGone, Frontend, FrontendKind, Pool, Protocol, Service, ServiceName,
+    ServiceTable, SourceNat,
 };
 
 use crate::endpoints::{self, Slice, SlicePort};
@@ -160,17 +160,17 @@ impl<'a> Compiler<'a> {
             };
             let frontends = self.frontends(&owner, spec, port, protocol);
             let backends = self.backends(&owner, port, &slices);
+            let name = ServiceName {
+                namespace: spec.namespace.clone(),
+                name: spec.name.clone(),
+                port: port.name.clone(),
+                protocol,
+            };
             self.services.push(Service {
-                name: ServiceName {
-                    namespace: spec.namespace.clone(),
-                    name: spec.name.clone(),
-                    port: port.name.clone(),
-                    protocol,
-                },
                 frontends,
                 backends,
-                source_nat: spec.source_nat.unwrap_or(self.rules.source_nat),
                 backend_gone: spec.backend_gone.unwrap_or(self.rules.backend_gone),
+                ..Service::new(name)
             });
         }
     }
@@ -192,13 +192,13 @@ impl<'a> Compiler<'a> {
         port: &ServicePort,
         protocol: Protocol,
     ) -> Vec<Frontend> {
+        let access = Access {
+            pool: Pool::Cluster,
+            source_nat: spec.source_nat.unwrap_or(self.rules.source_nat),
+        };
         let mut wanted: Vec<(Frontend, &Place)> = Vec::new();
         for vip in spec.vips.iter().filter(|vip| vip.address.is_ipv4()) {
-            let frontend = Frontend {
-                address: vip.address,
-                port: port.port,
-                kind: vip.kind,
-            };
+            let frontend = Frontend::new(vip.address, port.port, vip.kind, access);
             wanted.push((frontend, &vip.place));
         }
         if let Some(node_port) = port.node_port {
@@ -211,11 +211,8 @@ impl<'a> Compiler<'a> {
                 self.problem(owner, &port.place, message);
             }
             wanted.extend(addresses.into_iter().map(|address| {
-                let frontend = Frontend {
-                    address: (*address).into(),
-                    port: node_port,
-                    kind: FrontendKind::NodePort,
-                };
+                let address = (*address).into();
+                let frontend = Frontend::new(address, node_port, FrontendKind::NodePort, access);
                 (frontend, &port.place)
             }));
         }

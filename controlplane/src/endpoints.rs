@@ -249,6 +249,7 @@ pub fn backends(slices: &[&Slice], name: &str, protocol: PortProtocol) -> Vec<Ba
                 port: address.port(),
                 weight: endpoint.weight,
                 state,
+                local: false,
             })
         })
         .collect()

@@ -79,6 +79,7 @@ impl State {
         self.table = Some(Arc::new(ServiceTable {
             generation: self.generation,
             services,
+            ..ServiceTable::default()
         }));
     }
 }

@@ -2,24 +2,89 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sluice_conf::Protocol;
 
 /// An address of one family, as packets and connections hold it.
-pub trait Address: Copy + Eq + Hash + fmt::Debug + fmt::Display + Send + 'static {
+pub trait Address:
+    Copy + Eq + Ord + Hash + fmt::Debug + fmt::Display + Into<IpAddr> + Send + Sync + 'static
+{
     /// What a record holds before it is used.
     const UNSPECIFIED: Self;
 
+    /// Bits of an address.
+    const BITS: u8;
+
     /// The address folded to 64 bits for hashing.
     fn bits(self) -> u64;
+
+    /// The address of this family; `None` when it is of the other one.
+    fn of(address: IpAddr) -> Option<Self>;
+
+    /// The network address of the prefix of `length` bits that it lies in.
+    #[must_use]
+    fn network(self, length: u8) -> Self;
+
+    /// Whether a packet can come from it: it is a unicast address of some network (RFC 1122
+    /// section 3.2.1.3, RFC 4291 section 2.5).
+    fn is_sender(self) -> bool;
 }
 
 impl Address for Ipv4Addr {
     const UNSPECIFIED: Self = Ipv4Addr::UNSPECIFIED;
+    const BITS: u8 = 32;
 
     fn bits(self) -> u64 {
         u64::from(self.to_bits())
+    }
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn network(self, length: u8) -> Self {
+        let shift = u32::from(Self::BITS.saturating_sub(length));
+        let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
+        Self::from_bits(self.to_bits() & mask)
+    }
+
+    fn is_sender(self) -> bool {
+        !(self.octets()[0] == 0 || self.is_loopback() || self.is_multicast() || self.is_broadcast())
+    }
+}
+
+impl Address for Ipv6Addr {
+    const UNSPECIFIED: Self = Ipv6Addr::UNSPECIFIED;
+    const BITS: u8 = 128;
+
+    fn bits(self) -> u64 {
+        let bits = self.to_bits();
+        mix((bits >> 64) as u64 ^ K0, bits as u64 ^ K1)
+    }
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(v6),
+        }
+    }
+
+    fn network(self, length: u8) -> Self {
+        let shift = u32::from(Self::BITS.saturating_sub(length));
+        let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
+        Self::from_bits(self.to_bits() & mask)
+    }
+
+    fn is_sender(self) -> bool {
+        // An IPv4 address in IPv6 clothes is nobody's on the wire (RFC 4942 section 2.2).
+        !(self.is_unspecified()
+            || self.is_loopback()
+            || self.is_multicast()
+            || self.to_ipv4_mapped().is_some())
     }
 }
 
@@ -47,13 +112,19 @@ impl Direction {
 pub struct End<A> {
     /// Address.
     pub address: A,
-    /// TCP or UDP port.
+    /// Port.
     pub port: u16,
 }
 
-impl<A: fmt::Display> fmt::Display for End<A> {
+impl<A: Address> fmt::Display for End<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.address, self.port)
+        SocketAddr::from(*self).fmt(f)
+    }
+}
+
+impl<A: Address> From<End<A>> for SocketAddr {
+    fn from(end: End<A>) -> Self {
+        SocketAddr::new(end.address.into(), end.port)
     }
 }
 
@@ -76,7 +147,7 @@ pub struct FiveTuple<A> {
     pub source: End<A>,
     /// Whom it is for.
     pub destination: End<A>,
-    /// TCP or UDP.
+    /// Transport protocol.
     pub protocol: Protocol,
 }
 
@@ -191,6 +262,18 @@ mod tests {
                 assert!(seen.iter().all(|s| *s), "seed {seed}, bits from {shift}");
             }
         }
+    }
+
+    #[test]
+    fn a_prefix_keeps_the_leading_bits() {
+        let v4 = Ipv4Addr::new(10, 1, 2, 3);
+        assert_eq!(v4.network(24), Ipv4Addr::new(10, 1, 2, 0));
+        assert_eq!(v4.network(0), Ipv4Addr::UNSPECIFIED);
+        assert_eq!(v4.network(32), v4);
+        let v6: Ipv6Addr = "2001:db8:1:2::3".parse().unwrap();
+        assert_eq!(v6.network(48), "2001:db8:1::".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(v6.network(0), Ipv6Addr::UNSPECIFIED);
+        assert_eq!(v6.network(128), v6);
     }
 
     #[test]

@@ -18,12 +18,11 @@ use sluice_conf::{Generation, ServiceTable};
 
 use crate::clock::{Clock, Time};
 use crate::listing::Query;
-use crate::neighbour::Network;
+use crate::neighbour::{Neighbour, Network};
 use crate::service::ServiceMap;
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter};
-use crate::worker::Resolve;
 use crate::xdp::{SteerStats, Steering};
 
 /// How long workers may take to take up a snapshot before something is wrong with them.
@@ -87,7 +86,7 @@ pub struct Around {
     /// The workers' channels for questions, one each.
     pub queries: Vec<Sender<Query>>,
     /// Next hops for the kernel to resolve.
-    pub resolve: Sender<Resolve>,
+    pub resolve: Sender<Neighbour>,
     /// Frame memory.
     pub slots: Slots,
     /// To wait for the workers by.
@@ -229,10 +228,9 @@ impl Gateway {
         let Snapshot { services, network } = (*self.lock().publisher.current()).clone();
         let mut asked = HashSet::new();
         for backend in services.services().flat_map(|service| &service.backends) {
-            let Some(hop) = network.next_hop(backend.end.address) else {
+            let Some(wanted) = network.way_to(backend.entry.address) else {
                 continue;
             };
-            let wanted = (hop.interface, hop.address);
             if asked.insert(wanted) && self.around.resolve.try_send(wanted).is_err() {
                 return;
             }
@@ -354,7 +352,7 @@ mod tests {
         let (ask, _asked) = crossbeam::channel::bounded(1);
         let source_nat = SourceNat {
             ports: RESERVED,
-            address: None,
+            ..SourceNat::default()
         };
         let gate = Box::new(recorder.clone());
         let around = Around {

@@ -18,11 +18,11 @@
 //! sits behind [`io::PacketIo`].
 #![deny(unsafe_code)]
 
+pub mod flow;
 pub mod io;
 pub mod neighbour;
 pub mod verdict;
 
-pub mod flow;
 pub mod wire;
 
 mod prefetch;

@@ -17,7 +17,7 @@ mod resolver;
 mod socket;
 mod state;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,8 +25,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
-use crate::io::InterfaceId;
-use crate::neighbour::Network;
+use crate::neighbour::{Neighbour, Network};
 use resolver::Resolver;
 use socket::{Events, Requests};
 use state::State;
@@ -40,9 +39,6 @@ const DUMP_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often is looked for neighbours that have got stale.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(500);
-
-/// A next hop to resolve or to keep confirmed.
-pub type ResolveRequest = (InterfaceId, Ipv4Addr);
 
 /// Why the kernel's view cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +82,7 @@ impl Drop for Handle {
 /// Netlink cannot be used.
 pub fn start(
     interfaces: &[String],
-    requests: Receiver<ResolveRequest>,
+    requests: Receiver<Neighbour>,
     publish: impl FnMut(Network) + Send + 'static,
 ) -> Result<(Handle, Network), NetlinkError> {
     // Subscribed before reading, so that no change falls between the two.
@@ -126,7 +122,7 @@ struct Follower<P> {
     kernel: Requests,
     state: State,
     resolver: Resolver,
-    requests: Receiver<ResolveRequest>,
+    requests: Receiver<Neighbour>,
     publish: P,
     published: Network,
     stop: Arc<AtomicBool>,
@@ -218,7 +214,10 @@ impl<P: FnMut(Network)> Follower<P> {
     fn resolve(&mut self, now: Instant) {
         let state = &self.state;
         let due = self.resolver.due(now, |request| state.freshness(request));
-        for (interface, address) in due {
+        for Neighbour { interface, address } in due {
+            let IpAddr::V4(address) = address else {
+                continue;
+            };
             let Some(ifindex) = state.ifindex(interface) else {
                 continue;
             };

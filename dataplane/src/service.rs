@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sluice_conf::settings::dataplane::PortRange;
 use sluice_conf::{
-    Backend, BackendState, Generation, Protocol, ServiceName, ServiceTable, TableError,
+    Backend, BackendState, Generation, Networks, Protocol, ServiceName, ServiceTable, TableError,
 };
 
 use crate::flow::End;
@@ -100,6 +100,7 @@ impl CompiledService {
 pub struct ServiceMap {
     version: u32,
     generation: Option<Generation>,
+    networks: Networks,
     services: Vec<Arc<CompiledService>>,
     frontends: HashMap<(End<Ipv4Addr>, Protocol), u32>,
     vips: HashMap<Ipv4Addr, bool>,
@@ -126,6 +127,7 @@ impl ServiceMap {
         let mut map = ServiceMap {
             version: previous.version.wrapping_add(1),
             generation: Some(table.generation),
+            networks: table.networks,
             services: Vec::with_capacity(table.services.len()),
             ..ServiceMap::default()
         };
@@ -213,6 +215,7 @@ impl ServiceMap {
     pub fn to_table(&self) -> ServiceTable {
         ServiceTable {
             generation: self.generation.unwrap_or_default(),
+            networks: self.networks.clone(),
             services: self
                 .services
                 .iter()

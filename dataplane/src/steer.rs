@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use sluice_conf::service::{Protocol, SourceNat};
+use sluice_conf::service::Protocol;
 use sluice_conf::settings::dataplane::{self, PortRange};
 use sluice_conf::table::ServiceTable;
 
@@ -45,7 +45,7 @@ impl Filter {
     /// A masquerade address from the settings that the host does not have is nobody's but ours, so it is a
     /// Vip too: without an answer to ARP for it no reply would find the way back.
     pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
-        let host_addresses = network.host_addresses().map(IpAddr::V4).collect();
+        let host_addresses = network.host_addresses().collect();
         let mut filter = Self {
             host_addresses,
             ..Self::default()
@@ -78,7 +78,7 @@ impl Filter {
                     });
                 }
             }
-            if service.source_nat == SourceNat::Preserve {
+            if service.preserves() {
                 let backends = service.backends.iter();
                 filter.retain_backends(backends.map(|backend| Endpoint {
                     address: backend.address,
@@ -98,16 +98,16 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
     use sluice_conf::service::{
-        Backend, BackendGone, BackendState, Frontend, FrontendKind, Service, ServiceName,
+        Access, Backend, BackendState, Frontend, FrontendKind, Pool, Service, ServiceName,
+        SourceNat,
     };
     use sluice_conf::table::Generation;
 
     use super::*;
-    use crate::neighbour::Link;
+    use crate::neighbour::{Link, Routing};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -115,35 +115,38 @@ mod tests {
 
     fn network(addresses: &[&str]) -> Network {
         let link = |text: &&str| Link {
-            addresses: vec![text.parse().unwrap()],
+            v4: vec![text.parse().unwrap()],
             mtu: 1500,
             up: true,
             ..Link::default()
         };
-        Network::new(addresses.iter().map(link).collect(), [], HashMap::new())
+        let links = addresses.iter().map(link).collect();
+        Network::new(links, Routing::default(), Routing::default())
     }
 
     fn service(name: &str, address: &str, kind: FrontendKind, source_nat: SourceNat) -> Service {
+        let name = ServiceName {
+            namespace: "default".into(),
+            name: name.into(),
+            port: String::new(),
+            protocol: Protocol::Udp,
+        };
+        let pool = Pool::Cluster;
         Service {
-            name: ServiceName {
-                namespace: "default".into(),
-                name: name.into(),
-                port: String::new(),
-                protocol: Protocol::Udp,
-            },
-            frontends: vec![Frontend {
-                address: ip(address),
-                port: 53,
+            frontends: vec![Frontend::new(
+                ip(address),
+                53,
                 kind,
-            }],
+                Access { pool, source_nat },
+            )],
             backends: vec![Backend {
                 address: ip("10.0.2.10"),
                 port: 5353,
                 weight: 1,
                 state: BackendState::Draining,
+                local: false,
             }],
-            source_nat,
-            backend_gone: BackendGone::Keep,
+            ..Service::new(name)
         }
     }
 
@@ -151,6 +154,7 @@ mod tests {
         let table = ServiceTable {
             generation: Generation(1),
             services,
+            ..ServiceTable::default()
         };
         Filter::new(&table, &network(&["10.0.1.1", "10.0.2.1"]), settings)
     }

@@ -201,6 +201,7 @@ pub fn table(lines: &[&str]) -> ServiceTable {
     ServiceTable {
         generation: Generation(1),
         services,
+        ..ServiceTable::default()
     }
 }
 
@@ -223,11 +224,7 @@ fn service(line: &str) -> Service {
             None => (FrontendKind::LoadBalancer, word),
         };
         let end: SocketAddrV4 = end.parse().unwrap();
-        Frontend {
-            address: (*end.ip()).into(),
-            port: end.port(),
-            kind,
-        }
+        Frontend::new((*end.ip()).into(), end.port(), kind, access)
     };
     let backend = |word: &str| {
         let (word, state) = match word.strip_suffix("/draining") {
@@ -242,6 +239,7 @@ fn service(line: &str) -> Service {
             port: end.port(),
             weight,
             state,
+            local: false,
         }
     };
     let has = |policy: &str| policies.split_whitespace().any(|word| word == policy);

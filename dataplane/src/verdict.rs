@@ -1,7 +1,7 @@
 //! What becomes of a frame. Every frame gets exactly one [`Verdict`]; every drop has a reason.
 
 use crate::io::InterfaceId;
-use crate::neighbour::NextHop;
+use crate::neighbour::Neighbour;
 
 /// What the engine decided for one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Verdict {
     HandOver(u16),
     /// The next hop is not resolved yet; nothing was changed. To be processed again when the
     /// network changes.
-    Hold(NextHop),
+    Hold(Neighbour),
     /// Recycle the slot and count the reason.
     Drop(DropReason),
 }

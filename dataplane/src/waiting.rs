@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::neighbour::{Network, NextHop};
+use crate::neighbour::{Neighbour, Network};
 
 /// Most frames that wait at one worker.
 const LIMIT: usize = 256;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 struct Entry<Frame> {
     frame: Frame,
-    hop: NextHop,
+    hop: Neighbour,
     deadline: Time,
 }
 
@@ -51,7 +51,7 @@ impl<Frame> Waiting<Frame> {
     ///
     /// # Errors
     /// The frame comes back when too many wait already.
-    pub fn hold(&mut self, frame: Frame, hop: NextHop, now: Time) -> Result<(), Frame> {
+    pub fn hold(&mut self, frame: Frame, hop: Neighbour, now: Time) -> Result<(), Frame> {
         let same = self.entries.iter().filter(|entry| entry.hop == hop).count();
         if self.entries.len() >= LIMIT || same >= LIMIT_PER_HOP {
             return Err(frame);
@@ -66,11 +66,7 @@ impl<Frame> Waiting<Frame> {
 
     /// Takes out the frames whose next hop is resolved now, oldest first.
     pub fn resolved<'a>(&'a mut self, network: &'a Network) -> impl Iterator<Item = Frame> + 'a {
-        self.take(|entry| {
-            network
-                .neighbour(entry.hop.interface, entry.hop.address)
-                .is_some()
-        })
+        self.take(|entry| network.is_resolved(&entry.hop))
     }
 
     /// Takes out the frames that have waited too long.
@@ -92,16 +88,16 @@ impl<Frame> Waiting<Frame> {
 mod tests {
     use super::*;
     use crate::io::InterfaceId;
-    use crate::neighbour::{Link, MacAddress};
+    use crate::neighbour::{Link, MacAddress, Routing};
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
-    fn hop(last: u8) -> NextHop {
-        let address = Ipv4Addr::new(10, 0, 2, last);
-        NextHop {
+    const ALIVE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 8);
+
+    fn hop(last: u8) -> Neighbour {
+        Neighbour {
             interface: InterfaceId(0),
-            address,
-            source: Ipv4Addr::new(10, 0, 2, 1),
+            address: Ipv4Addr::new(10, 0, 2, last).into(),
         }
     }
 
@@ -120,8 +116,9 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.hold("dead", hop(9), Time(0)).unwrap();
         waiting.hold("alive", hop(8), Time(0)).unwrap();
-        let neighbours = HashMap::from([((InterfaceId(0), hop(8).address), MacAddress([2; 6]))]);
-        let network = Network::new(vec![Link::default()], [], neighbours);
+        let neighbours = HashMap::from([((InterfaceId(0), ALIVE), MacAddress([2; 6]))]);
+        let v4 = Routing::new([], neighbours);
+        let network = Network::new(vec![Link::default()], v4, Routing::default());
         assert_eq!(waiting.resolved(&network).collect::<Vec<_>>(), ["alive"]);
         assert_eq!(waiting.overdue(Time(0).after(PATIENCE / 2)).count(), 0);
         assert_eq!(

@@ -1,6 +1,5 @@
 //! One core's loop: pull, decide, carry out, and between two bursts look at the rest of the world.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use crate::clock::{Clock, Time};
 use crate::handover::Handover;
 use crate::io::{Census, InterfaceId, PacketIo};
 use crate::listing::{Listing, Query};
+use crate::neighbour::Neighbour;
 use crate::pipeline::{Engine, MAX_BURST};
 use crate::snapshot::Observer;
 use crate::stats::{PerWorker, WorkerCounters};
@@ -26,9 +26,6 @@ const NAP: Duration = Duration::from_millis(1);
 /// How often the counters of rings and kernel are read.
 const READING_PERIOD: Duration = Duration::from_millis(500);
 
-/// A next hop for the kernel to resolve.
-pub type Resolve = (InterfaceId, Ipv4Addr);
-
 /// What a worker is connected to.
 #[derive(Debug)]
 pub struct Connections<Frame> {
@@ -37,7 +34,7 @@ pub struct Connections<Frame> {
     /// Services and network.
     pub observer: Observer,
     /// Next hops to resolve; a full channel loses requests, the next frame asks again.
-    pub resolve: Sender<Resolve>,
+    pub resolve: Sender<Neighbour>,
     /// Questions of the control thread.
     pub queries: Receiver<Query>,
     /// The counters of all workers.
@@ -195,7 +192,7 @@ impl<Io: PacketIo> Worker<Io> {
             Verdict::Hold(hop) => match self.waiting.hold(frame, hop, now) {
                 Ok(()) => {
                     // Lost when the channel is full; the next frame asks again.
-                    let _ = self.links.resolve.try_send((hop.interface, hop.address));
+                    let _ = self.links.resolve.try_send(hop);
                     self.count(|counters| counters.held.add(1));
                 }
                 Err(frame) => self.drop(frame, DropReason::NeighbourUnresolved),

@@ -1,6 +1,6 @@
 //! Settings of the dataplane; `conf/examples/dataplane.toml` explains each key to the operator.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::load::{self, Impossible, SettingsError};
 use super::{Log, Metrics};
+use crate::table::unusable;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,15 @@ pub struct Dataplane {
     /// Source address translation.
     #[serde(default)]
     pub source_nat: SourceNat,
+    /// Session affinity.
+    #[serde(default)]
+    pub affinity: Affinity,
+    /// Fragments.
+    #[serde(default)]
+    pub fragments: Fragments,
+    /// Largest service table.
+    #[serde(default)]
+    pub limits: Limits,
     /// Answers that the dataplane makes itself.
     #[serde(default)]
     pub answers: Answers,
@@ -56,6 +66,10 @@ pub struct Interface {
     /// How frames get from the driver to the workers.
     #[serde(default)]
     pub copy: CopyMode,
+    /// VLAN identifiers that its frames carry, outermost first; none, one or two. Frames with
+    /// others are left to the kernel.
+    #[serde(default)]
+    pub vlan: Vec<u16>,
 }
 
 /// How the XDP program is attached.
@@ -167,6 +181,10 @@ pub struct Timeouts {
     pub udp: u32,
     /// UDP: packets in both directions.
     pub udp_stream: u32,
+    /// SCTP: the association is not complete yet, or ends.
+    pub sctp_opening: u32,
+    /// SCTP: the association is complete.
+    pub sctp_established: u32,
 }
 
 impl Default for Timeouts {
@@ -182,6 +200,8 @@ impl Default for Timeouts {
             tcp_close: 10,
             udp: 30,
             udp_stream: 120,
+            sctp_opening: 30,
+            sctp_established: 432_000,
         }
     }
 }
@@ -195,6 +215,8 @@ pub struct SourceNat {
     /// Source address of masqueraded connections; absent: the address that the host itself would
     /// use towards the backend.
     pub address: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub address6: Option<Ipv6Addr>,
 }
 
 impl Default for SourceNat {
@@ -205,6 +227,66 @@ impl Default for SourceNat {
                 last: 29_999,
             },
             address: None,
+            address6: None,
+        }
+    }
+}
+
+/// `[affinity]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Affinity {
+    /// Most clients whose backend is remembered, of all Services and workers together; memory for
+    /// them is reserved at the start.
+    pub clients: u32,
+}
+
+impl Default for Affinity {
+    fn default() -> Self {
+        Self { clients: 65_536 }
+    }
+}
+
+/// `[fragments]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fragments {
+    /// Most fragmented packets that one worker follows at a time.
+    pub packets: u32,
+    /// Seconds after which a packet whose fragments have not all come is given up.
+    pub timeout: u32,
+    /// Most fragments that wait at one worker for the first one of their packet.
+    pub waiting: u32,
+}
+
+impl Default for Fragments {
+    fn default() -> Self {
+        Self {
+            packets: 1024,
+            timeout: 30,
+            waiting: 256,
+        }
+    }
+}
+
+/// `[limits]`: a table that exceeds one of them is refused whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Most Services, counted by port.
+    pub services: u32,
+    /// Most frontends of all Services together.
+    pub frontends: u32,
+    /// Most backends of all Services together.
+    pub backends: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            services: 65_536,
+            frontends: 262_144,
+            backends: 262_144,
         }
     }
 }
@@ -327,6 +409,14 @@ impl Dataplane {
             1,
             10_000_000,
         )?;
+        within(
+            "affinity.clients",
+            self.affinity.clients.into(),
+            1024,
+            1 << 24,
+        )?;
+        self.fragments.check()?;
+        self.limits.check()?;
         self.timeouts.check()?;
         self.source_nat.check()
     }
@@ -344,6 +434,15 @@ impl Dataplane {
             if interface.name.is_empty() || interface.name.len() > 15 {
                 let message = format!("{:?} is not 1 to 15 bytes long", interface.name);
                 return Err(Impossible::new(key, message));
+            }
+            let vlan = format!("interfaces[{index}].vlan");
+            if interface.vlan.len() > 2 {
+                let message = format!("{:?} has more than two tags", interface.vlan);
+                return Err(Impossible::new(vlan, message));
+            }
+            for tag in &interface.vlan {
+                // 0 and 4095 are reserved (IEEE 802.1Q section 9.6).
+                within(&vlan, u64::from(*tag), 1, 4094)?;
             }
             if self.interfaces[..index]
                 .iter()
@@ -370,8 +469,31 @@ impl Timeouts {
             ("tcp_close", self.tcp_close),
             ("udp", self.udp),
             ("udp_stream", self.udp_stream),
+            ("sctp_opening", self.sctp_opening),
+            ("sctp_established", self.sctp_established),
         ] {
             within(&format!("timeouts.{key}"), seconds.into(), 1, 31_536_000)?;
+        }
+        Ok(())
+    }
+}
+
+impl Fragments {
+    fn check(&self) -> Result<(), Impossible> {
+        within("fragments.packets", self.packets.into(), 1, 65_536)?;
+        within("fragments.timeout", self.timeout.into(), 1, 120)?;
+        within("fragments.waiting", self.waiting.into(), 0, 4096)
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Impossible> {
+        for (key, value) in [
+            ("services", self.services),
+            ("frontends", self.frontends),
+            ("backends", self.backends),
+        ] {
+            within(&format!("limits.{key}"), value.into(), 1, 1 << 24)?;
         }
         Ok(())
     }
@@ -385,11 +507,13 @@ impl SourceNat {
                 format!("\"{first}-{last}\" is not possible; use 1024 to 65535, low-high");
             return Err(Impossible::new("source_nat.ports", message));
         }
-        if let Some(address) = self.address
-            && (address.is_unspecified() || address.is_loopback() || address.is_multicast())
-        {
-            let message = format!("{address} cannot be a source address on a network");
-            return Err(Impossible::new("source_nat.address", message));
+        let v4 = self.address.map(IpAddr::V4);
+        let v6 = self.address6.map(IpAddr::V6);
+        for (key, address) in [("address", v4), ("address6", v6)] {
+            if let Some(address) = address.filter(|address| unusable(*address).is_some()) {
+                let message = format!("{address} cannot be a source address on a network");
+                return Err(Impossible::new(format!("source_nat.{key}"), message));
+            }
         }
         Ok(())
     }
@@ -446,6 +570,9 @@ mod tests {
         assert_eq!(example.timeouts, minimal.timeouts);
         assert_eq!(example.source_nat, minimal.source_nat);
         assert_eq!(example.answers, minimal.answers);
+        assert_eq!(example.affinity, minimal.affinity);
+        assert_eq!(example.fragments, minimal.fragments);
+        assert_eq!(example.limits, minimal.limits);
         assert_eq!(example.control, minimal.control);
         assert_eq!(example.log, minimal.log);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::ResolveRequest;
+use crate::neighbour::Neighbour;
 
 /// Most next hops that are remembered; the one that was asked longest ago makes room.
 pub(super) const CAPACITY: usize = 4096;
@@ -37,11 +37,11 @@ struct Asked {
 /// Remembers what was requested.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
-    asked: BTreeMap<ResolveRequest, Asked>,
+    asked: BTreeMap<Neighbour, Asked>,
 }
 
 impl Resolver {
-    pub(super) fn request(&mut self, request: ResolveRequest) {
+    pub(super) fn request(&mut self, request: Neighbour) {
         if self.asked.len() >= CAPACITY && !self.asked.contains_key(&request) {
             let oldest = self
                 .asked
@@ -61,7 +61,7 @@ impl Resolver {
     }
 
     /// Remembers next hops to be kept confirmed, as far as there is room.
-    pub(super) fn keep(&mut self, next_hops: impl Iterator<Item = ResolveRequest>) {
+    pub(super) fn keep(&mut self, next_hops: impl Iterator<Item = Neighbour>) {
         for next_hop in next_hops {
             if self.asked.len() < CAPACITY {
                 self.asked.entry(next_hop).or_insert(Asked {
@@ -77,8 +77,8 @@ impl Resolver {
     pub(super) fn due(
         &mut self,
         now: Instant,
-        freshness: impl Fn(ResolveRequest) -> Freshness,
-    ) -> Vec<ResolveRequest> {
+        freshness: impl Fn(Neighbour) -> Freshness,
+    ) -> Vec<Neighbour> {
         let mut due = Vec::new();
         for (&request, asked) in &mut self.asked {
             let pause = match (freshness(request), asked.wanted) {
@@ -105,12 +105,19 @@ impl Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
     use crate::io::InterfaceId;
 
-    const NEXT: ResolveRequest = (InterfaceId(0), Ipv4Addr::new(10, 0, 0, 9));
+    const NEXT: Neighbour = neighbour(Ipv4Addr::new(10, 0, 0, 9));
+
+    const fn neighbour(address: Ipv4Addr) -> Neighbour {
+        Neighbour {
+            interface: InterfaceId(0),
+            address: IpAddr::V4(address),
+        }
+    }
 
     #[expect(
         clippy::disallowed_methods,
@@ -163,13 +170,13 @@ mod tests {
     fn no_more_is_remembered_than_fits() {
         let mut resolver = Resolver::default();
         for number in 0..2 * CAPACITY as u32 {
-            resolver.request((InterfaceId(0), Ipv4Addr::from_bits(number)));
+            resolver.request(neighbour(Ipv4Addr::from_bits(number)));
         }
         assert_eq!(resolver.asked.len(), CAPACITY);
         assert!(
             resolver
                 .asked
-                .contains_key(&(InterfaceId(0), Ipv4Addr::from_bits(8191)))
+                .contains_key(&neighbour(Ipv4Addr::from_bits(8191)))
         );
     }
 }

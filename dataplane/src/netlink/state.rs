@@ -12,14 +12,13 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
 };
 
-use super::ResolveRequest;
 use super::resolver::Freshness;
 use super::socket::Dumped;
 use crate::io::InterfaceId;
-use crate::neighbour::{Link, MacAddress, Network, Route};
+use crate::neighbour::{Link, MacAddress, Neighbour, Network, Route, Routing};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Neighbour {
+struct Known {
     mac: MacAddress,
     stale: bool,
 }
@@ -30,9 +29,9 @@ pub(super) struct State {
     names: Vec<String>,
     by_index: HashMap<u32, InterfaceId>,
     links: Vec<Link>,
-    routes: Vec<Route>,
-    gateways: BTreeSet<ResolveRequest>,
-    neighbours: BTreeMap<ResolveRequest, Neighbour>,
+    routes: Vec<Route<Ipv4Addr>>,
+    gateways: BTreeSet<Neighbour>,
+    neighbours: BTreeMap<(InterfaceId, Ipv4Addr), Known>,
     /// Of every interface, served or not.
     host_addresses: HashSet<Ipv4Addr>,
 }
@@ -64,10 +63,12 @@ impl State {
             .iter()
             .filter_map(|route| self.route(route))
             .collect();
-        let gateways = self
-            .routes
-            .iter()
-            .filter_map(|route| Some((route.interface, route.gateway?)));
+        let gateways = self.routes.iter().filter_map(|route| {
+            Some(Neighbour {
+                interface: route.interface,
+                address: route.gateway?.into(),
+            })
+        });
         self.gateways = gateways.collect();
         for neighbour in dumped.neighbours {
             self.neighbour(neighbour);
@@ -120,14 +121,14 @@ impl State {
                 self.host_addresses.extend(local);
                 let id = self.by_index.get(&message.header.index);
                 if let Some(link) = id.and_then(|id| self.links.get_mut(usize::from(id.0))) {
-                    let new = local.filter(|address| !link.addresses.contains(address));
-                    link.addresses.extend(new);
+                    let new = local.filter(|address| !link.v4.contains(address));
+                    link.v4.extend(new);
                 }
             }
         }
     }
 
-    fn route(&self, message: &RouteMessage) -> Option<Route> {
+    fn route(&self, message: &RouteMessage) -> Option<Route<Ipv4Addr>> {
         let header = &message.header;
         let is_dead = header
             .flags
@@ -216,7 +217,7 @@ impl State {
         let old = match lladdr.filter(|_| is_resolved(message.header.state)) {
             Some(mac) => {
                 let stale = message.header.state == NeighbourState::Stale;
-                let old = self.neighbours.insert(key, Neighbour { mac, stale });
+                let old = self.neighbours.insert(key, Known { mac, stale });
                 return old.is_none_or(|old| old.mac != mac);
             }
             None => self.neighbours.remove(&key),
@@ -229,12 +230,9 @@ impl State {
             .neighbours
             .iter()
             .map(|(&key, neighbour)| (key, neighbour.mac));
-        Network::new(
-            self.links.clone(),
-            self.routes.iter().copied(),
-            neighbours.collect(),
-        )
-        .with_host_addresses(self.host_addresses.iter().copied())
+        let v4 = Routing::new(self.routes.iter().copied(), neighbours.collect());
+        Network::new(self.links.clone(), v4, Routing::default())
+            .with_host_addresses(self.host_addresses.iter().copied().map(IpAddr::V4))
     }
 
     pub(super) fn ifindex(&self, interface: InterfaceId) -> Option<u32> {
@@ -244,16 +242,19 @@ impl State {
             .map(|(index, _)| *index)
     }
 
-    pub(super) fn freshness(&self, key: ResolveRequest) -> Freshness {
-        match self.neighbours.get(&key) {
+    pub(super) fn freshness(&self, neighbour: Neighbour) -> Freshness {
+        let IpAddr::V4(address) = neighbour.address else {
+            return Freshness::Unknown;
+        };
+        match self.neighbours.get(&(neighbour.interface, address)) {
             None => Freshness::Unknown,
-            Some(Neighbour { stale: true, .. }) => Freshness::Stale,
+            Some(Known { stale: true, .. }) => Freshness::Stale,
             Some(_) => Freshness::Known,
         }
     }
 
     /// Gateways whose neighbour entry is stale.
-    pub(super) fn stale_gateways(&self) -> impl Iterator<Item = ResolveRequest> {
+    pub(super) fn stale_gateways(&self) -> impl Iterator<Item = Neighbour> {
         self.gateways
             .iter()
             .copied()
