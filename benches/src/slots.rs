@@ -75,6 +75,10 @@ impl PacketIo for SlotIo {
         fits
     }
 
+    fn allocate(&mut self, _len: usize) -> Option<Slot> {
+        None
+    }
+
     fn transmit(&mut self, _frame: Slot, _interface: InterfaceId) -> Result<(), Slot> {
         Ok(())
     }

@@ -6,12 +6,14 @@
 
 pub mod connection;
 pub mod expiry;
+pub mod sctp;
 pub mod table;
 pub mod tcp;
 
-pub use connection::{Binding, Connection, State};
+pub use connection::{Binding, Connection, Handling, State, Value};
+pub use sctp::SctpState;
 pub use table::{ConnId, ConnTable, InsertError};
-pub use tcp::TcpState;
+pub use tcp::{Progress, ResetWorth, TcpState};
 
 /// Seconds since the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -13,19 +13,23 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use sluice_conf::message::dataplane::Interface as InterfaceStatus;
 use sluice_conf::settings::dataplane::Dataplane as Settings;
 
+use crate::affinity::AffinityTable;
 use crate::clock::Clock;
 use crate::control::{self, About, Answers, Listener, SocketError};
 use crate::gateway::{Around, Gateway, Slots};
 use crate::handover::Handover;
 use crate::interface::{self, InterfaceError};
 use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
+use crate::kernel::NoWay;
 use crate::listing::Query;
 use crate::metrics;
+use crate::neighbour::Neighbour;
 use crate::netlink::{self, NetlinkError};
 use crate::pipeline::{Engine, EngineSettings};
+use crate::service::Terms;
 use crate::snapshot::{Observer, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
-use crate::worker::{Connections, Resolve, Worker};
+use crate::worker::{Connections, Worker};
 use crate::xdp::{AttachedMode, Steering, XdpError};
 
 /// Requests to resolve a next hop that may wait for the netlink thread.
@@ -121,6 +125,11 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
     };
     let around = Around {
         source_nat: settings.source_nat.clone(),
+        terms: Terms {
+            workers: workers as u16,
+            reserved: settings.source_nat.ports,
+            limits: settings.limits,
+        },
         counters: Arc::clone(&counters),
         queries,
         resolve: resolver.clone(),
@@ -141,6 +150,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         cores,
         clock,
         counters,
+        affinity: Arc::new(AffinityTable::new(settings.affinity.clients, random()?)),
         resolver,
         stop: Arc::clone(&stop),
     };
@@ -255,7 +265,8 @@ struct Crew<'a> {
     cores: Vec<Option<u32>>,
     clock: Clock,
     counters: Arc<PerWorker<WorkerCounters>>,
-    resolver: Sender<Resolve>,
+    affinity: Arc<AffinityTable>,
+    resolver: Sender<Neighbour>,
     stop: Arc<AtomicBool>,
 }
 
@@ -278,13 +289,21 @@ impl Crew<'_> {
         for (id, (((io, handover), observer), queries)) in (0..).zip(parts) {
             let links = Connections {
                 handover,
+                kernel: Box::new(NoWay),
                 observer,
                 resolve: self.resolver.clone(),
                 queries,
                 counters: Arc::clone(&self.counters),
             };
             let engine = self.engine(id, count)?;
-            let worker = Worker::new(id, self.settings.workers.burst, io, engine, links);
+            let worker = Worker::new(
+                id,
+                self.settings.workers.burst,
+                &self.settings.fragments,
+                io,
+                engine,
+                links,
+            );
             threads.push(self.spawn(id, worker)?);
         }
         Ok(threads)
@@ -297,12 +316,14 @@ impl Crew<'_> {
             connections: self.settings.connections.clone(),
             timeouts: self.settings.timeouts.clone(),
             source_nat: self.settings.source_nat.clone(),
+            fragments: self.settings.fragments.clone(),
             answers: self.settings.answers.clone(),
             seed: random()?,
         };
         Ok(Engine::new(
             &settings,
             Arc::clone(&self.counters),
+            Arc::clone(&self.affinity),
             self.clock.now(),
         ))
     }

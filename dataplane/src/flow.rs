@@ -47,7 +47,7 @@ impl Address for Ipv4Addr {
     }
 
     fn network(self, length: u8) -> Self {
-        let shift = u32::from(Self::BITS.saturating_sub(length));
+        let shift = u32::from(<Self as Address>::BITS.saturating_sub(length));
         let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
         Self::from_bits(self.to_bits() & mask)
     }
@@ -74,7 +74,7 @@ impl Address for Ipv6Addr {
     }
 
     fn network(self, length: u8) -> Self {
-        let shift = u32::from(Self::BITS.saturating_sub(length));
+        let shift = u32::from(<Self as Address>::BITS.saturating_sub(length));
         let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
         Self::from_bits(self.to_bits() & mask)
     }
@@ -108,7 +108,7 @@ impl Direction {
 }
 
 /// Address and port of one end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct End<A> {
     /// Address.
     pub address: A,
@@ -167,6 +167,11 @@ impl<A: Address> FiveTuple<A> {
             destination: self.source,
             protocol: self.protocol,
         }
+    }
+
+    /// Source and destination port.
+    pub const fn ports(&self) -> (u16, u16) {
+        (self.source.port, self.destination.port)
     }
 
     /// 64 well-mixed bits of the tuple. With seed 0 the value is part of the contract between

@@ -19,7 +19,7 @@ use sluice_conf::{Generation, ServiceTable};
 use crate::clock::{Clock, Time};
 use crate::listing::Query;
 use crate::neighbour::{Neighbour, Network};
-use crate::service::ServiceMap;
+use crate::service::{ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter};
@@ -81,6 +81,8 @@ pub struct Gateway {
 pub struct Around {
     /// Source ports and address of the settings.
     pub source_nat: SourceNat,
+    /// What the settings say about tables.
+    pub terms: Terms,
     /// The counters of all workers.
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// The workers' channels for questions, one each.
@@ -170,13 +172,8 @@ impl Gateway {
     fn replace(&self, state: &mut State, table: ServiceTable) -> Result<(), String> {
         let current = state.publisher.current();
         let mut filter = Filter::new(&table, &current.network, &self.around.source_nat);
-        let services = ServiceMap::build(
-            table,
-            &current.services,
-            self.around.queries.len() as u16,
-            self.around.source_nat.ports,
-        )
-        .map_err(|error| error.to_string())?;
+        let services = ServiceMap::build(table, &current.services, &self.around.terms)
+            .map_err(|error| error.to_string())?;
         let retired = state.retired.after(
             &state.filter.backends,
             &filter.backends,
@@ -309,6 +306,7 @@ mod tests {
     use super::*;
     use crate::testutil::rig::network;
     use crate::testutil::{RESERVED, table};
+    use sluice_conf::settings::dataplane::Limits;
 
     /// Records what it is told, in order.
     #[derive(Default, Clone)]
@@ -357,6 +355,11 @@ mod tests {
         let gate = Box::new(recorder.clone());
         let around = Around {
             source_nat,
+            terms: Terms {
+                workers: 1,
+                reserved: RESERVED,
+                limits: Limits::default(),
+            },
             counters: PerWorker::new(1),
             queries: vec![ask],
             resolve,

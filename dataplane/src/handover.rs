@@ -1,7 +1,7 @@
 //! Frames from the worker that received them to the worker that owns their flow.
 //!
 //! Each worker has one bounded ring that all others push to; a frame moves as its token, never
-//! its bytes. A full ring gives the frame back: the giver counts the drop.
+//! its bytes, together with what was found out about it. A full ring gives the frame back: the giver counts the drop.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

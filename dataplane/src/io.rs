@@ -86,6 +86,31 @@ pub trait PacketIo {
     #[must_use]
     fn resize(&mut self, frame: &mut Self::Frame, len: usize) -> bool;
 
+    /// Moves the start of the frame by so many bytes: a positive number makes room in front, which
+    /// holds anything; a negative one takes bytes away there. False, and nothing changed, when the
+    /// slot has no room, or the frame fewer bytes.
+    #[must_use]
+    fn shift(&mut self, frame: &mut Self::Frame, by: isize) -> bool {
+        let len = self.bytes(frame).len();
+        let Some(longer) = len.checked_add_signed(by) else {
+            return false;
+        };
+        let distance = by.unsigned_abs();
+        if by < 0 {
+            self.bytes_mut(frame).copy_within(distance.., 0);
+            return self.resize(frame, longer);
+        }
+        if !self.resize(frame, longer) {
+            return false;
+        }
+        self.bytes_mut(frame).copy_within(..len, distance);
+        true
+    }
+
+    /// A free slot as a frame of `len` bytes that hold anything, to be transmitted or recycled; `None`
+    /// when no slot is free or `len` is too long.
+    fn allocate(&mut self, len: usize) -> Option<Self::Frame>;
+
     /// Queues the frame for transmission on `interface`; it leaves at the next
     /// [`PacketIo::flush`] at the latest.
     ///

@@ -27,7 +27,9 @@ pub mod wire;
 
 mod prefetch;
 
+pub mod affinity;
 pub mod conntrack;
+pub mod fragments;
 
 pub mod clock;
 pub mod stats;
@@ -40,7 +42,9 @@ pub mod snapshot;
 
 pub mod pipeline;
 
+pub mod assembling;
 pub mod handover;
+pub mod kernel;
 pub mod listing;
 pub mod waiting;
 pub mod worker;
@@ -54,6 +58,7 @@ pub mod gateway;
 
 pub mod control;
 pub mod metrics;
+pub mod pcapng;
 
 pub mod daemon;
 

@@ -1,15 +1,16 @@
 //! Listing connections for the operator without holding up packets: a worker looks at a bounded
 //! number of records between two bursts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crossbeam::channel::Sender;
 use sluice_conf::message::dataplane::{Connection as Listed, ConnectionFilter};
 
 use crate::clock::Time;
 use crate::conntrack::{ConnId, ConnTable};
-use crate::flow::End;
-use crate::service::ServiceMap;
+use crate::flow::Address;
+use crate::pipeline::Engine;
+use crate::service::{ServiceMap, Target};
 
 /// Records that a worker looks at in one turn.
 const RECORDS_PER_TURN: u32 = 512;
@@ -23,12 +24,19 @@ pub struct Query {
     pub answer: Sender<Vec<Listed>>,
 }
 
-/// A query that is being answered.
+/// A query that is being answered: first the IPv4 connections, then those of IPv6.
 #[derive(Debug)]
 pub struct Listing {
     query: Query,
+    family: Family,
     from: u32,
     found: Vec<Listed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
 }
 
 impl Listing {
@@ -36,6 +44,7 @@ impl Listing {
     pub fn new(query: Query) -> Self {
         Self {
             query,
+            family: Family::V4,
             from: 0,
             found: Vec::new(),
         }
@@ -44,11 +53,35 @@ impl Listing {
     /// Looks at some records more; `None` when the answer has been sent.
     pub fn go_on(
         mut self,
-        table: &ConnTable<Ipv4Addr>,
+        engine: &Engine,
         services: &ServiceMap,
         worker: u16,
         now: Time,
     ) -> Option<Self> {
+        let next = match self.family {
+            Family::V4 => self.look(engine.table::<Ipv4Addr>(), services, worker, now),
+            Family::V6 => self.look(engine.table::<Ipv6Addr>(), services, worker, now),
+        };
+        let is_full = self.found.len() > self.query.filter.limit as usize;
+        match (next, self.family) {
+            (Some(from), _) if !is_full => self.from = from,
+            (None, Family::V4) if !is_full => (self.family, self.from) = (Family::V6, 0),
+            _ => {
+                // Nobody waits any more when the client has gone.
+                let _ = self.query.answer.send(self.found);
+                return None;
+            }
+        }
+        Some(self)
+    }
+
+    fn look<A: Address>(
+        &mut self,
+        table: &ConnTable<A>,
+        services: &ServiceMap,
+        worker: u16,
+        now: Time,
+    ) -> Option<u32> {
         let (ids, next) = table.page(self.from, RECORDS_PER_TURN);
         let filter = &self.query.filter;
         // One more than asked for tells that there are more.
@@ -56,22 +89,12 @@ impl Listing {
         let listed = ids.map(|id| list(table, services, worker, now, id));
         self.found
             .extend(listed.filter(|one| matches(filter, one)).take(room));
-        match next {
-            Some(from) if self.found.len() <= self.query.filter.limit as usize => {
-                self.from = from;
-                Some(self)
-            }
-            _ => {
-                // Nobody waits any more when the client has gone.
-                let _ = self.query.answer.send(self.found);
-                None
-            }
-        }
+        next
     }
 }
 
-fn list(
-    table: &ConnTable<Ipv4Addr>,
+fn list<A: Address>(
+    table: &ConnTable<A>,
     services: &ServiceMap,
     worker: u16,
     now: Time,
@@ -79,14 +102,15 @@ fn list(
 ) -> Listed {
     let connection = table.get(id);
     let frontend = connection.original.destination;
-    let service = services.frontend(frontend, connection.original.protocol);
+    let protocol = connection.original.protocol;
+    let served = services.frontend(&Target::from_end(frontend, protocol));
     Listed {
-        service: service.map(|(_, service)| service.entry.name.clone()),
-        protocol: connection.original.protocol,
-        client: socket(connection.original.source),
-        frontend: socket(frontend),
-        source: socket(connection.reply.destination),
-        backend: socket(connection.reply.source),
+        service: served.map(|served| served.service.entry.name.clone()),
+        protocol,
+        client: connection.original.source.into(),
+        frontend: frontend.into(),
+        source: connection.reply.destination.into(),
+        backend: connection.backend().into(),
         state: connection.state.name().to_owned(),
         idle_seconds: now.seconds().0.saturating_sub(connection.last_seen.0),
         expires_seconds: table.expires_in(id, now.seconds()),
@@ -104,8 +128,4 @@ fn matches(filter: &ConnectionFilter, connection: &Listed) -> bool {
         && filter
             .client
             .is_none_or(|client| connection.client.ip() == client)
-}
-
-fn socket(end: End<Ipv4Addr>) -> SocketAddr {
-    (end.address, end.port).into()
 }

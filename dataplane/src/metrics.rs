@@ -163,7 +163,8 @@ fn worker(id: &str, counters: &WorkerCounters) {
     for (kind, n) in [
         ("arp", counters.arp_replies.get()),
         ("echo", counters.echo_replies.get()),
-        ("unreachable", counters.unreachables.get()),
+        ("ndp", counters.ndp_replies.get()),
+        ("icmp_error", counters.icmp_errors.get()),
         ("reset", counters.resets.get()),
     ] {
         counter!("sluice_answers_total", "worker" => id.to_owned(), "kind" => kind).absolute(n);
@@ -184,6 +185,29 @@ fn worker(id: &str, counters: &WorkerCounters) {
         "sluice_connections_expired_total",
         counters.connections_expired.get(),
     );
+    for (name, n) in [
+        (
+            "sluice_connections_evicted_total",
+            &counters.connections_evicted,
+        ),
+        (
+            "sluice_source_ports_scarce_total",
+            &counters.source_ports_scarce,
+        ),
+        ("sluice_affinity_evicted_total", &counters.affinity_evicted),
+        (
+            "sluice_fragmented_packets_evicted_total",
+            &counters.fragments_evicted,
+        ),
+        (
+            "sluice_icmp_errors_translated_total",
+            &counters.complaints_translated,
+        ),
+        ("sluice_mss_clamped_total", &counters.mss_clamped),
+        ("sluice_to_kernel_packets_total", &counters.to_kernel),
+    ] {
+        add(name, n.get());
+    }
     for (state, n) in [
         ("busy", counters.busy_turns.get()),
         ("idle", counters.idle_turns.get()),
@@ -195,6 +219,7 @@ fn worker(id: &str, counters: &WorkerCounters) {
         ("transmitting", counters.slots_transmitting.get()),
         ("free", counters.slots_free.get()),
         ("waiting", counters.waiting.get()),
+        ("assembling", counters.fragments_waiting.get()),
         ("handed_over", counters.inbox.get()),
     ] {
         gauge!("sluice_slots", "worker" => id.to_owned(), "place" => place).set(n as f64);
@@ -236,7 +261,7 @@ fn services(gateway: &Gateway) {
     for service in services.services() {
         let name = service.entry.name.to_string();
         for backend in &service.backends {
-            let end = backend.end.to_string();
+            let end = SocketAddr::new(backend.entry.address, backend.entry.port).to_string();
             let labels = [("service", name.clone()), ("backend", end)];
             let totals = Totals::of(&backend.counters);
             counter!("sluice_backend_connections_total", &labels).absolute(totals.connections);

@@ -4,54 +4,62 @@
 //!   frames --> parse, whose flow? --> fetch buckets --> fetch records --> one verdict each
 //!                                                                            |
 //!      connection known:    still valid in this version? -> next hop -> translate -> Forward
-//!      connection unknown:  frontend? -> backend -> next hop -> both directions inserted
-//!                                                        -> translate -> Forward
-//!      a question to us:    ARP, echo, port without backend, lost connection -> Reply
+//!      connection unknown:  frontend? -> policy -> affinity, Maglev -> next hop
+//!                                     -> both directions inserted -> translate -> Forward
+//!      an ICMP error:       the packet it quotes -> its connection -> translate both -> Forward
+//!      a question to us:    ARP, NDP, echo, port without backend, lost connection -> Reply
+//!      nobody's:            a connection of its own that only crosses, or -> Kernel
 //! ```
 //!
 //! The engine is pure: frames, time and a [`Snapshot`] in, verdicts out. A burst goes through in
 //! stages, all frames a stage, so that the memory of one frame arrives while others are worked
 //! on. Nothing is allocated, locked or logged for a packet, and no clock is read.
 //!
-//! A frame whose verdict is `HandOver`, `Hold` or `Drop` has not been changed.
+//! A frame whose verdict is `HandOver`, `Hold`, `Wait` or `Drop` has not been changed.
 
 mod answer;
+mod complaint;
+mod forward;
+mod insert;
 mod known;
+mod lane;
 mod limit;
+mod owner;
+mod pieces;
+mod review;
+mod transit;
 mod unknown;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use sluice_conf::settings;
 
+use crate::affinity::AffinityTable;
 use crate::clock::Time;
-use crate::conntrack::{ConnId, ConnTable, Connection, Seconds};
-use crate::flow::{Direction, End, FiveTuple, scale};
+use crate::conntrack::{ConnId, ConnTable, Seconds};
+use crate::flow::Direction;
+use crate::fragments::FragmentTable;
 use crate::io::{InterfaceId, PacketIo};
 use crate::nat::ports::PortBlocks;
-use crate::neighbour::{Link, Network, NextHop};
+use crate::neighbour::{Link, Network};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
-use crate::verdict::{DropReason, Verdict};
-use crate::wire::parse::{Arp, ETHERNET_LEN, Echo, Packet, Parsed, TcpFlags, parse};
-use crate::wire::rewrite::{EthernetPair, translate};
+use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
+use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
+
+pub use lane::{Lane, Tracked};
+pub use review::Sent;
 
 use limit::TokenBucket;
+use review::Review;
 
 #[cfg(test)]
 mod tests;
 
 /// Most frames of a burst.
 pub const MAX_BURST: usize = 64;
-
-/// Connections that are looked at for expiry after a burst.
-const EXPIRY_BUDGET: usize = 2 * MAX_BURST;
-
-/// Records that are looked at after a burst as long as a new table is being followed: a table of
-/// 262,144 connections is through after 2,048 bursts.
-const REVIEW_BUDGET: u32 = 128;
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -64,8 +72,10 @@ pub struct EngineSettings {
     pub connections: settings::dataplane::Connections,
     /// Timeouts.
     pub timeouts: settings::dataplane::Timeouts,
-    /// Source ports and address.
+    /// Source ports and addresses.
     pub source_nat: settings::dataplane::SourceNat,
+    /// Fragmented packets it can follow.
+    pub fragments: settings::dataplane::Fragments,
     /// Limit of answers.
     pub answers: settings::dataplane::Answers,
     /// Random, so that nobody outside can guess hash buckets and source ports.
@@ -77,36 +87,39 @@ pub struct EngineSettings {
 pub struct Engine {
     worker: u16,
     workers: u16,
-    table: ConnTable<Ipv4Addr>,
+    v4: Lane<Ipv4Addr>,
+    v6: Lane<Ipv6Addr>,
+    affinity: Arc<AffinityTable>,
     ports: PortBlocks,
-    source_address: Option<Ipv4Addr>,
     answers: TokenBucket,
     echoes: TokenBucket,
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
     scratch: Vec<Prepared>,
+    released: Vec<(PacketKey, Ports)>,
     review: Review,
 }
 
-/// How far the walk over all connections is that follows a new table.
-#[derive(Debug, Clone, Copy, Default)]
-struct Review {
-    /// The version that the walk is for.
-    version: u32,
-    /// The record to go on from; `None` when the walk has ended.
-    next: Option<u32>,
+/// An IP packet after the first stage.
+#[derive(Debug, Clone, Copy)]
+enum Ready<A> {
+    /// TCP, UDP or SCTP of this worker, with its hash.
+    Packet(Packet<A>, u64),
+    /// An ICMP error, with the hash of the packet that would answer the quoted one.
+    Complaint(Complaint<A>, u64),
+    /// Echo request.
+    Echo(Echo<A>),
+    /// Decided already.
+    Done(Verdict),
 }
 
 /// A frame after the first stage.
 #[derive(Debug, Clone, Copy)]
 enum Prepared {
-    /// TCP or UDP of this worker, with its hash.
-    Packet(Packet, u64),
-    /// ARP.
+    V4(Ready<Ipv4Addr>),
+    V6(Ready<Ipv6Addr>),
     Arp(Arp),
-    /// ICMP echo request.
-    Echo(Echo),
-    /// Decided already.
+    Question(Question),
     Done(Verdict),
 }
 
@@ -119,6 +132,17 @@ struct Moment<'a> {
     seconds: Seconds,
 }
 
+impl<'a> Moment<'a> {
+    fn new(snapshot: &'a Snapshot, now: Time) -> Self {
+        Self {
+            services: &snapshot.services,
+            network: &snapshot.network,
+            now,
+            seconds: now.seconds(),
+        }
+    }
+}
+
 /// A connection with the direction of the packet at hand.
 #[derive(Clone, Copy)]
 struct Found {
@@ -127,202 +151,164 @@ struct Found {
 }
 
 impl Engine {
-    /// An engine without connections. `counters` are those of all workers.
+    /// An engine without connections. `counters` and `affinity` are those of all workers.
     pub fn new(
         settings: &EngineSettings,
         counters: Arc<PerWorker<WorkerCounters>>,
+        affinity: Arc<AffinityTable>,
         now: Time,
     ) -> Self {
         let EngineSettings {
             worker,
             workers,
             source_nat,
-            seed,
             ..
         } = settings;
-        let timeouts = settings.timeouts.clone();
         Self {
             worker: *worker,
             workers: *workers,
-            table: ConnTable::new(
-                settings.connections.capacity,
-                timeouts,
-                *seed,
-                now.seconds(),
-            ),
+            v4: lane(settings, source_nat.address, now),
+            v6: lane(settings, source_nat.address6, now),
+            affinity,
             ports: PortBlocks::new(source_nat.ports, *workers),
-            source_address: source_nat.address,
             answers: TokenBucket::new(settings.answers.per_second, now),
             echoes: TokenBucket::new(settings.answers.per_second, now),
-            random: seed.rotate_left(17) | 1,
+            random: settings.seed.rotate_left(17) | 1,
             counters,
             scratch: Vec::with_capacity(MAX_BURST),
+            released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
         }
     }
 
-    /// The connections, to list them.
-    pub fn table(&self) -> &ConnTable<Ipv4Addr> {
-        &self.table
+    /// The connections of a family, to list them.
+    pub fn table<A: Tracked>(&self) -> &ConnTable<A> {
+        &A::lane(self).table
     }
 
-    /// Decides about a burst: pushes one verdict for each frame, in order.
+    /// Connections of both families.
+    pub fn connections(&self) -> usize {
+        self.v4.table.len() + self.v6.table.len()
+    }
+
+    /// Packets whose first fragment has come since the last call, with their ports: frames that wait
+    /// for one of them can go on.
+    pub fn released(&mut self) -> impl Iterator<Item = (PacketKey, Ports)> + '_ {
+        self.released.drain(..)
+    }
+
+    /// Decides about a burst: pushes one verdict for each frame, in order. `ports` are those that
+    /// another worker has found for a fragment.
     pub fn process<Io: PacketIo>(
         &mut self,
         io: &mut Io,
         frames: &mut [Io::Frame],
+        ports: &[Option<Ports>],
         snapshot: &Snapshot,
         now: Time,
         verdicts: &mut Vec<Verdict>,
     ) {
-        let (services, network) = (&*snapshot.services, &*snapshot.network);
-        let moment = Moment {
-            services,
-            network,
-            now,
-            seconds: now.seconds(),
-        };
+        let moment = Moment::new(snapshot, now);
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        for frame in frames.iter() {
-            scratch.push(self.prepare(io.bytes(frame), io.interface(frame), snapshot));
+        for (frame, ports) in frames.iter().zip(ports) {
+            let interface = io.interface(frame);
+            scratch.push(self.prepare(io.bytes(frame), interface, *ports, moment));
         }
         for prepared in &scratch {
-            if let Prepared::Packet(_, hash) = prepared {
-                self.table.prefetch_record(*hash);
+            match prepared {
+                Prepared::V4(Ready::Packet(_, hash)) => self.v4.table.prefetch_record(*hash),
+                Prepared::V6(Ready::Packet(_, hash)) => self.v6.table.prefetch_record(*hash),
+                _ => {}
             }
         }
         for (frame, prepared) in frames.iter_mut().zip(&scratch) {
             verdicts.push(match prepared {
-                Prepared::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
+                Prepared::V4(ready) => self.decide(io, frame, ready, moment),
+                Prepared::V6(ready) => self.decide(io, frame, ready, moment),
                 Prepared::Arp(arp) => self.arp(io, frame, arp, moment),
-                Prepared::Echo(echo) => self.echo(io, frame, echo, moment),
+                Prepared::Question(question) => self.question(io, frame, question, moment),
                 Prepared::Done(verdict) => *verdict,
             });
         }
         self.scratch = scratch;
     }
 
-    /// Forgets connections that have been idle for too long, or that a new table has left without
-    /// a backend; a bounded number a call.
-    pub fn tidy(&mut self, services: &ServiceMap, now: Time) {
-        let mut expired = 0;
-        self.table
-            .expire(now.seconds(), EXPIRY_BUDGET, |_| expired += 1);
-        self.revalidate(services, now.seconds());
-        let connections = self.table.len() as u64;
-        self.count(|counters| {
-            counters.connections_expired.add(expired);
-            counters.connections.set(connections);
-        });
-    }
-
     /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
-    fn prepare(&self, frame: &[u8], interface: InterfaceId, snapshot: &Snapshot) -> Prepared {
-        let link = snapshot.network.link(interface);
-        match parse(frame) {
-            Ok(Parsed::Packet(_) | Parsed::Echo(_)) if !is_for(frame, link) => {
+    fn prepare(
+        &mut self,
+        frame: &[u8],
+        interface: InterfaceId,
+        ports: Option<Ports>,
+        moment: Moment<'_>,
+    ) -> Prepared {
+        let Some(link) = moment.network.link(interface) else {
+            return Prepared::Done(Verdict::Drop(DropReason::OtherHost));
+        };
+        match parse(frame, link.tags) {
+            Ok(Parsed::V4(_) | Parsed::V6(_)) if !is_for(frame, link) => {
                 Prepared::Done(Verdict::Drop(DropReason::OtherHost))
             }
-            Err(reason) => Prepared::Done(Verdict::Drop(reason)),
-            Ok(Parsed::Packet(packet)) => match self.other_owner(&packet.tuple, snapshot) {
-                Some(worker) => Prepared::Done(Verdict::HandOver(worker)),
-                None => {
-                    let hash = self.table.hash(&packet.tuple);
-                    self.table.prefetch_bucket(hash);
-                    Prepared::Packet(packet, hash)
-                }
-            },
+            Ok(Parsed::V4(datagram)) => Prepared::V4(self.ready(datagram, ports, moment)),
+            Ok(Parsed::V6(datagram)) => Prepared::V6(self.ready(datagram, ports, moment)),
             Ok(Parsed::Arp(arp)) => Prepared::Arp(arp),
-            Ok(Parsed::Echo(echo)) => Prepared::Echo(echo),
+            Ok(Parsed::Question(question)) => Prepared::Question(question),
+            Err(reason) => Prepared::Done(Verdict::Drop(reason)),
         }
     }
 
-    /// The worker that owns the packet's flow, if it is another one; computed from the packet.
-    ///
-    /// From a client: by the client's address and port. To a client that keeps its address: the
-    /// same, seen from the other side. To a masquerade port: the worker whose block holds it.
-    fn other_owner(&self, tuple: &FiveTuple<Ipv4Addr>, snapshot: &Snapshot) -> Option<u16> {
-        if self.workers == 1 {
-            return None;
-        }
-        let by_client = |end: End<Ipv4Addr>| scale(end.hash(), usize::from(self.workers)) as u16;
-        let to = tuple.destination;
-        let services = &snapshot.services;
-        let is_own = snapshot.network.is_own(to.address) || self.source_address == Some(to.address);
-        // An address that serves both clients and masquerade: the port tells the two apart.
-        let owner = match self.ports.owner(to.port).filter(|_| is_own) {
-            Some(worker) if services.frontend(to, tuple.protocol).is_none() => worker,
-            None if !is_own && !services.is_used_by_clients(to.address) => by_client(to),
-            _ => by_client(tuple.source),
-        };
-        (owner != self.worker).then_some(owner)
-    }
-
-    fn packet<Io: PacketIo>(
+    fn ready<A: Tracked>(
         &mut self,
-        io: &mut Io,
-        frame: &mut Io::Frame,
-        packet: &Packet,
-        hash: u64,
+        datagram: Datagram<A>,
+        ports: Option<Ports>,
         moment: Moment<'_>,
-    ) -> Verdict {
-        if packet.ttl <= 1 {
-            return Verdict::Drop(DropReason::Ttl);
-        }
-        // A damaged segment must not make, end or reset a connection.
-        let decisive = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
-        if packet.flags.any(decisive) && !packet.has_right_checksum(io.bytes(frame)) {
-            return Verdict::Drop(DropReason::BadTransportChecksum);
-        }
-        match self.table.lookup(hash, &packet.tuple) {
-            Some((id, direction)) => self.known(io, frame, packet, Found { id, direction }, moment),
-            None => self.unknown(io, frame, packet, moment),
-        }
-    }
-
-    /// Last stage of a packet with a connection: translate, count, note.
-    fn forward<Io: PacketIo>(
-        &mut self,
-        io: &mut Io,
-        frame: &mut Io::Frame,
-        packet: &Packet,
-        found: Found,
-        way: Way,
-        moment: Moment<'_>,
-    ) -> Verdict {
-        let connection = self.table.get(found.id);
-        let to = connection.translated(found.direction);
-        let age = moment.seconds.0.saturating_sub(connection.created.0);
-        let state = connection.state.next(found.direction, packet.flags, age);
-        self.count_traffic(connection, found.direction, io.bytes(frame).len(), moment);
-        if !translate(io.bytes_mut(frame), packet, &to, way.ethernet) {
-            return Verdict::Drop(DropReason::Truncated);
-        }
-        self.table.touch(found.id, state, moment.seconds);
-        Verdict::Forward(way.hop.interface)
-    }
-
-    fn count_traffic(
-        &self,
-        connection: &Connection<Ipv4Addr>,
-        direction: Direction,
-        bytes: usize,
-        moment: Moment<'_>,
-    ) {
-        let binding = connection.binding;
-        let backend = binding.backend.and_then(|place| {
-            moment
-                .services
-                .service(binding.service)?
-                .backends
-                .get(usize::from(place))
-        });
-        if let Some(counters) = backend.and_then(|backend| backend.counters.of(self.worker)) {
-            match direction {
-                Direction::Original => counters.original.add(bytes),
-                Direction::Reply => counters.reply.add(bytes),
+    ) -> Ready<A> {
+        let packet = match datagram {
+            Datagram::Echo(echo) => return Ready::Echo(echo),
+            Datagram::Complaint(complaint) => return self.ready_complaint(complaint, moment),
+            Datagram::Packet(packet) if packet.place.piece.is_none() => packet,
+            Datagram::Packet(_) | Datagram::Fragment(_) => {
+                match self.follow(datagram, ports, moment) {
+                    Ok(packet) => packet,
+                    Err(verdict) => return Ready::Done(verdict),
+                }
             }
+        };
+        if let Some(worker) = self.other_owner(&packet.tuple, moment) {
+            let ports = packet.place.piece.map(|_| packet.tuple.ports());
+            return Ready::Done(Verdict::HandOver { worker, ports });
+        }
+        let table = &A::lane(self).table;
+        let hash = table.hash(&packet.tuple);
+        table.prefetch_bucket(hash);
+        Ready::Packet(packet, hash)
+    }
+
+    fn ready_complaint<A: Tracked>(&self, complaint: Complaint<A>, moment: Moment<'_>) -> Ready<A> {
+        let answer = complaint.about.invert();
+        match self.other_owner(&answer, moment) {
+            Some(worker) => Ready::Done(Verdict::HandOver {
+                worker,
+                ports: None,
+            }),
+            None => Ready::Complaint(complaint, A::lane(self).table.hash(&answer)),
+        }
+    }
+
+    fn decide<A: Tracked, Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        ready: &Ready<A>,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        match ready {
+            Ready::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
+            Ready::Complaint(complaint, hash) => {
+                self.complaint(io, frame, complaint, *hash, moment)
+            }
+            Ready::Echo(echo) => self.echo(io, frame, echo, moment),
+            Ready::Done(verdict) => *verdict,
         }
     }
 
@@ -341,41 +327,24 @@ impl Engine {
     }
 }
 
+fn lane<A: Tracked>(settings: &EngineSettings, source: Option<A>, now: Time) -> Lane<A> {
+    let EngineSettings {
+        connections,
+        timeouts,
+        fragments,
+        seed,
+        ..
+    } = settings;
+    Lane {
+        table: ConnTable::new(connections.capacity, timeouts.clone(), *seed, now.seconds()),
+        fragments: FragmentTable::new(fragments.packets, fragments.timeout),
+        source,
+        ended: Vec::new(),
+    }
+}
+
 /// Whether the frame was sent to the interface's own Ethernet address. A bridge that floods shows
 /// us frames of others; whoever forwards those as well doubles them (RFC 1812 section 5.3.4).
-fn is_for(frame: &[u8], link: Option<&Link>) -> bool {
-    link.is_some_and(|link| frame.starts_with(&link.mac.0))
-}
-
-/// Where a packet goes on, resolved.
-#[derive(Clone, Copy)]
-struct Way {
-    hop: NextHop,
-    ethernet: EthernetPair,
-}
-
-impl Moment<'_> {
-    /// The way to `destination` for a packet of `packet`'s size.
-    fn way(&self, destination: Ipv4Addr, packet: &Packet) -> Result<Way, Verdict> {
-        let drop = |reason| Err(Verdict::Drop(reason));
-        let Some(hop) = self.network.next_hop(destination) else {
-            return drop(DropReason::NoRoute);
-        };
-        let Some(link) = self.network.link(hop.interface) else {
-            return drop(DropReason::NoRoute);
-        };
-        if usize::from(packet.end) - ETHERNET_LEN > link.mtu as usize {
-            return drop(DropReason::FrameTooLong);
-        }
-        match self.network.neighbour(hop.interface, hop.address) {
-            Some(mac) => {
-                let ethernet = EthernetPair {
-                    source: link.mac,
-                    destination: mac,
-                };
-                Ok(Way { hop, ethernet })
-            }
-            None => Err(Verdict::Hold(hop)),
-        }
-    }
+fn is_for(frame: &[u8], link: &Link) -> bool {
+    frame.starts_with(&link.mac.0)
 }

@@ -58,11 +58,11 @@ impl TrafficCounter {
 /// Everything that one worker counts, but for Services.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
+    drops: Drops,
     /// Pulled from receive rings.
     pub received: TrafficCounter,
     /// Put on transmit rings.
     pub transmitted: TrafficCounter,
-    drops: [Counter; DropReason::COUNT],
     /// Frames given to other workers.
     pub handed_over: Counter,
     /// Frames taken over from other workers.
@@ -75,8 +75,12 @@ pub struct WorkerCounters {
     pub arp_replies: Counter,
     /// Echo replies sent.
     pub echo_replies: Counter,
-    /// "Port unreachable" errors sent.
-    pub unreachables: Counter,
+    /// Neighbour advertisements sent.
+    pub ndp_replies: Counter,
+    /// ICMP errors sent.
+    pub icmp_errors: Counter,
+    /// ICMP errors of others translated and passed on.
+    pub complaints_translated: Counter,
     /// TCP resets sent.
     pub resets: Counter,
     /// Connections in the table now.
@@ -85,6 +89,21 @@ pub struct WorkerCounters {
     pub connections_opened: Counter,
     /// Connections that ran into their timeout.
     pub connections_expired: Counter,
+    /// Connections that a full table gave up for new ones.
+    pub connections_evicted: Counter,
+    /// Connections whose source port was hard to find: the worker's ports towards that backend run
+    /// out soon.
+    pub source_ports_scarce: Counter,
+    /// Clients that session affinity forgot before their time for others.
+    pub affinity_evicted: Counter,
+    /// Fragmented packets that were given up for others.
+    pub fragments_evicted: Counter,
+    /// Segments whose announced segment size was lowered.
+    pub mss_clamped: Counter,
+    /// Packets handed to the kernel because they are no Service's.
+    pub to_kernel: Counter,
+    /// Fragments waiting for the first of their packet now.
+    pub fragments_waiting: Counter,
     /// Turns of the loop that found something to do.
     pub busy_turns: Counter,
     /// Turns of the loop that found nothing to do.
@@ -98,6 +117,16 @@ pub struct WorkerCounters {
     /// Slots on the free list, as of the last reading.
     pub slots_free: Counter,
     rings: Box<[RingCounters]>,
+}
+
+/// One counter for each reason.
+#[derive(Debug)]
+struct Drops([Counter; DropReason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 /// The last reading of one interface's rings. Taken twice a second, so it may cost more than a
@@ -145,17 +174,17 @@ impl WorkerCounters {
 
     /// Counts a drop.
     pub fn drop(&self, reason: DropReason) {
-        self.drops[reason as usize].add(1);
+        self.drops.0[reason as usize].add(1);
     }
 
     /// Drops for one reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize].get()
+        self.drops.0[reason as usize].get()
     }
 
     /// Drops for any reason.
     pub fn all_drops(&self) -> u64 {
-        self.drops.iter().map(Counter::get).sum()
+        self.drops.0.iter().map(Counter::get).sum()
     }
 }
 

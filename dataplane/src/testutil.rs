@@ -2,15 +2,18 @@
 //! builder, checksums included, so that what they prove does not rest on the code under test.
 
 pub mod rig;
+mod tables;
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpNumber, Ipv4Header, Ipv4Options, PacketBuilder, PacketBuilderStep};
-use sluice_conf::settings::dataplane::PortRange;
-use sluice_conf::{
-    Backend, BackendGone, BackendState, Frontend, FrontendKind, Generation, Protocol, Service,
-    ServiceName, ServiceTable, SourceNat,
+use etherparse::{
+    IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, PacketBuilder,
+    PacketBuilderStep,
 };
+use sluice_conf::Protocol;
+use sluice_conf::settings::dataplane::PortRange;
+
+pub use tables::table;
 
 use crate::neighbour::MacAddress;
 use crate::wire::parse::TcpFlags;
@@ -20,18 +23,21 @@ pub const CLIENT_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0c]);
 /// Ethernet address of the gateway in built frames.
 pub const GATEWAY_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x01]);
 
-/// A frame to be.
+/// A frame to be, of either family.
 #[derive(Debug, Clone)]
 pub struct Build {
     protocol: Protocol,
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
+    source: SocketAddr,
+    destination: SocketAddr,
     macs: (MacAddress, MacAddress),
     flags: u8,
     sequence: u32,
     acknowledgement: u32,
+    window: u16,
     ttl: u8,
+    dont_fragment: bool,
     options: Vec<u8>,
+    tcp_options: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -49,9 +55,21 @@ impl Build {
             flags: TcpFlags::ACK,
             sequence: 1000,
             acknowledgement: 2000,
+            window: 65_535,
             ttl: 64,
+            dont_fragment: true,
             options: Vec::new(),
+            tcp_options: Vec::new(),
             payload: Vec::new(),
+        }
+    }
+
+    /// A packet of any protocol; SCTP begins with an INIT chunk.
+    pub fn packet(protocol: Protocol, source: &str, destination: &str) -> Self {
+        let build = Self::new(protocol, source, destination);
+        match protocol {
+            Protocol::Sctp => build.payload(&[1, 0, 0, 4]),
+            Protocol::Tcp | Protocol::Udp => build,
         }
     }
 
@@ -63,6 +81,11 @@ impl Build {
     /// A UDP datagram, from and to `address:port`.
     pub fn udp(source: &str, destination: &str) -> Self {
         Self::new(Protocol::Udp, source, destination)
+    }
+
+    /// An SCTP packet of one empty chunk of this type, from and to `address:port`.
+    pub fn sctp(source: &str, destination: &str, chunk: u8) -> Self {
+        Self::new(Protocol::Sctp, source, destination).payload(&[chunk, 0, 0, 4])
     }
 
     /// Sets exactly these TCP flags.
@@ -79,6 +102,13 @@ impl Build {
         self
     }
 
+    /// Sets the receive window.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
     /// Sets the Ethernet addresses, from and to.
     #[must_use]
     pub fn macs(mut self, source: MacAddress, destination: MacAddress) -> Self {
@@ -86,10 +116,17 @@ impl Build {
         self
     }
 
-    /// Sets the time to live.
+    /// Sets the time to live, or hop limit.
     #[must_use]
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// Lets routers cut it up (IPv4).
+    #[must_use]
+    pub fn may_fragment(mut self) -> Self {
+        self.dont_fragment = false;
         self
     }
 
@@ -100,6 +137,13 @@ impl Build {
         self
     }
 
+    /// Adds TCP options; a multiple of 4 bytes.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self
+    }
+
     /// Sets the payload.
     #[must_use]
     pub fn payload(mut self, payload: &[u8]) -> Self {
@@ -107,16 +151,34 @@ impl Build {
         self
     }
 
-    fn ip(&self) -> PacketBuilderStep<etherparse::IpHeaders> {
-        let number = match self.protocol {
-            Protocol::Tcp => IpNumber::TCP,
-            Protocol::Udp => IpNumber::UDP,
+    fn ip(&self) -> PacketBuilderStep<IpHeaders> {
+        let number = IpNumber(self.protocol.number());
+        let headers = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let (source, destination) = (source.octets(), destination.octets());
+                let mut ip = Ipv4Header::new(0, self.ttl, number, source, destination).unwrap();
+                ip.dont_fragment = self.dont_fragment;
+                ip.options = Ipv4Options::try_from(self.options.as_slice()).unwrap();
+                IpHeaders::Ipv4(ip, Default::default())
+            }
+            (source, destination) => {
+                let octets = |ip: IpAddr| match ip {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                    IpAddr::V6(v6) => v6.octets(),
+                };
+                let ip = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: Ipv6FlowLabel::ZERO,
+                    payload_length: 0,
+                    next_header: number,
+                    hop_limit: self.ttl,
+                    source: octets(source),
+                    destination: octets(destination),
+                };
+                IpHeaders::Ipv6(ip, Default::default())
+            }
         };
-        let (source, destination) = (self.source.ip().octets(), self.destination.ip().octets());
-        let mut ip = Ipv4Header::new(0, self.ttl, number, source, destination).unwrap();
-        ip.options = Ipv4Options::try_from(self.options.as_slice()).unwrap();
-        PacketBuilder::ethernet2(self.macs.0.0, self.macs.1.0)
-            .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+        PacketBuilder::ethernet2(self.macs.0.0, self.macs.1.0).ip(headers)
     }
 
     /// The frame.
@@ -132,35 +194,111 @@ impl Build {
             }
             Protocol::Tcp => {
                 let mut tcp =
-                    etherparse::TcpHeader::new(source, destination, self.sequence, 65_535);
+                    etherparse::TcpHeader::new(source, destination, self.sequence, self.window);
                 tcp.acknowledgment_number = self.acknowledgement;
                 tcp.fin = self.flags & TcpFlags::FIN != 0;
                 tcp.syn = self.flags & TcpFlags::SYN != 0;
                 tcp.rst = self.flags & TcpFlags::RST != 0;
                 tcp.ack = self.flags & TcpFlags::ACK != 0;
+                tcp.set_options_raw(&self.tcp_options).unwrap();
                 self.ip()
                     .tcp_header(tcp)
                     .write(&mut bytes, &self.payload)
                     .unwrap();
             }
+            Protocol::Sctp => {
+                let mut packet = Vec::new();
+                packet.extend(source.to_be_bytes());
+                packet.extend(destination.to_be_bytes());
+                packet.extend([0; 8]);
+                packet.extend(&self.payload);
+                let sum = crc32c::crc32c(&packet);
+                packet[8..12].copy_from_slice(&sum.to_le_bytes());
+                self.ip()
+                    .write(&mut bytes, IpNumber(self.protocol.number()), &packet)
+                    .unwrap();
+            }
         }
         bytes
     }
+
+    /// The frames of the packet cut into fragments of at most `size` bytes of payload, a multiple
+    /// of 8, with this identification.
+    pub fn fragments(&self, size: usize, identification: u32) -> Vec<Vec<u8>> {
+        let whole = self.frame();
+        match self.source.ip() {
+            IpAddr::V4(_) => fragment::v4(&whole, size, identification as u16),
+            IpAddr::V6(_) => fragment::v6(&whole, size, identification),
+        }
+    }
 }
 
-/// An ICMP echo request.
+mod fragment {
+    //! Cutting packets up, byte by byte.
+
+    use super::corrupt;
+
+    pub(super) fn v4(whole: &[u8], size: usize, identification: u16) -> Vec<Vec<u8>> {
+        let header = 14 + usize::from(whole[14] & 0xf) * 4;
+        let payload = &whole[header..];
+        let chunks = payload.chunks(size).enumerate();
+        chunks
+            .map(|(number, chunk)| {
+                let mut frame = whole[..header].to_vec();
+                frame.extend(chunk);
+                let total = (header - 14 + chunk.len()) as u16;
+                let more = (number + 1) * size < payload.len();
+                let offset = (number * size / 8) as u16 | if more { 0x2000 } else { 0 };
+                corrupt::total_len(&mut frame, total);
+                corrupt::identification(&mut frame, identification);
+                corrupt::fragment(&mut frame, offset);
+                frame
+            })
+            .collect()
+    }
+
+    pub(super) fn v6(whole: &[u8], size: usize, identification: u32) -> Vec<Vec<u8>> {
+        const HEADER: usize = 14 + 40;
+        let payload = &whole[HEADER..];
+        let chunks = payload.chunks(size).enumerate();
+        chunks
+            .map(|(number, chunk)| {
+                let mut frame = whole[..HEADER].to_vec();
+                let next = std::mem::replace(&mut frame[20], 44);
+                frame[18..20].copy_from_slice(&((8 + chunk.len()) as u16).to_be_bytes());
+                let more = (number + 1) * size < payload.len();
+                let offset = (number * size) as u16 | u16::from(more);
+                frame.extend([next, 0]);
+                frame.extend(offset.to_be_bytes());
+                frame.extend(identification.to_be_bytes());
+                frame.extend(chunk);
+                frame
+            })
+            .collect()
+    }
+}
+
+/// An echo request of either family.
 #[allow(
     clippy::unwrap_used,
     reason = "test support: a wrong literal must stop the test"
 )]
 pub fn echo_request(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
-    let octets = |a: &str| a.parse::<std::net::Ipv4Addr>().unwrap().octets();
     let mut bytes = Vec::new();
-    PacketBuilder::ethernet2(CLIENT_MAC.0, GATEWAY_MAC.0)
-        .ipv4(octets(source), octets(destination), 64)
-        .icmpv4_echo_request(7, 1)
-        .write(&mut bytes, payload)
-        .unwrap();
+    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC.0, GATEWAY_MAC.0);
+    match (source.parse().unwrap(), destination.parse().unwrap()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet
+            .ipv4(source.octets(), destination.octets(), 64)
+            .icmpv4_echo_request(7, 1)
+            .write(&mut bytes, payload)
+            .unwrap(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => ethernet
+            .ipv6(source.octets(), destination.octets(), 64)
+            .icmpv6_echo_request(7, 1)
+            .write(&mut bytes, payload)
+            .unwrap(),
+        mixed => unreachable!("{mixed:?} are of two families"),
+    }
     bytes
 }
 
@@ -188,83 +326,6 @@ pub const RESERVED: PortRange = PortRange {
     last: 29_999,
 };
 
-/// A table of one Service a line, sorted, of generation 1. A line names the Service, its protocol,
-/// its frontends (`node:` before node ports) and, behind `->`, its backends with weight and state:
-/// `web tcp 203.0.113.10:80 node:10.0.1.1:30080 -> 10.0.2.11:8080*3 10.0.2.12:8080/draining`.
-/// Words behind `;` set policies: `preserve`, `keep`.
-#[allow(
-    clippy::unwrap_used,
-    reason = "test support: a wrong literal must stop the test"
-)]
-pub fn table(lines: &[&str]) -> ServiceTable {
-    let services = lines.iter().map(|line| service(line)).collect();
-    ServiceTable {
-        generation: Generation(1),
-        services,
-        ..ServiceTable::default()
-    }
-}
-
-#[allow(
-    clippy::unwrap_used,
-    reason = "test support: a wrong literal must stop the test"
-)]
-fn service(line: &str) -> Service {
-    let (line, policies) = line.split_once(';').unwrap_or((line, ""));
-    let (front, back) = line.split_once("->").unwrap();
-    let mut words = front.split_whitespace();
-    let name = words.next().unwrap().to_owned();
-    let protocol = match words.next().unwrap() {
-        "udp" => Protocol::Udp,
-        _ => Protocol::Tcp,
-    };
-    let frontend = |word: &str| {
-        let (kind, end) = match word.strip_prefix("node:") {
-            Some(end) => (FrontendKind::NodePort, end),
-            None => (FrontendKind::LoadBalancer, word),
-        };
-        let end: SocketAddrV4 = end.parse().unwrap();
-        Frontend::new((*end.ip()).into(), end.port(), kind, access)
-    };
-    let backend = |word: &str| {
-        let (word, state) = match word.strip_suffix("/draining") {
-            Some(word) => (word, BackendState::Draining),
-            None => (word, BackendState::Active),
-        };
-        let (end, weight) = word.split_once('*').unwrap_or((word, "1"));
-        let end: SocketAddrV4 = end.parse().unwrap();
-        let weight = weight.parse().unwrap();
-        Backend {
-            address: (*end.ip()).into(),
-            port: end.port(),
-            weight,
-            state,
-            local: false,
-        }
-    };
-    let has = |policy: &str| policies.split_whitespace().any(|word| word == policy);
-    Service {
-        name: ServiceName {
-            namespace: "default".into(),
-            name,
-            port: String::new(),
-            protocol,
-        },
-        frontends: words.map(frontend).collect(),
-        backends: back.split_whitespace().map(backend).collect(),
-        source_nat: if has("preserve") {
-            SourceNat::Preserve
-        } else {
-            SourceNat::Masquerade
-        },
-        backend_gone: if has("keep") {
-            BackendGone::Keep
-        } else {
-            BackendGone::Reset
-        },
-    }
-}
-
 /// Edits of IPv4 header fields that keep the header checksum right.
 pub mod corrupt {
     use crate::wire::checksum;
@@ -280,6 +341,16 @@ pub mod corrupt {
     /// Sets fragment flags and offset.
     pub fn fragment(frame: &mut [u8], value: u16) {
         edit(frame, 20, value);
+    }
+
+    /// Sets the length of the packet.
+    pub fn total_len(frame: &mut [u8], value: u16) {
+        edit(frame, 16, value);
+    }
+
+    /// Sets the identification.
+    pub fn identification(frame: &mut [u8], value: u16) {
+        edit(frame, 18, value);
     }
 
     /// Sets the protocol number.

@@ -5,16 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
+use sluice_conf::settings::dataplane::Fragments;
 
+use crate::assembling::Assembling;
 use crate::clock::{Clock, Time};
 use crate::handover::Handover;
 use crate::io::{Census, InterfaceId, PacketIo};
+use crate::kernel::ToKernel;
 use crate::listing::{Listing, Query};
 use crate::neighbour::Neighbour;
-use crate::pipeline::{Engine, MAX_BURST};
+use crate::pipeline::{Engine, MAX_BURST, Sent};
 use crate::snapshot::Observer;
 use crate::stats::{PerWorker, WorkerCounters};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, Ports, Verdict};
 use crate::waiting::Waiting;
 
 /// How long a worker looks for frames in vain before it lets the core sleep.
@@ -26,11 +29,16 @@ const NAP: Duration = Duration::from_millis(1);
 /// How often the counters of rings and kernel are read.
 const READING_PERIOD: Duration = Duration::from_millis(500);
 
+/// A frame, and the ports of the packet that it is a fragment of, once they are known.
+pub type Noted<Frame> = (Frame, Option<Ports>);
+
 /// What a worker is connected to.
 #[derive(Debug)]
 pub struct Connections<Frame> {
     /// Rings from and to the other workers.
-    pub handover: Handover<Frame>,
+    pub handover: Handover<Noted<Frame>>,
+    /// Where packets go that are no Service's.
+    pub kernel: Box<dyn ToKernel>,
     /// Services and network.
     pub observer: Observer,
     /// Next hops to resolve; a full channel loses requests, the next frame asks again.
@@ -49,10 +57,14 @@ pub struct Worker<Io: PacketIo> {
     io: Io,
     engine: Engine,
     links: Connections<Io::Frame>,
-    waiting: Waiting<Io::Frame>,
+    waiting: Waiting<Noted<Io::Frame>>,
+    assembling: Assembling<Io::Frame>,
     listing: Option<Listing>,
     frames: Vec<Io::Frame>,
+    /// Of each frame, what another worker has found out.
+    ports: Vec<Option<Ports>>,
     verdicts: Vec<Verdict>,
+    outbox: Vec<Sent<Io::Frame>>,
     next_reading: Time,
 }
 
@@ -61,6 +73,7 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn new(
         id: u16,
         burst: usize,
+        fragments: &Fragments,
         io: Io,
         engine: Engine,
         links: Connections<Io::Frame>,
@@ -72,8 +85,11 @@ impl<Io: PacketIo> Worker<Io> {
             engine,
             links,
             waiting: Waiting::default(),
+            assembling: Assembling::new(fragments),
             listing: None,
             frames: Vec::with_capacity(MAX_BURST),
+            ports: Vec::with_capacity(MAX_BURST),
+            outbox: Vec::new(),
             verdicts: Vec::with_capacity(MAX_BURST),
             next_reading: Time(0),
         }
@@ -104,8 +120,8 @@ impl<Io: PacketIo> Worker<Io> {
         self.fill_burst();
         let busy = !self.frames.is_empty() || self.listing.is_some();
         self.work(now);
-        self.engine
-            .tidy(&self.links.observer.current().services, now);
+        self.release(now);
+        self.tidy(now);
         self.give_up_waiting(now);
         self.answer_queries(now);
         self.links.handover.ring();
@@ -138,6 +154,7 @@ impl<Io: PacketIo> Worker<Io> {
         self.take_over(self.burst / 2);
         let taken_over = self.frames.len();
         self.io.receive(&mut self.frames, self.burst - taken_over);
+        self.ports.resize(self.frames.len(), None);
         if let Some(counters) = self.links.counters.of(self.id) {
             for frame in &self.frames[taken_over..] {
                 counters.received.add(self.io.bytes(frame).len());
@@ -150,9 +167,10 @@ impl<Io: PacketIo> Worker<Io> {
     fn take_over(&mut self, most: usize) {
         let before = self.frames.len();
         while self.frames.len() < most
-            && let Some(frame) = self.links.handover.take()
+            && let Some((frame, ports)) = self.links.handover.take()
         {
             self.frames.push(frame);
+            self.ports.push(ports);
         }
         let taken = (self.frames.len() - before) as u64;
         self.count(|counters| counters.taken_over.add(taken));
@@ -163,41 +181,84 @@ impl<Io: PacketIo> Worker<Io> {
             return;
         }
         self.verdicts.clear();
-        let snapshot = self.links.observer.current();
         self.engine.process(
             &mut self.io,
             &mut self.frames,
-            snapshot,
+            &self.ports,
+            self.links.observer.current(),
             now,
             &mut self.verdicts,
         );
         let mut frames = std::mem::take(&mut self.frames);
+        let mut ports = std::mem::take(&mut self.ports);
         let verdicts = std::mem::take(&mut self.verdicts);
-        for (frame, verdict) in frames.drain(..).zip(&verdicts) {
-            self.carry_out(frame, *verdict, now);
+        for ((frame, ports), verdict) in frames.drain(..).zip(ports.drain(..)).zip(&verdicts) {
+            self.carry_out(frame, ports, *verdict, now);
         }
-        (self.frames, self.verdicts) = (frames, verdicts);
+        (self.frames, self.ports, self.verdicts) = (frames, ports, verdicts);
     }
 
-    fn carry_out(&mut self, frame: Io::Frame, verdict: Verdict, now: Time) {
+    fn carry_out(&mut self, frame: Io::Frame, ports: Option<Ports>, verdict: Verdict, now: Time) {
         match verdict {
             Verdict::Forward(interface) | Verdict::Reply(interface) => {
                 self.transmit(frame, interface);
             }
             Verdict::Drop(reason) => self.drop(frame, reason),
-            Verdict::HandOver(worker) => match self.links.handover.give(worker, frame) {
-                Ok(()) => self.count(|counters| counters.handed_over.add(1)),
-                Err(frame) => self.drop(frame, DropReason::HandoverFull),
-            },
-            Verdict::Hold(hop) => match self.waiting.hold(frame, hop, now) {
+            Verdict::HandOver { worker, ports } => {
+                match self.links.handover.give(worker, (frame, ports)) {
+                    Ok(()) => self.count(|counters| counters.handed_over.add(1)),
+                    Err((frame, _)) => self.drop(frame, DropReason::HandoverFull),
+                }
+            }
+            Verdict::Hold(hop) => match self.waiting.hold((frame, ports), hop, now) {
                 Ok(()) => {
                     // Lost when the channel is full; the next frame asks again.
                     let _ = self.links.resolve.try_send(hop);
                     self.count(|counters| counters.held.add(1));
                 }
-                Err(frame) => self.drop(frame, DropReason::NeighbourUnresolved),
+                Err((frame, _)) => self.drop(frame, DropReason::NeighbourUnresolved),
             },
+            Verdict::Wait(packet) => {
+                if let Err(frame) = self.assembling.hold(frame, packet, now) {
+                    self.drop(frame, DropReason::FragmentLimit);
+                }
+            }
+            Verdict::Kernel { network, otherwise } => self.to_kernel(frame, network, otherwise),
         }
+    }
+
+    fn to_kernel(&mut self, frame: Io::Frame, network: u16, otherwise: DropReason) {
+        if !self.links.kernel.is_there() {
+            return self.drop(frame, otherwise);
+        }
+        let packet = self.io.bytes(&frame).get(usize::from(network)..);
+        if packet.is_some_and(|packet| self.links.kernel.give(packet)) {
+            self.count(|counters| counters.to_kernel.add(1));
+            self.io.recycle(frame);
+        } else {
+            self.drop(frame, DropReason::KernelFull);
+        }
+    }
+
+    /// Fragments whose packet's first fragment has come go through again.
+    fn release(&mut self, now: Time) {
+        for (packet, ports) in self.engine.released() {
+            self.frames.extend(self.assembling.release(packet));
+            self.ports.resize(self.frames.len(), Some(ports));
+        }
+        self.work(now);
+    }
+
+    /// Lets the engine look at its connections, and sends what it has to say.
+    fn tidy(&mut self, now: Time) {
+        let snapshot = self.links.observer.current();
+        self.engine
+            .tidy(&mut self.io, snapshot, now, &mut self.outbox);
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for (frame, interface) in outbox.drain(..) {
+            self.transmit(frame, interface);
+        }
+        self.outbox = outbox;
     }
 
     fn transmit(&mut self, frame: Io::Frame, interface: InterfaceId) {
@@ -222,21 +283,28 @@ impl<Io: PacketIo> Worker<Io> {
     /// After a change of the network, frames whose next hop is known now go through again.
     fn retry_waiting(&mut self, now: Time) {
         let network = &self.links.observer.current().network;
-        self.frames.extend(self.waiting.resolved(network));
+        for (frame, ports) in self.waiting.resolved(network) {
+            self.frames.push(frame);
+            self.ports.push(ports);
+        }
         self.work(now);
     }
 
     fn give_up_waiting(&mut self, now: Time) {
-        if self.waiting.is_empty() {
-            self.count(|counters| counters.waiting.set(0));
-            return;
+        if !self.waiting.is_empty() {
+            let overdue: Vec<Noted<Io::Frame>> = self.waiting.overdue(now).collect();
+            for (frame, _) in overdue {
+                self.drop(frame, DropReason::NeighbourUnresolved);
+            }
         }
-        let overdue: Vec<Io::Frame> = self.waiting.overdue(now).collect();
-        for frame in overdue {
-            self.drop(frame, DropReason::NeighbourUnresolved);
+        while let Some(frame) = self.assembling.overdue(now) {
+            self.drop(frame, DropReason::FragmentTimeout);
         }
-        let waiting = self.waiting.len() as u64;
-        self.count(|counters| counters.waiting.set(waiting));
+        let (neighbours, fragments) = (self.waiting.len() as u64, self.assembling.len() as u64);
+        self.count(|counters| {
+            counters.waiting.set(neighbours);
+            counters.fragments_waiting.set(fragments);
+        });
     }
 
     fn answer_queries(&mut self, now: Time) {
@@ -245,7 +313,7 @@ impl<Io: PacketIo> Worker<Io> {
         }
         if let Some(listing) = self.listing.take() {
             let services = &self.links.observer.current().services;
-            self.listing = listing.go_on(self.engine.table(), services, self.id, now);
+            self.listing = listing.go_on(&self.engine, services, self.id, now);
         }
     }
 

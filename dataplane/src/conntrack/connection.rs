@@ -2,15 +2,17 @@
 
 use sluice_conf::settings::dataplane::Timeouts;
 
-use super::{Seconds, TcpState};
-use crate::flow::{Address, Direction, FiveTuple};
-use crate::wire::parse::TcpFlags;
+use super::{Progress, SctpState, Seconds, TcpState};
+use crate::flow::{Address, Direction, End, FiveTuple};
+use crate::wire::parse::{Signal, TcpFlags};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// TCP.
     Tcp(TcpState),
+    /// SCTP.
+    Sctp(SctpState),
     /// UDP, seen from the client only.
     UdpNew,
     /// UDP, seen in both directions, for less than [`STREAM_AGE`]: a question and its answer.
@@ -22,14 +24,49 @@ pub enum State {
 /// Age in seconds from which on answered UDP is a stream (Linux, nf_conntrack_proto_udp.c).
 pub const STREAM_AGE: u32 = 2;
 
+/// How badly a full table can do without a connection; less is given up first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    /// It has ended.
+    Ended,
+    /// Nobody has answered yet, or nobody agreed.
+    Opening,
+    /// A question that was answered.
+    Answered,
+    /// Both sides use it.
+    Established,
+}
+
 impl State {
     /// The state after a packet in `direction`, when the connection is `age` seconds old.
     #[must_use]
-    pub fn next(self, direction: Direction, flags: TcpFlags, age: u32) -> Self {
-        match (self, direction) {
-            (State::Tcp(tcp), _) => State::Tcp(tcp.next(direction, flags)),
-            (State::UdpNew, Direction::Reply) => State::UdpAnswered,
-            (State::UdpAnswered, _) if age >= STREAM_AGE => State::UdpStream,
+    pub fn next(self, direction: Direction, signal: &Signal, age: u32) -> Self {
+        match (self, signal, direction) {
+            (State::Tcp(tcp), Signal::Tcp(segment), _) => {
+                State::Tcp(tcp.next(direction, segment.flags))
+            }
+            (State::Sctp(sctp), Signal::Sctp(chunk), _) => {
+                State::Sctp(sctp.next(direction, *chunk))
+            }
+            (State::UdpNew, _, Direction::Reply) => State::UdpAnswered,
+            (State::UdpAnswered, _, _) if age >= STREAM_AGE => State::UdpStream,
+            (same, _, _) => same,
+        }
+    }
+
+    /// The state that follows when only the client's packets are ever seen: what it goes on to do
+    /// tells what the backend has answered.
+    #[must_use]
+    pub fn seen_from_one_side(self, signal: &Signal) -> Self {
+        match (self, signal) {
+            (State::Tcp(TcpState::SynSent | TcpState::PickedUp), Signal::Tcp(segment))
+                if segment.flags.any(TcpFlags::ACK) =>
+            {
+                State::Tcp(TcpState::Established)
+            }
+            (State::Sctp(SctpState::CookieEchoed), Signal::Sctp(0)) => {
+                State::Sctp(SctpState::Established)
+            }
             (same, _) => same,
         }
     }
@@ -46,15 +83,42 @@ impl State {
             State::Tcp(TcpState::LastAck) => timeouts.tcp_last_ack,
             State::Tcp(TcpState::TimeWait) => timeouts.tcp_time_wait,
             State::Tcp(TcpState::Close) => timeouts.tcp_close,
+            State::Sctp(SctpState::Established) => timeouts.sctp_established,
+            State::Sctp(SctpState::Closed) => timeouts.tcp_close,
+            State::Sctp(_) => timeouts.sctp_opening,
             State::UdpNew | State::UdpAnswered => timeouts.udp,
             State::UdpStream => timeouts.udp_stream,
         }
+    }
+
+    /// What a full table loses with it.
+    pub const fn value(self) -> Value {
+        match self {
+            State::Tcp(TcpState::TimeWait | TcpState::Close | TcpState::LastAck)
+            | State::Sctp(SctpState::Closed | SctpState::Shutdown) => Value::Ended,
+            State::Tcp(TcpState::SynSent | TcpState::SynReceived | TcpState::PickedUp)
+            | State::Sctp(SctpState::CookieWait | SctpState::CookieEchoed)
+            | State::UdpNew => Value::Opening,
+            State::UdpAnswered => Value::Answered,
+            State::Tcp(TcpState::Established | TcpState::FinWait | TcpState::CloseWait)
+            | State::Sctp(SctpState::Established)
+            | State::UdpStream => Value::Established,
+        }
+    }
+
+    /// Whether it has ended, so that its tuple may be given to another.
+    pub const fn has_ended(self) -> bool {
+        matches!(
+            self,
+            State::Tcp(TcpState::TimeWait | TcpState::Close) | State::Sctp(SctpState::Closed)
+        )
     }
 
     /// Name for the operator.
     pub const fn name(self) -> &'static str {
         match self {
             State::Tcp(tcp) => tcp.name(),
+            State::Sctp(sctp) => sctp.name(),
             State::UdpNew => "NEW",
             State::UdpAnswered => "ANSWERED",
             State::UdpStream => "STREAM",
@@ -72,6 +136,20 @@ pub struct Binding {
     pub service: u32,
     /// Place of the backend in the Service; `None` when it is gone and the connection is kept.
     pub backend: Option<u16>,
+    /// When a kept connection must have ended; `None` without a limit.
+    pub until: Option<Seconds>,
+}
+
+/// What becomes of a connection's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Handling {
+    /// They are translated.
+    #[default]
+    Translated,
+    /// They go to the backend as they are, by Ethernet address; it answers without us.
+    Direct,
+    /// They are no Service's and only cross the gateway.
+    Passing,
 }
 
 /// One connection: the memory of a translation.
@@ -83,12 +161,16 @@ pub struct Connection<A> {
     pub reply: FiveTuple<A>,
     /// Where it stands.
     pub state: State,
+    /// What becomes of its packets.
+    pub handling: Handling,
     /// When the first packet was seen.
     pub created: Seconds,
     /// When the last packet was seen.
     pub last_seen: Seconds,
     /// Who serves it.
     pub binding: Binding,
+    /// What both sides have sent, with TCP.
+    pub progress: Progress,
 }
 
 impl<A: Address> Connection<A> {
@@ -97,13 +179,16 @@ impl<A: Address> Connection<A> {
         original: FiveTuple::UNSPECIFIED,
         reply: FiveTuple::UNSPECIFIED,
         state: State::UdpNew,
+        handling: Handling::Translated,
         created: Seconds(0),
         last_seen: Seconds(0),
         binding: Binding {
             version: 0,
             service: 0,
             backend: None,
+            until: None,
         },
+        progress: Progress::NONE,
     };
 
     /// The tuple that a packet in `direction` arrives with.
@@ -116,15 +201,31 @@ impl<A: Address> Connection<A> {
 
     /// The tuple that a packet in `direction` leaves with: the other direction's, inverted.
     pub const fn translated(&self, direction: Direction) -> FiveTuple<A> {
-        self.tuple(direction.reverse()).invert()
+        match self.handling {
+            Handling::Translated | Handling::Passing => self.tuple(direction.reverse()).invert(),
+            Handling::Direct => *self.tuple(direction),
+        }
+    }
+
+    /// Who serves it.
+    pub const fn backend(&self) -> End<A> {
+        self.reply.source
     }
 
     /// When it is forgotten if nothing more comes.
     pub fn deadline(&self, timeouts: &Timeouts) -> Seconds {
-        Seconds(
-            self.last_seen
-                .0
-                .saturating_add(self.state.timeout(timeouts)),
-        )
+        let idle = self
+            .last_seen
+            .0
+            .saturating_add(self.state.timeout(timeouts));
+        match self.binding.until {
+            Some(until) => Seconds(idle.min(until.0)),
+            None => Seconds(idle),
+        }
+    }
+
+    /// Whether it was kept for a time and that time is over.
+    pub fn is_overdue(&self, now: Seconds) -> bool {
+        self.binding.until.is_some_and(|until| until <= now)
     }
 }

@@ -147,11 +147,6 @@ impl<A: Address> ConnTable<A> {
         &self.records[id.0 as usize]
     }
 
-    /// The connection of a number, to change its binding. Its tuples must stay as they are.
-    pub fn binding_mut(&mut self, id: ConnId) -> &mut super::Binding {
-        &mut self.records[id.0 as usize].binding
-    }
-
     /// Inserts both directions, or nothing.
     ///
     /// # Errors
@@ -196,6 +191,21 @@ impl<A: Address> ConnTable<A> {
         connection
     }
 
+    /// What both sides of a TCP connection have sent, to note a segment.
+    pub fn progress_mut(&mut self, id: ConnId) -> &mut super::Progress {
+        &mut self.records[id.0 as usize].progress
+    }
+
+    /// Gives the connection another place among the Services, and the end that comes with it.
+    pub fn rebind(&mut self, id: ConnId, binding: super::Binding) {
+        let record = &mut self.records[id.0 as usize];
+        let has_other_end = record.binding.until != binding.until;
+        record.binding = binding;
+        if has_other_end {
+            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+        }
+    }
+
     /// Notes a packet: the time, and the state that follows from it.
     pub fn touch(&mut self, id: ConnId, state: super::State, now: Seconds) {
         let record = &mut self.records[id.0 as usize];
@@ -204,6 +214,20 @@ impl<A: Address> ConnTable<A> {
             record.state = state;
             self.wheel.schedule(id.0, record.deadline(&self.timeouts));
         }
+    }
+
+    /// The connection that a full table can best do without: the least valuable of so many records
+    /// from record number `from` on, round the end; `None` when all of them are established
+    /// (netfilter's early drop).
+    pub fn expendable(&self, from: u32, records: u32) -> Option<ConnId> {
+        let size = self.records.len() as u32;
+        (0..records.min(size))
+            .map(|step| ((u64::from(from) + u64::from(step)) % u64::from(size)) as u32)
+            .filter_map(|number| self.in_use(number))
+            .map(|id| (self.get(id).state.value(), id))
+            .filter(|(value, _)| *value < super::Value::Established)
+            .min_by_key(|(value, _)| *value)
+            .map(|(_, id)| id)
     }
 
     /// Looks at up to `budget` connections that may be due and hands out those that have expired;

@@ -1,9 +1,11 @@
-//! TCP states as netfilter names and moves them (Linux, nf_conntrack_proto_tcp.c).
+//! TCP states as netfilter names and moves them, and what it takes for a reset to be believed
+//! (Linux, nf_conntrack_proto_tcp.c).
 //!
-//! The tracker watches flags only: sequence numbers are not checked here.
+//! Sequence numbers are followed but data is not judged by them: only a reset can do harm, and a
+//! window that was seen wrongly would do more.
 
 use crate::flow::Direction;
-use crate::wire::parse::TcpFlags;
+use crate::wire::parse::{Segment, TcpFlags};
 
 /// State of a TCP connection as seen from the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +29,143 @@ pub enum TcpState {
     TimeWait,
     /// A reset was seen.
     Close,
+}
+
+/// What one side of a connection has sent, seen from the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Side {
+    /// Behind the last byte it has sent.
+    end: u32,
+    /// What it expects next: its highest acknowledgement.
+    expects: u32,
+    /// Largest window it has announced, scaled.
+    window: u32,
+    /// How far its windows are shifted (RFC 7323 section 2.2).
+    shift: u8,
+    has_sent: bool,
+    has_acknowledged: bool,
+}
+
+/// What both sides have sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    original: Side,
+    reply: Side,
+}
+
+/// What a reset is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetWorth {
+    /// It ends the connection.
+    Exact,
+    /// It lies in the window but is not exact: its receiver will ask the sender whether it is
+    /// meant (RFC 5961 section 3.2), so it is passed on and changes nothing.
+    InWindow,
+    /// Nobody who sees the connection could have sent it.
+    Forged,
+}
+
+impl Side {
+    const NONE: Self = Self {
+        end: 0,
+        expects: 0,
+        window: 0,
+        shift: 0,
+        has_sent: false,
+        has_acknowledged: false,
+    };
+}
+
+impl Progress {
+    /// Nothing was sent yet.
+    pub const NONE: Self = Self {
+        original: Side::NONE,
+        reply: Side::NONE,
+    };
+
+    /// Takes in a segment.
+    pub fn note(&mut self, direction: Direction, segment: &Segment) {
+        let side = self.side_mut(direction);
+        let end = segment.sequence_end();
+        if segment.flags.any(TcpFlags::SYN) {
+            *side = Side {
+                shift: segment.scale.unwrap_or(0).min(14),
+                ..Side::NONE
+            };
+        }
+        if !side.has_sent || is_after(end, side.end) {
+            side.end = end;
+            side.has_sent = true;
+        }
+        if segment.flags.any(TcpFlags::ACK) {
+            let expected = segment.acknowledgement;
+            if !side.has_acknowledged || is_after(expected, side.expects) {
+                side.expects = expected;
+                side.has_acknowledged = true;
+            }
+        }
+        // The window of a SYN itself is never scaled.
+        let shift = if segment.flags.any(TcpFlags::SYN) {
+            0
+        } else {
+            side.shift
+        };
+        side.window = side.window.max(u32::from(segment.window) << shift);
+    }
+
+    /// What a reset in `direction` is worth.
+    pub fn judge(&self, direction: Direction, segment: &Segment) -> ResetWorth {
+        let (sender, receiver) = (self.side(direction), self.side(direction.reverse()));
+        if !receiver.has_acknowledged {
+            // The receiver has only sent its SYN: the reset must acknowledge just that.
+            let refuses =
+                segment.flags.any(TcpFlags::ACK) && segment.acknowledgement == receiver.end;
+            let follows = sender.has_sent && segment.sequence == sender.end;
+            return match receiver.has_sent {
+                true if !(refuses || follows) => ResetWorth::Forged,
+                _ => ResetWorth::Exact,
+            };
+        }
+        let at = segment.sequence;
+        if at == receiver.expects || (sender.has_sent && at == sender.end) {
+            return ResetWorth::Exact;
+        }
+        let ahead = at.wrapping_sub(receiver.expects);
+        if ahead <= receiver.window.max(1) {
+            ResetWorth::InWindow
+        } else {
+            ResetWorth::Forged
+        }
+    }
+
+    /// What the receiver of packets in `direction` expects next, if it has said so; else `Err` with
+    /// the end of what it has sent, when it has sent anything.
+    pub fn expected(&self, direction: Direction) -> Result<u32, Option<u32>> {
+        let receiver = self.side(direction.reverse());
+        match receiver.has_acknowledged {
+            true => Ok(receiver.expects),
+            false => Err(receiver.has_sent.then_some(receiver.end)),
+        }
+    }
+
+    const fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    const fn side_mut(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Original => &mut self.original,
+            Direction::Reply => &mut self.reply,
+        }
+    }
+}
+
+/// Whether `a` comes after `b` in sequence space (RFC 9293 section 3.4).
+const fn is_after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
 }
 
 /// What a segment means to the tracker; the order of the tests is netfilter's.
@@ -92,6 +231,14 @@ impl TcpState {
         matches!(
             self,
             TcpState::TimeWait | TcpState::Close | TcpState::LastAck
+        )
+    }
+
+    /// Whether the handshake was completed and nobody has closed yet.
+    pub const fn is_established(self) -> bool {
+        matches!(
+            self,
+            TcpState::Established | TcpState::FinWait | TcpState::CloseWait
         )
     }
 
@@ -171,5 +318,73 @@ mod tests {
     fn a_repeated_syn_does_not_disturb_what_is_established() {
         assert_eq!(Established.next(Original, TcpFlags(SYN)), Established);
         assert_eq!(Established.next(Reply, TcpFlags(SYN | ACK)), Established);
+    }
+
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32) -> Segment {
+        Segment {
+            flags: TcpFlags(flags),
+            sequence,
+            acknowledgement,
+            window: 1000,
+            header_len: 20,
+            data_len: 0,
+            scale: None,
+        }
+    }
+
+    fn syn(flags: u8, sequence: u32, acknowledgement: u32, scale: u8) -> Segment {
+        Segment {
+            scale: Some(scale),
+            ..segment(flags, sequence, acknowledgement)
+        }
+    }
+
+    fn established() -> Progress {
+        let mut progress = Progress::NONE;
+        progress.note(Original, &syn(SYN, 100, 0, 2));
+        progress.note(Reply, &syn(SYN | ACK, 900, 101, 0));
+        progress.note(Original, &segment(ACK, 101, 901));
+        progress
+    }
+
+    #[test]
+    fn only_an_exact_reset_ends_a_connection() {
+        let progress = established();
+        let worth = |direction, at| progress.judge(direction, &segment(RST, at, 0));
+        assert_eq!(worth(Reply, 901), ResetWorth::Exact);
+        assert_eq!(worth(Original, 101), ResetWorth::Exact);
+        assert_eq!(worth(Reply, 902), ResetWorth::InWindow);
+        // The client's window is scaled by four, the backend's is not.
+        assert_eq!(worth(Reply, 901 + 4000), ResetWorth::InWindow);
+        assert_eq!(worth(Reply, 901 + 4001), ResetWorth::Forged);
+        assert_eq!(worth(Original, 101 + 1001), ResetWorth::Forged);
+        assert_eq!(worth(Reply, 900), ResetWorth::Forged);
+    }
+
+    #[test]
+    fn a_reset_of_a_syn_must_acknowledge_it() {
+        let mut progress = Progress::NONE;
+        progress.note(Original, &segment(SYN, 100, 0));
+        let worth =
+            |acknowledgement| progress.judge(Reply, &segment(RST | ACK, 0, acknowledgement));
+        assert_eq!(worth(101), ResetWorth::Exact);
+        assert_eq!(worth(102), ResetWorth::Forged);
+        assert_eq!(
+            progress.judge(Original, &segment(RST, 101, 0)),
+            ResetWorth::Exact
+        );
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut progress = Progress::NONE;
+        progress.note(Original, &segment(ACK, u32::MAX - 1, 5));
+        progress.note(Reply, &segment(ACK, 5, u32::MAX));
+        progress.note(Reply, &segment(ACK, 5, 3));
+        assert_eq!(progress.expected(Original), Ok(3));
+        assert_eq!(
+            progress.judge(Original, &segment(RST, 3, 0)),
+            ResetWorth::Exact
+        );
     }
 }

@@ -47,28 +47,38 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
     let (ask, queries) = crossbeam::channel::bounded(1);
     let source_nat = settings::SourceNat {
         ports: RESERVED,
-        address: None,
+        ..settings::SourceNat::default()
     };
+    let affinity = Arc::new(crate::affinity::AffinityTable::new(1024, 1));
     let engine = EngineSettings {
         worker: 0,
         workers: 1,
         connections: settings::Connections { capacity: 1024 },
         timeouts: settings::Timeouts::default(),
         source_nat: source_nat.clone(),
+        fragments: settings::Fragments::default(),
         answers: settings::Answers::default(),
         seed: 1,
     };
-    let engine = Engine::new(&engine, Arc::clone(&counters), Time(0));
+    let engine = Engine::new(&engine, Arc::clone(&counters), affinity, Time(0));
     let links = Connections {
         handover: Handover::new(1, 1).unwrap().remove(0),
+        kernel: Box::new(crate::kernel::NoWay),
         observer: observers.remove(0),
         resolve: resolve.clone(),
         queries,
         counters: Arc::clone(&counters),
     };
-    let worker = Worker::new(0, 64, MemoryPool::new(16, 1778).io(2), engine, links);
+    let io = MemoryPool::new(16, 1778).io(2);
+    let fragments = settings::Fragments::default();
+    let worker = Worker::new(0, 64, &fragments, io, engine, links);
     let around = Around {
         source_nat,
+        terms: crate::service::Terms {
+            workers: 1,
+            reserved: RESERVED,
+            limits: settings::Limits::default(),
+        },
         counters,
         queries: vec![ask],
         resolve,

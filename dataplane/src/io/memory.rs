@@ -204,6 +204,21 @@ impl PacketIo for MemoryIo {
         true
     }
 
+    fn allocate(&mut self, len: usize) -> Option<MemoryFrame> {
+        if len > self.pool.room || !self.pool.take() {
+            return None;
+        }
+        let slot = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| vec![0; self.pool.room].into_boxed_slice());
+        Some(MemoryFrame {
+            slot,
+            len,
+            interface: InterfaceId(0),
+        })
+    }
+
     fn transmit(&mut self, frame: MemoryFrame, interface: InterfaceId) -> Result<(), MemoryFrame> {
         match self.interfaces.get_mut(usize::from(interface.0)) {
             Some(queue) if queue.transmit.len() < self.transmit_limit => {

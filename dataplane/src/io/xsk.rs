@@ -141,6 +141,19 @@ impl PacketIo for XskIo {
         true
     }
 
+    fn allocate(&mut self, len: usize) -> Option<XskFrame> {
+        let desc = self.free.pop()?;
+        let mut frame = XskFrame {
+            desc,
+            interface: InterfaceId(0),
+        };
+        if self.resize(&mut frame, len) {
+            return Some(frame);
+        }
+        self.recycle(frame);
+        None
+    }
+
     #[inline]
     fn transmit(&mut self, frame: XskFrame, interface: InterfaceId) -> Result<(), XskFrame> {
         match self.ports.get_mut(usize::from(interface.0)) {

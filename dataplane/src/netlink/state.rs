@@ -369,7 +369,7 @@ mod tests {
         let network = state(vec![]).network();
         let eth1 = network.link(InterfaceId(0)).unwrap();
         assert_eq!(
-            eth1.addresses,
+            eth1.v4,
             [Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 1, 2)]
         );
         assert_eq!(
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn a_neighbour_is_there_as_long_as_the_kernel_can_reach_it() {
         let mut state = state(vec![]);
-        let known = |state: &State| state.network().neighbour(InterfaceId(0), ROUTER);
+        let known = |state: &State| state.network().mac(InterfaceId(0), ROUTER);
         for (change, changed, expected) in [
             (NeighbourState::Incomplete, false, None),
             (NeighbourState::Reachable, true, Some(MacAddress(MAC))),
@@ -455,7 +455,10 @@ mod tests {
         state.neighbour(neighbour(NeighbourState::Stale));
         assert_eq!(
             state.stale_gateways().collect::<Vec<_>>(),
-            [(InterfaceId(0), ROUTER)]
+            [crate::neighbour::Neighbour {
+                interface: InterfaceId(0),
+                address: ROUTER.into(),
+            }]
         );
     }
 }

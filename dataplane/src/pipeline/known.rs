@@ -1,115 +1,178 @@
 //! Packets of connections that are in the table.
 
-use std::net::Ipv4Addr;
-
 use sluice_conf::{BackendGone, Protocol};
 
-use super::{Engine, Found, Moment, REVIEW_BUDGET, Review};
-use crate::conntrack::{Binding, Connection, Seconds, State, TcpState};
+use super::lane::Ended;
+use super::{Engine, Found, Moment, Tracked};
+use crate::conntrack::{
+    Binding, Connection, Handling, ResetWorth, SctpState, Seconds, State, TcpState,
+};
 use crate::flow::Direction;
 use crate::io::PacketIo;
-use crate::service::ServiceMap;
+use crate::service::{ServiceMap, Target};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::parse::{Packet, TcpFlags};
+use crate::wire::parse::{Packet, Signal, TcpFlags};
 
 impl Engine {
-    pub(super) fn known<Io: PacketIo>(
+    pub(super) fn packet<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
         frame: &mut Io::Frame,
-        packet: &Packet,
+        packet: &Packet<A>,
+        hash: u64,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        if packet.place.hop_limit <= 1 {
+            return self.time_exceeded(io, frame, packet, moment);
+        }
+        // A damaged segment must not make, end or reset a connection.
+        let decisive = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
+        if packet.flags().any(decisive) && !packet.has_right_checksum(io.bytes(frame)) {
+            return Verdict::Drop(DropReason::BadTransportChecksum);
+        }
+        match A::lane(self).table.lookup(hash, &packet.tuple) {
+            Some((id, direction)) => self.known(io, frame, packet, Found { id, direction }, moment),
+            None => self.unknown(io, frame, packet, moment),
+        }
+    }
+
+    fn known<A: Tracked, Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        packet: &Packet<A>,
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
-        if starts_anew(self.table.get(found.id), found.direction, packet.flags) {
-            self.table.remove(found.id);
+        let connection = *A::lane(self).table.get(found.id);
+        if starts_anew(&connection, found.direction, &packet.signal) {
+            A::lane_mut(self).table.remove(found.id);
             return self.unknown(io, frame, packet, moment);
         }
-        if self.table.get(found.id).binding.version != moment.services.version() {
-            match rebind(self.table.get(found.id), moment.services) {
-                Some(binding) => *self.table.binding_mut(found.id) = binding,
+        if connection.binding.version != moment.services.version() {
+            match rebind(&connection, moment.services, moment.seconds) {
+                Some(binding) => A::lane_mut(self).table.rebind(found.id, binding),
                 None => return self.orphan(io, frame, packet, found, moment),
             }
         }
-        let to = self
-            .table
-            .get(found.id)
-            .translated(found.direction)
-            .destination;
-        match moment.way(to.address, packet) {
+        if A::lane(self).table.get(found.id).is_overdue(moment.seconds) {
+            return self.orphan(io, frame, packet, found, moment);
+        }
+        if let Some(worth) = reset_worth(&connection, found.direction, &packet.signal)
+            && worth != ResetWorth::Exact
+        {
+            return self.doubtful_reset(io, frame, packet, found, worth, moment);
+        }
+        match moment.way(way_of(&connection, found.direction)) {
             Ok(way) => self.forward(io, frame, packet, found, way, moment),
             Err(verdict) => verdict,
         }
     }
 
-    /// After a new table, walks over all connections, some a call. Those that are silent would
-    /// else keep a backend that is gone, and their record, for days. UDP is forgotten at once;
-    /// TCP gets the short timeout of a closed connection, so that a peer that still sends is told.
-    pub(super) fn revalidate(&mut self, services: &ServiceMap, now: Seconds) {
-        if self.review.version != services.version() {
-            self.review = Review {
-                version: services.version(),
-                next: Some(0),
-            };
+    /// A reset that is not exact changes nothing here; its receiver may ask whether it is meant.
+    fn doubtful_reset<A: Tracked, Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        packet: &Packet<A>,
+        found: Found,
+        worth: ResetWorth,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        if worth == ResetWorth::Forged {
+            return Verdict::Drop(DropReason::ResetForged);
         }
-        let Some(from) = self.review.next else { return };
-        let end = from
-            .saturating_add(REVIEW_BUDGET)
-            .min(self.table.capacity() as u32);
-        for number in from..end {
-            let Some(id) = self.table.in_use(number) else {
-                continue;
-            };
-            let connection = self.table.get(id);
-            if connection.binding.version == services.version() {
-                continue;
-            }
-            match (rebind(connection, services), connection.state) {
-                (Some(binding), _) => *self.table.binding_mut(id) = binding,
-                (None, State::Tcp(TcpState::Close)) => {}
-                (None, State::Tcp(_)) => self.table.touch(id, State::Tcp(TcpState::Close), now),
-                (None, State::UdpNew | State::UdpAnswered | State::UdpStream) => {
-                    self.table.remove(id);
-                }
-            }
+        let connection = *A::lane(self).table.get(found.id);
+        let unsaid = Packet {
+            signal: Signal::Plain,
+            ..*packet
+        };
+        match moment.way(way_of(&connection, found.direction)) {
+            Ok(way) => self.forward(io, frame, &unsaid, found, way, moment),
+            Err(verdict) => verdict,
         }
-        self.review.next = (end < self.table.capacity() as u32).then_some(end);
     }
 
     /// A packet of a connection whose backend is gone: the connection ends here. A client's UDP
     /// packet is the first of a new one (pkg/proxy/conntrack of kube-proxy).
-    fn orphan<Io: PacketIo>(
+    fn orphan<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
         frame: &mut Io::Frame,
-        packet: &Packet,
+        packet: &Packet<A>,
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
+        let lane = A::lane_mut(self);
+        let connection = *lane.table.get(found.id);
+        if wants_reset(&connection) {
+            lane.ended.push(Ended::one(connection, found.direction));
+        }
         if found.direction == Direction::Reply && packet.tuple.protocol == Protocol::Tcp {
             // The record stays, so that the client is told as well when it sends again.
-            self.table
+            lane.table
                 .touch(found.id, State::Tcp(TcpState::Close), moment.seconds);
             return self.reset(io, frame, packet, DropReason::BackendGone, moment);
         }
-        self.table.remove(found.id);
-        match (packet.tuple.protocol, found.direction) {
-            (Protocol::Udp, Direction::Original) => self.unknown(io, frame, packet, moment),
-            (Protocol::Tcp, Direction::Original) if is_bare_syn(packet.flags) => {
-                self.unknown(io, frame, packet, moment)
-            }
+        lane.table.remove(found.id);
+        let begins = match &packet.signal {
+            Signal::Tcp(segment) => is_bare_syn(segment.flags),
+            Signal::Sctp(chunk) => SctpState::may_begin(*chunk),
+            Signal::Plain => packet.tuple.protocol == Protocol::Udp,
+        };
+        match found.direction {
+            Direction::Original if begins => self.unknown(io, frame, packet, moment),
             _ => self.reset(io, frame, packet, DropReason::BackendGone, moment),
         }
     }
 }
 
-/// Whether a client's SYN opens a new connection on the tuple of one that has ended.
-fn starts_anew(connection: &Connection<Ipv4Addr>, direction: Direction, flags: TcpFlags) -> bool {
-    match connection.state {
-        State::Tcp(tcp) => {
-            direction == Direction::Original && is_bare_syn(flags) && tcp.may_be_reopened()
+/// Whether there is somebody to be told that the connection has ended: both sides of a TCP
+/// connection that is open.
+pub(super) fn wants_reset<A: Tracked>(connection: &Connection<A>) -> bool {
+    let is_open = |state| !matches!(state, TcpState::Close | TcpState::TimeWait);
+    connection.handling == Handling::Translated
+        && matches!(connection.state, State::Tcp(state) if is_open(state))
+}
+
+/// Where a packet goes: to whom it is translated, or with direct return to the backend's link.
+fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
+    match (connection.handling, direction) {
+        (Handling::Direct, Direction::Original) => connection.backend().address,
+        _ => connection.translated(direction).destination.address,
+    }
+}
+
+/// Whether the first packet of a client opens a new connection on the tuple of one that has ended.
+fn starts_anew<A: Tracked>(
+    connection: &Connection<A>,
+    direction: Direction,
+    signal: &Signal,
+) -> bool {
+    direction == Direction::Original
+        && match (connection.state, signal) {
+            (State::Tcp(tcp), Signal::Tcp(segment)) => {
+                is_bare_syn(segment.flags) && tcp.may_be_reopened()
+            }
+            (State::Sctp(sctp), Signal::Sctp(chunk)) => {
+                SctpState::may_begin(*chunk) && sctp.may_be_reopened()
+            }
+            _ => false,
         }
-        _ => false,
+}
+
+/// What a TCP reset is worth; `None` for everything else. With direct return only one side is seen,
+/// and there is nothing to judge by.
+fn reset_worth<A: Tracked>(
+    connection: &Connection<A>,
+    direction: Direction,
+    signal: &Signal,
+) -> Option<ResetWorth> {
+    match signal {
+        Signal::Tcp(segment) if segment.flags.any(TcpFlags::RST) => {
+            Some(connection.progress.judge(direction, segment))
+        }
+        _ => None,
     }
 }
 
@@ -118,16 +181,46 @@ pub(super) fn is_bare_syn(flags: TcpFlags) -> bool {
 }
 
 /// The connection's place in the map of this moment; `None` when it must end.
-fn rebind(connection: &Connection<Ipv4Addr>, services: &ServiceMap) -> Option<Binding> {
+pub(super) fn rebind<A: Tracked>(
+    connection: &Connection<A>,
+    services: &ServiceMap,
+    now: Seconds,
+) -> Option<Binding> {
     let version = services.version();
-    let frontend = connection.original.destination;
-    let (service, entry) = services.frontend(frontend, connection.original.protocol)?;
-    let backend = entry.place_of(connection.reply.source);
-    let keeps = entry.entry.backend_gone == BackendGone::Keep
-        && connection.original.protocol == Protocol::Tcp;
-    (backend.is_some() || keeps).then_some(Binding {
+    let protocol = connection.original.protocol;
+    let target = Target::from_end(connection.original.destination, protocol);
+    if connection.handling == Handling::Passing {
+        // What has become a Service's is no longer nobody's.
+        let passes = !services.vips().is_used(target.address);
+        let binding = Binding {
+            version,
+            ..connection.binding
+        };
+        return passes.then_some(binding);
+    }
+    let served = services.frontend(&target)?;
+    let backend = connection.backend();
+    let place = served
+        .service
+        .place_of(backend.address.into(), backend.port);
+    let kept = Binding {
         version,
-        service,
-        backend,
-    })
+        service: served.place,
+        backend: place,
+        until: None,
+    };
+    match (place, served.service.entry.backend_gone) {
+        (Some(_), _) => Some(kept),
+        (None, _) if protocol == Protocol::Udp => None,
+        (None, BackendGone::Keep) => Some(kept),
+        (None, BackendGone::Drain { seconds }) => {
+            let until = connection.binding.until;
+            let until = until.unwrap_or(Seconds(now.0.saturating_add(seconds)));
+            Some(Binding {
+                until: Some(until),
+                ..kept
+            })
+        }
+        (None, BackendGone::Reset) => None,
+    }
 }

@@ -2,30 +2,35 @@
 //!
 //! ```text
 //!   client 10.0.1.10 ---- 0: 10.0.1.1 [gateway] 10.0.2.1 :1 ---- backends 10.0.2.11 to .19
+//!   2001:db8:1::10      2001:db8:1::1           2001:db8:2::1     2001:db8:2::11 to ::19
 //! ```
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use sluice_conf::settings::dataplane::{Answers, Connections as Capacity, SourceNat, Timeouts};
+use sluice_conf::settings::dataplane::{
+    Answers, Connections as Capacity, Fragments, Limits, SourceNat, Timeouts,
+};
 use sluice_conf::{Generation, ServiceTable};
 
 use super::{CLIENT_MAC, GATEWAY_MAC, RESERVED, table};
+use crate::affinity::AffinityTable;
 use crate::clock::Time;
 use crate::handover::Handover;
 use crate::io::InterfaceId;
 use crate::io::memory::{MemoryIo, MemoryPool};
+use crate::kernel::ToKernel;
 use crate::listing::Query;
-use crate::neighbour::{Link, MacAddress, Network, Route};
+use crate::neighbour::{Link, MacAddress, Neighbour, Network, Route, Routing};
 use crate::pipeline::{Engine, EngineSettings};
-use crate::service::{MapError, ServiceMap};
+use crate::service::{MapError, ServiceMap, Terms};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::DropReason;
-use crate::worker::{Connections, Resolve, Worker};
+use crate::worker::{Connections, Worker};
 
 /// The interface towards clients.
 pub const CLIENTS: InterfaceId = InterfaceId(0);
@@ -49,10 +54,13 @@ pub struct Rig {
     pool: MemoryPool,
     publisher: Publisher,
     counters: Arc<PerWorker<WorkerCounters>>,
-    resolve: Receiver<Resolve>,
+    resolve: Receiver<Neighbour>,
+    kernel: Arc<Mutex<Vec<Vec<u8>>>>,
     queries: Vec<Sender<Query>>,
     now: Time,
     generation: u64,
+    /// Largest table.
+    pub limits: Limits,
 }
 
 /// What differs from the usual.
@@ -70,6 +78,8 @@ pub struct RigSettings {
     pub answers: u32,
     /// Source ports.
     pub source_nat: SourceNat,
+    /// Fragments.
+    pub fragments: Fragments,
 }
 
 impl Default for RigSettings {
@@ -82,44 +92,90 @@ impl Default for RigSettings {
             answers: 1_000_000,
             source_nat: SourceNat {
                 ports: RESERVED,
-                address: None,
+                ..SourceNat::default()
             },
+            fragments: Fragments::default(),
         }
     }
 }
 
+/// IPv6 address of backend number `last`, which is `10.0.2.last` in IPv4: both end alike.
+#[allow(
+    clippy::unwrap_used,
+    reason = "test support: a wrong literal must stop the test"
+)]
+pub fn backend_v6(last: u8) -> Ipv6Addr {
+    format!("2001:db8:2::{last}").parse().unwrap()
+}
+
 /// The network of the picture above, with these backends resolved.
 pub fn network(backends: impl IntoIterator<Item = u8>) -> Network {
-    let link = |mac, address| Link {
+    let subnet = |number: u16| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, 0);
+    let own = |number: u16| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, 1);
+    let client = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
+    let link = |mac, v4, v6| Link {
         mac,
-        addresses: vec![address],
+        v4: vec![v4],
+        v6: vec![v6],
         mtu: 1500,
         up: true,
+        ..Link::default()
     };
     let (client_side, backend_side) = (Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 2, 1));
-    let route = |destination, interface| Route {
+    let mut v4 = HashMap::from([((CLIENTS, Ipv4Addr::new(10, 0, 1, 10)), CLIENT_MAC)]);
+    let mut v6 = HashMap::from([((CLIENTS, client), CLIENT_MAC)]);
+    for last in backends {
+        v4.insert((BACKENDS, Ipv4Addr::new(10, 0, 2, last)), backend_mac(last));
+        v6.insert((BACKENDS, backend_v6(last)), backend_mac(last));
+    }
+    Network::new(
+        vec![
+            link(GATEWAY_MAC, client_side, own(1)),
+            link(GATEWAY_BACKEND_MAC, backend_side, own(2)),
+        ],
+        Routing::new(
+            [
+                on_link(Ipv4Addr::new(10, 0, 1, 0), 24, CLIENTS),
+                on_link(Ipv4Addr::new(10, 0, 2, 0), 24, BACKENDS),
+            ],
+            v4,
+        ),
+        Routing::new(
+            [
+                on_link(subnet(1), 64, CLIENTS),
+                on_link(subnet(2), 64, BACKENDS),
+            ],
+            v6,
+        ),
+    )
+}
+
+/// A route to what is on the link.
+pub fn on_link<A>(destination: A, prefix_len: u8, interface: InterfaceId) -> Route<A> {
+    Route {
         destination,
-        prefix_len: 24,
+        prefix_len,
         interface,
         gateway: None,
         source: None,
         metric: 0,
-    };
-    let mut neighbours = HashMap::from([((CLIENTS, Ipv4Addr::new(10, 0, 1, 10)), CLIENT_MAC)]);
-    for last in backends {
-        neighbours.insert((BACKENDS, Ipv4Addr::new(10, 0, 2, last)), backend_mac(last));
     }
-    Network::new(
-        vec![
-            link(GATEWAY_MAC, client_side),
-            link(GATEWAY_BACKEND_MAC, backend_side),
-        ],
-        [
-            route(Ipv4Addr::new(10, 0, 1, 0), CLIENTS),
-            route(Ipv4Addr::new(10, 0, 2, 0), BACKENDS),
-        ],
-        neighbours,
-    )
+}
+
+/// Keeps what the kernel would route on.
+#[derive(Debug)]
+struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl ToKernel for Kept {
+    fn is_there(&self) -> bool {
+        true
+    }
+
+    fn give(&mut self, packet: &[u8]) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(packet.to_vec());
+        true
+    }
 }
 
 #[allow(
@@ -134,29 +190,44 @@ impl Rig {
 
     /// As [`Rig::new`], with settings.
     pub fn with(settings: &RigSettings, lines: &[&str]) -> Self {
+        Self::on(settings, network(11..=19), lines)
+    }
+
+    /// As [`Rig::with`], on another network; its links are the interfaces.
+    pub fn on(settings: &RigSettings, network: Network, lines: &[&str]) -> Self {
         let workers = settings.workers;
-        let network = Arc::new(network(11..=19));
+        let interfaces = network.links().count() as u16;
+        let network = Arc::new(network);
         let services = Arc::default();
         let (publisher, observers) = Publisher::new(Snapshot { services, network }, workers);
         let counters = PerWorker::new(workers);
         let pool = MemoryPool::new(settings.slots, 1778);
         let (resolver, resolve) = bounded(64);
         let handovers = Handover::new(workers, settings.handover).unwrap();
+        let affinity = Arc::new(AffinityTable::new(4096, 7));
+        let kernel = Arc::default();
         let mut queries = Vec::new();
         let now = Time(1_000_000_000);
         let mut made = Vec::new();
         for ((id, handover), observer) in (0..workers).zip(handovers).zip(observers) {
             let (ask, asked) = bounded(4);
             queries.push(ask);
-            let engine = Engine::new(&engine_settings(settings, id), Arc::clone(&counters), now);
+            let engine = Engine::new(
+                &engine_settings(settings, id),
+                Arc::clone(&counters),
+                Arc::clone(&affinity),
+                now,
+            );
             let links = Connections {
                 handover,
+                kernel: Box::new(Kept(Arc::clone(&kernel))),
                 observer,
                 resolve: resolver.clone(),
                 queries: asked,
                 counters: Arc::clone(&counters),
             };
-            made.push(Worker::new(id, 64, pool.io(2), engine, links));
+            let io = pool.io(interfaces);
+            made.push(Worker::new(id, 64, &settings.fragments, io, engine, links));
         }
         let mut rig = Self {
             workers: made,
@@ -164,9 +235,11 @@ impl Rig {
             publisher,
             counters,
             resolve,
+            kernel,
             queries,
             now,
             generation: 0,
+            limits: Limits::default(),
         };
         rig.push(lines);
         rig
@@ -189,8 +262,11 @@ impl Rig {
         let services = Arc::new(ServiceMap::build(
             table,
             &current.services,
-            workers,
-            RESERVED,
+            &Terms {
+                workers,
+                reserved: RESERVED,
+                limits: self.limits,
+            },
         )?);
         self.publisher.publish(Snapshot {
             services,
@@ -206,6 +282,11 @@ impl Rig {
             services,
             network: Arc::new(network),
         });
+    }
+
+    /// Packets that were given to the kernel since the last call, without Ethernet header.
+    pub fn to_kernel(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.kernel.lock().unwrap())
     }
 
     /// Lets time pass.
@@ -277,7 +358,7 @@ impl Rig {
     pub fn connections(&self) -> usize {
         self.workers
             .iter()
-            .map(|worker| worker.engine().table().len())
+            .map(|worker| worker.engine().connections())
             .sum()
     }
 
@@ -287,7 +368,7 @@ impl Rig {
     }
 
     /// Next hops that workers wanted resolved since the last call.
-    pub fn wanted(&self) -> Vec<Resolve> {
+    pub fn wanted(&self) -> Vec<Neighbour> {
         self.resolve.try_iter().collect()
     }
 
@@ -311,6 +392,7 @@ fn engine_settings(settings: &RigSettings, worker: u16) -> EngineSettings {
         },
         timeouts: Timeouts::default(),
         source_nat: settings.source_nat.clone(),
+        fragments: settings.fragments.clone(),
         answers: Answers {
             per_second: settings.answers,
         },

@@ -1,6 +1,6 @@
 //! ARP requests for a Vip become ARP replies (RFC 826).
 
-use super::parse::{Arp, ETHERNET_LEN};
+use super::parse::Arp;
 use super::rewrite::{EthernetPair, write_ethernet};
 use crate::neighbour::MacAddress;
 
@@ -12,7 +12,8 @@ pub fn answer(frame: &mut [u8], arp: &Arp, mac: MacAddress) -> bool {
         source: mac,
         destination: arp.sender_mac,
     };
-    let Some(body) = frame.get_mut(ETHERNET_LEN..ETHERNET_LEN + 28) else {
+    let start = usize::from(arp.start);
+    let Some(body) = frame.get_mut(start..start + 28) else {
         return false;
     };
     body[6..8].copy_from_slice(&[0, 2]);
@@ -26,13 +27,14 @@ pub fn answer(frame: &mut [u8], arp: &Arp, mac: MacAddress) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::neighbour::Tags;
     use crate::testutil::{CLIENT_MAC, GATEWAY_MAC, arp_request};
     use crate::wire::parse::{Parsed, parse};
 
     #[test]
     fn the_asker_learns_the_gateways_address_for_the_vip() {
         let mut frame = arp_request("10.0.1.10", "10.0.1.100");
-        let Ok(Parsed::Arp(arp)) = parse(&frame) else {
+        let Ok(Parsed::Arp(arp)) = parse(&frame, Tags::default()) else {
             panic!("not ARP")
         };
         assert!(arp.is_request);

@@ -2,6 +2,8 @@
 
 use etherparse::checksum::Sum16BitWords;
 
+use super::Family;
+
 /// The change of a checksum that follows from changed header words.
 ///
 /// Equation 3 of RFC 1624: `HC' = ~(~HC + ~m + m')`. The sum of all `~m + m'` is collected here
@@ -49,14 +51,10 @@ pub fn is_right(bytes: &[u8]) -> bool {
     of(bytes) == 0
 }
 
-/// Checksum of a TCP segment or UDP datagram over IPv4 (RFC 9293 section 3.1, RFC 768): `segment`
-/// with its checksum field, so 0 means undamaged; with the field set to 0 it is the value to write.
-pub fn of_segment(source: [u8; 4], destination: [u8; 4], protocol: u8, segment: &[u8]) -> u16 {
-    Sum16BitWords::new()
-        .add_4bytes(source)
-        .add_4bytes(destination)
-        .add_2bytes([0, protocol])
-        .add_2bytes((segment.len() as u16).to_be_bytes())
+/// Checksum of a TCP segment, UDP datagram or ICMPv6 message with its pseudo header: `segment` with
+/// its checksum field, so 0 means undamaged; with the field set to 0 it is the value to write.
+pub fn of_segment<A: Family>(source: A, destination: A, protocol: u8, segment: &[u8]) -> u16 {
+    A::pseudo_header(source, destination, protocol, segment.len())
         .add_slice(segment)
         .ones_complement()
         .to_be()

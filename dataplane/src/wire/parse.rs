@@ -1,17 +1,22 @@
 //! Frame to meaning: offsets and five-tuple, or the reason why not.
 
-use std::net::Ipv4Addr;
+mod icmp;
+mod ip;
+mod transport;
 
-use etherparse::{ArpPacketSlice, EtherType, Ethernet2HeaderSlice, IpNumber, Ipv4HeaderSlice};
-use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
+use etherparse::{ArpPacketSlice, EtherType};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Family;
+use super::checksum;
+use super::crc32c;
+use super::ndp::Solicitation;
+use crate::flow::FiveTuple;
+use crate::neighbour::{MacAddress, Tags};
+use crate::verdict::DropReason;
 use sluice_conf::Protocol;
 
-use super::checksum;
-use crate::flow::{End, FiveTuple};
-use crate::neighbour::MacAddress;
-use crate::verdict::DropReason;
-
-/// Bytes of an Ethernet II header.
+/// Bytes of an Ethernet II header without tags.
 pub const ETHERNET_LEN: usize = 14;
 
 /// Flags of a TCP header, as in its 14th byte (RFC 9293 section 3.1).
@@ -34,32 +39,162 @@ impl TcpFlags {
     }
 }
 
-/// A TCP or UDP packet over IPv4. Offsets count from the start of the frame.
+/// What a transport header says to a connection tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
-    /// Who talks to whom.
-    pub tuple: FiveTuple<Ipv4Addr>,
-    /// Where the TCP or UDP header starts; the IPv4 header starts at [`ETHERNET_LEN`].
-    pub transport: u16,
-    /// Where the IPv4 packet ends; what follows is Ethernet padding.
-    pub end: u16,
-    /// TCP flags; none for UDP.
-    pub flags: TcpFlags,
-    /// Time to live, as it arrived.
-    pub ttl: u8,
+pub enum Signal {
+    /// A TCP segment.
+    Tcp(Segment),
+    /// An SCTP packet, by the type of its first chunk (RFC 9260 section 3.2).
+    Sctp(u8),
+    /// A UDP datagram, or a fragment that is not the first of its packet.
+    Plain,
 }
 
-/// An ICMP echo request over IPv4.
+/// A TCP segment without its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Segment {
+    /// Flags.
+    pub flags: TcpFlags,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number; counts with [`TcpFlags::ACK`].
+    pub acknowledgement: u32,
+    /// Receive window as written, not scaled.
+    pub window: u16,
+    /// Bytes of header.
+    pub header_len: u8,
+    /// Bytes of data.
+    pub data_len: u16,
+    /// Window scale that a SYN announces (RFC 7323 section 2.2).
+    pub scale: Option<u8>,
+}
+
+impl Segment {
+    /// The sequence number behind the segment: SYN and FIN take one each (RFC 9293 section 3.4).
+    pub fn sequence_end(&self) -> u32 {
+        let control = [TcpFlags::SYN, TcpFlags::FIN].map(|flag| u32::from(self.flags.any(flag)));
+        self.sequence
+            .wrapping_add(u32::from(self.data_len))
+            .wrapping_add(control[0] + control[1])
+    }
+}
+
+/// Where a packet stands in its frame, and what its IP header says. Offsets count from the start of
+/// the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Echo {
-    /// Who asks.
-    pub source: Ipv4Addr,
-    /// Who is asked.
-    pub destination: Ipv4Addr,
-    /// Where the ICMP header starts.
+pub struct Place {
+    /// Where the IP header starts.
+    pub network: u16,
+    /// Where the transport header starts.
     pub transport: u16,
-    /// Where the IPv4 packet ends.
+    /// Where the IP packet ends; what follows is Ethernet padding.
     pub end: u16,
+    /// Time to live or hop limit, as it arrived.
+    pub hop_limit: u8,
+    /// Whether a router may cut it up.
+    pub may_fragment: bool,
+    /// What it is a piece of, if it is one.
+    pub piece: Option<Piece>,
+}
+
+impl Place {
+    /// Bytes of the IP packet.
+    pub const fn len(&self) -> usize {
+        (self.end - self.network) as usize
+    }
+
+    /// Whether the IP packet is empty, which it never is.
+    pub const fn is_empty(&self) -> bool {
+        self.end == self.network
+    }
+
+    /// Whether a transport header is there: of fragments only the first has one.
+    pub const fn has_transport(&self) -> bool {
+        match self.piece {
+            Some(piece) => piece.offset == 0,
+            None => true,
+        }
+    }
+}
+
+/// A fragment's place in its packet (RFC 791 section 3.1, RFC 8200 section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Identification that all fragments of the packet share.
+    pub identification: u32,
+    /// First byte, counted in the payload of the whole packet.
+    pub offset: u16,
+    /// Bytes.
+    pub len: u16,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A TCP, UDP or SCTP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<A> {
+    /// Who talks to whom.
+    pub tuple: FiveTuple<A>,
+    /// Where it stands.
+    pub place: Place,
+    /// What it says.
+    pub signal: Signal,
+}
+
+/// A fragment that is not the first of its packet: it has no ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragment<A> {
+    /// Who sent it.
+    pub source: A,
+    /// Whom it is for.
+    pub destination: A,
+    /// Protocol of the packet.
+    pub protocol: Protocol,
+    /// Where it stands.
+    pub place: Place,
+    /// Its place in the packet.
+    pub piece: Piece,
+}
+
+/// An echo request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echo<A> {
+    /// Who asks.
+    pub source: A,
+    /// Who is asked.
+    pub destination: A,
+    /// Where it stands; the ICMP header is the transport header.
+    pub place: Place,
+}
+
+/// An ICMP error about a packet (RFC 792, RFC 4443).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Complaint<A> {
+    /// Who complains: the packet's destination, or a router on the way.
+    pub source: A,
+    /// To whom.
+    pub destination: A,
+    /// Where it stands; the ICMP header is the transport header.
+    pub place: Place,
+    /// The packet complained of, as it arrived there.
+    pub about: FiveTuple<A>,
+    /// Where the quoted IP header starts.
+    pub quoted_network: u16,
+    /// Where the quoted transport header starts.
+    pub quoted_transport: u16,
+}
+
+/// What an IP packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagram<A> {
+    /// TCP, UDP or SCTP, the first fragment of such a packet included.
+    Packet(Packet<A>),
+    /// Another fragment of such a packet.
+    Fragment(Fragment<A>),
+    /// Echo request.
+    Echo(Echo<A>),
+    /// ICMP error.
+    Complaint(Complaint<A>),
 }
 
 /// An ARP packet for IPv4 over Ethernet.
@@ -73,125 +208,81 @@ pub struct Arp {
     pub sender: Ipv4Addr,
     /// The address asked for.
     pub wanted: Ipv4Addr,
+    /// Where the ARP packet starts.
+    pub start: u16,
+}
+
+/// A neighbour solicitation and where its IPv6 header starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// What is asked.
+    pub solicitation: Solicitation,
+    /// Where the IPv6 header starts.
+    pub network: u16,
 }
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    /// TCP or UDP.
-    Packet(Packet),
-    /// ICMP echo request.
-    Echo(Echo),
+    /// IPv4.
+    V4(Datagram<Ipv4Addr>),
+    /// IPv6.
+    V6(Datagram<Ipv6Addr>),
     /// ARP.
     Arp(Arp),
+    /// IPv6 neighbour solicitation.
+    Question(Question),
 }
 
-/// Reads a frame from its Ethernet header on.
+/// Reads a frame from its Ethernet header on. `tags` are those that frames of its link carry.
 ///
-/// Guarantees for what it returns: all headers are whole; the IPv4 header checksum is right; the
-/// packet is no fragment; `end` lies within the frame; UDP's length field lies within the packet.
+/// Guarantees for what it returns: all headers are whole; the IPv4 header checksum is right;
+/// `network <= transport <= end`, and `end` lies within the frame; UDP's length field lies within
+/// the packet. Of a first fragment the whole transport header is there (RFC 1858 section 3).
 ///
 /// # Errors
 /// The reason to drop the frame.
-pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
-    let ethernet = Ethernet2HeaderSlice::from_slice(frame).map_err(|_| DropReason::Truncated)?;
-    let rest = frame.get(ETHERNET_LEN..).ok_or(DropReason::Truncated)?;
-    match ethernet.ether_type() {
-        EtherType::IPV4 => parse_ipv4(rest),
-        EtherType::ARP => parse_arp(rest).map(Parsed::Arp),
-        _ => Err(DropReason::NotIpv4),
+pub fn parse(frame: &[u8], tags: Tags) -> Result<Parsed, DropReason> {
+    let (kind, start) = ethernet(frame, tags)?;
+    match kind {
+        EtherType::IPV4 => ip::parse_v4(frame, start).map(Parsed::V4),
+        EtherType::IPV6 => ip::parse_v6(frame, start),
+        EtherType::ARP => parse_arp(frame, start).map(Parsed::Arp),
+        _ => Err(DropReason::NotIp),
     }
 }
 
-fn parse_ipv4(bytes: &[u8]) -> Result<Parsed, DropReason> {
-    use etherparse::err::ipv4::HeaderSliceError;
-    let ip = Ipv4HeaderSlice::from_slice(bytes).map_err(|error| match error {
-        HeaderSliceError::Len(_) => DropReason::Truncated,
-        HeaderSliceError::Content(_) => DropReason::BadHeader,
-    })?;
-    let header_len = ip.slice().len();
-    let total_len = usize::from(ip.total_len());
-    if total_len < header_len {
-        return Err(DropReason::BadHeader);
-    }
-    let segment = bytes
-        .get(header_len..total_len)
-        .ok_or(DropReason::Truncated)?;
-    if !checksum::is_right(ip.slice()) {
-        return Err(DropReason::BadIpChecksum);
-    }
-    if ip.is_fragmenting_payload() {
-        return Err(DropReason::Fragment);
-    }
-    // A frame slot has at most 4,096 bytes, so both offsets fit 16 bits.
-    let transport = (ETHERNET_LEN + header_len) as u16;
-    let end = (ETHERNET_LEN + total_len) as u16;
-    let (source, destination) = (ip.source_addr(), ip.destination_addr());
-    let packet = |protocol, ports: (u16, u16), flags| {
-        let tuple = FiveTuple {
-            source: End::new(source, ports.0),
-            destination: End::new(destination, ports.1),
-            protocol,
-        };
-        Parsed::Packet(Packet {
-            tuple,
-            transport,
-            end,
-            flags,
-            ttl: ip.ttl(),
-        })
+/// Type of the frame behind its tags, and where its payload starts.
+fn ethernet(frame: &[u8], tags: Tags) -> Result<(EtherType, usize), DropReason> {
+    let word = |at: usize| {
+        let bytes = frame.get(at..).and_then(|rest| rest.first_chunk::<2>());
+        bytes
+            .map(|bytes| u16::from_be_bytes(*bytes))
+            .ok_or(DropReason::Truncated)
     };
-    match ip.protocol() {
-        IpNumber::TCP => {
-            let (ports, flags) = parse_tcp(segment)?;
-            Ok(packet(Protocol::Tcp, ports, flags))
+    let mut at = ETHERNET_LEN - 2;
+    let mut kind = word(at)?;
+    for tag in tags.0.into_iter().filter(|tag| *tag != 0) {
+        // The upper four bits are priority and drop eligibility.
+        if !is_tag(kind) || word(at + 2)? & 0x0fff != tag {
+            return Err(DropReason::OtherVlan);
         }
-        IpNumber::UDP => Ok(packet(
-            Protocol::Udp,
-            parse_udp(segment)?,
-            TcpFlags::default(),
-        )),
-        IpNumber::ICMP => match segment {
-            // Type 8, code 0: echo request (RFC 792).
-            [8, 0, _, _, _, _, _, _, ..] => Ok(Parsed::Echo(Echo {
-                source,
-                destination,
-                transport,
-                end,
-            })),
-            [_, _, _, _, _, _, _, _, ..] => Err(DropReason::Protocol),
-            _ => Err(DropReason::Truncated),
-        },
-        _ => Err(DropReason::Protocol),
+        at += 4;
+        kind = word(at)?;
     }
+    if is_tag(kind) {
+        return Err(DropReason::OtherVlan);
+    }
+    Ok((EtherType(kind), at + 2))
 }
 
-fn parse_tcp(segment: &[u8]) -> Result<((u16, u16), TcpFlags), DropReason> {
-    use etherparse::err::tcp::HeaderSliceError;
-    let tcp = TcpHeaderSlice::from_slice(segment).map_err(|error| match error {
-        HeaderSliceError::Len(_) => DropReason::Truncated,
-        HeaderSliceError::Content(_) => DropReason::BadHeader,
-    })?;
-    if tcp.source_port() == 0 || tcp.destination_port() == 0 {
-        return Err(DropReason::BadHeader);
-    }
-    let flags = tcp.slice().get(13).copied().unwrap_or_default();
-    Ok(((tcp.source_port(), tcp.destination_port()), TcpFlags(flags)))
+/// IEEE 802.1Q and 802.1ad.
+const fn is_tag(kind: u16) -> bool {
+    matches!(kind, 0x8100 | 0x88a8)
 }
 
-fn parse_udp(segment: &[u8]) -> Result<(u16, u16), DropReason> {
-    let udp = UdpHeaderSlice::from_slice(segment).map_err(|_| DropReason::Truncated)?;
-    let length = usize::from(udp.length());
-    if length < 8 || udp.source_port() == 0 || udp.destination_port() == 0 {
-        return Err(DropReason::BadHeader);
-    }
-    if length > segment.len() {
-        return Err(DropReason::Truncated);
-    }
-    Ok((udp.source_port(), udp.destination_port()))
-}
-
-fn parse_arp(bytes: &[u8]) -> Result<Arp, DropReason> {
+fn parse_arp(frame: &[u8], start: usize) -> Result<Arp, DropReason> {
+    let bytes = frame.get(start..).ok_or(DropReason::Truncated)?;
     let arp = ArpPacketSlice::from_slice(bytes).map_err(|_| DropReason::Truncated)?;
     let mac = <[u8; 6]>::try_from(arp.sender_hw_addr()).map_err(|_| DropReason::BadHeader)?;
     let address = |bytes: &[u8]| {
@@ -204,17 +295,32 @@ fn parse_arp(bytes: &[u8]) -> Result<Arp, DropReason> {
         sender_mac: MacAddress(mac),
         sender: address(arp.sender_protocol_addr())?,
         wanted: address(arp.target_protocol_addr())?,
+        start: start as u16,
     })
 }
 
-impl Packet {
-    /// Whether the transport checksum is right; a UDP checksum of 0 means that there is none
-    /// (RFC 768). Reads the whole packet: for packets that make or change a connection only.
+impl<A: Family> Packet<A> {
+    /// TCP flags; none for other protocols.
+    pub const fn flags(&self) -> TcpFlags {
+        match self.signal {
+            Signal::Tcp(segment) => segment.flags,
+            Signal::Sctp(_) | Signal::Plain => TcpFlags(0),
+        }
+    }
+
+    /// Whether the transport checksum is right, as far as one frame can tell: that of a fragmented
+    /// packet is not checked, and a UDP checksum of 0 means that there is none (RFC 768). Reads the
+    /// whole packet: for packets that make or change a connection only.
     pub fn has_right_checksum(&self, frame: &[u8]) -> bool {
-        let Some(segment) = frame.get(usize::from(self.transport)..usize::from(self.end)) else {
+        if self.place.piece.is_some() {
+            return true;
+        }
+        let range = usize::from(self.place.transport)..usize::from(self.place.end);
+        let Some(segment) = frame.get(range) else {
             return false;
         };
         let segment = match (self.tuple.protocol, segment) {
+            (Protocol::Sctp, _) => return crc32c::is_right(segment),
             (Protocol::Udp, [_, _, _, _, _, _, 0, 0, ..]) => return true,
             // What lies behind UDP's own length is no part of the datagram.
             (Protocol::Udp, [_, _, _, _, high, low, ..]) => {
@@ -228,135 +334,28 @@ impl Packet {
             destination,
             protocol,
         } = self.tuple;
-        let (source, destination) = (source.address.octets(), destination.address.octets());
-        checksum::of_segment(source, destination, protocol.number(), segment) == 0
+        checksum::of_segment(
+            source.address,
+            destination.address,
+            protocol.number(),
+            segment,
+        ) == 0
     }
 }
 
-impl Echo {
+impl<A: Family> Echo<A> {
     /// Whether the ICMP checksum is right.
     pub fn has_right_checksum(&self, frame: &[u8]) -> bool {
-        let message = frame.get(usize::from(self.transport)..usize::from(self.end));
-        message.is_some_and(checksum::is_right)
+        icmp::is_right(frame, self.source, self.destination, &self.place)
+    }
+}
+
+impl<A: Family> Complaint<A> {
+    /// Whether the ICMP checksum is right.
+    pub fn has_right_checksum(&self, frame: &[u8]) -> bool {
+        icmp::is_right(frame, self.source, self.destination, &self.place)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testutil::{Build, corrupt};
-    use proptest::prelude::*;
-
-    fn flow(frame: &[u8]) -> Packet {
-        match parse(frame) {
-            Ok(Parsed::Packet(packet)) => packet,
-            other => panic!("not a packet: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_tcp_segment_is_read_to_its_offsets() {
-        let frame = Build::tcp("10.0.1.10:40000", "203.0.113.10:80")
-            .flags(TcpFlags::SYN)
-            .frame();
-        let packet = flow(&frame);
-        assert_eq!(
-            packet.tuple.to_string(),
-            "TCP 10.0.1.10:40000 -> 203.0.113.10:80"
-        );
-        assert_eq!((packet.transport, packet.end), (34, 54));
-        assert_eq!(packet.flags, TcpFlags(TcpFlags::SYN));
-        assert!(packet.has_right_checksum(&frame));
-    }
-
-    #[test]
-    fn ethernet_padding_is_not_part_of_the_packet() {
-        let mut frame = Build::udp("10.0.1.10:4000", "203.0.113.10:53").frame();
-        let end = frame.len();
-        frame.resize(60, 0xaa);
-        assert_eq!(usize::from(flow(&frame).end), end);
-        assert!(flow(&frame).has_right_checksum(&frame));
-    }
-
-    #[test]
-    fn ip_options_move_the_transport_header() {
-        let frame = Build::tcp("10.0.1.10:40000", "203.0.113.10:80")
-            .options(&[1, 1, 1, 0])
-            .frame();
-        assert_eq!(flow(&frame).transport, 38);
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_frame_is_told_apart() {
-        let good = || {
-            Build::tcp("10.0.1.10:40000", "203.0.113.10:80")
-                .payload(b"hello")
-                .frame()
-        };
-        let edited = |edit: fn(&mut Vec<u8>)| {
-            let mut frame = good();
-            edit(&mut frame);
-            parse(&frame).unwrap_err()
-        };
-        assert_eq!(edited(|f| f.truncate(13)), DropReason::Truncated);
-        assert_eq!(edited(|f| f.truncate(30)), DropReason::Truncated);
-        assert_eq!(edited(|f| f.truncate(50)), DropReason::Truncated);
-        assert_eq!(edited(|f| f[12] = 0x86), DropReason::NotIpv4);
-        assert_eq!(edited(|f| f[14] = 0x55), DropReason::BadHeader);
-        assert_eq!(edited(|f| f[14] = 0x44), DropReason::BadHeader);
-        assert_eq!(edited(|f| f[24] ^= 1), DropReason::BadIpChecksum);
-        assert_eq!(edited(|f| f[46] = 0x10), DropReason::BadHeader);
-        assert_eq!(
-            edited(|f| corrupt::fragment(f, 0x2000)),
-            DropReason::Fragment
-        );
-        assert_eq!(
-            edited(|f| corrupt::fragment(f, 0x0001)),
-            DropReason::Fragment
-        );
-        assert_eq!(edited(|f| corrupt::protocol(f, 47)), DropReason::Protocol);
-    }
-
-    #[test]
-    fn a_damaged_payload_shows_in_the_transport_checksum() {
-        let mut frame = Build::udp("10.0.1.10:4000", "203.0.113.10:53")
-            .payload(b"query")
-            .frame();
-        let last = frame.len() - 1;
-        frame[last] ^= 1;
-        assert!(!flow(&frame).has_right_checksum(&frame));
-    }
-
-    #[test]
-    fn udp_without_checksum_counts_as_right() {
-        let mut frame = Build::udp("10.0.1.10:4000", "203.0.113.10:53")
-            .payload(b"query")
-            .frame();
-        frame[40..42].fill(0);
-        assert!(flow(&frame).has_right_checksum(&frame));
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..256), ip in any::<bool>()) {
-            if ip && bytes.len() > 24 {
-                bytes[12..14].copy_from_slice(&[8, 0]);
-                bytes[14] = 0x45;
-            }
-            if let Ok(Parsed::Packet(packet)) = parse(&bytes) {
-                let _ = packet.has_right_checksum(&bytes);
-                prop_assert!(usize::from(packet.end) <= bytes.len());
-            }
-        }
-
-        #[test]
-        fn a_shortened_or_bent_packet_never_panics(cut in 0usize..80, at in 0usize..60, value in any::<u8>()) {
-            let mut frame = Build::tcp("10.0.1.10:40000", "203.0.113.10:80").payload(&[7; 20]).frame();
-            if let Some(byte) = frame.get_mut(at) {
-                *byte = value;
-            }
-            frame.truncate(cut);
-            let _ = parse(&frame);
-        }
-    }
-}
+mod tests;

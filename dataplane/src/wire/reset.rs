@@ -1,21 +1,17 @@
-//! TCP resets in answer to a segment (RFC 9293 section 3.10.7.1), built in the frame that asked.
-
-use std::net::Ipv4Addr;
+//! TCP resets (RFC 9293 section 3.10.7): in answer to a segment, built in the frame that asked, and
+//! of the gateway's own accord, built from nothing.
 
 use sluice_conf::Protocol;
 
 use super::checksum;
-use super::icmp::{swap_ethernet, write_ip_header};
-use super::parse::{ETHERNET_LEN, Packet, TcpFlags};
+use super::parse::{Packet, Segment, TcpFlags};
+use super::rewrite::swap_ethernet;
+use super::{Family, OWN_HOP_LIMIT};
 use crate::flow::FiveTuple;
 
-const IP_LEN: usize = 20;
 const TCP_LEN: usize = 20;
 
-/// Length of the frame that [`answer`] makes.
-pub const RESET_LEN: usize = ETHERNET_LEN + IP_LEN + TCP_LEN;
-
-/// What the reset must say to be believed by the sender of the segment.
+/// What the reset must say to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reset {
     sequence: u32,
@@ -24,63 +20,75 @@ pub struct Reset {
 }
 
 impl Reset {
-    /// Reads sequence numbers and length of the segment. With ACK, the reset takes its sequence
-    /// number from the acknowledgement; without, it acknowledges what was sent.
-    pub fn to(frame: &[u8], packet: &Packet) -> Option<Self> {
-        let start = usize::from(packet.transport);
-        let header = frame.get(start..)?.first_chunk::<TCP_LEN>()?;
-        let long = |at: usize| {
-            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        if packet.flags.any(TcpFlags::ACK) {
-            return Some(Self {
-                sequence: long(8),
-                acknowledgement: 0,
-                flags: TcpFlags::RST,
-            });
+    /// In answer to a segment. With ACK, the reset takes its sequence number from the
+    /// acknowledgement; without, it acknowledges what was sent.
+    pub fn to(segment: &Segment) -> Self {
+        if segment.flags.any(TcpFlags::ACK) {
+            return Self::at(segment.acknowledgement);
         }
-        let data_at = start + usize::from(header[12] >> 4) * 4;
-        let data = usize::from(packet.end).saturating_sub(data_at) as u32;
-        let control =
-            u32::from(packet.flags.any(TcpFlags::SYN)) + u32::from(packet.flags.any(TcpFlags::FIN));
-        let acknowledgement = long(4).wrapping_add(data).wrapping_add(control);
-        Some(Self {
+        Self::acknowledging(segment.sequence_end())
+    }
+
+    /// For an end that expects `sequence` next.
+    pub const fn at(sequence: u32) -> Self {
+        Self {
+            sequence,
+            acknowledgement: 0,
+            flags: TcpFlags::RST,
+        }
+    }
+
+    /// For an end that has not acknowledged anything: its SYN, which ends before
+    /// `acknowledgement`, is all that it can be told by.
+    pub const fn acknowledging(acknowledgement: u32) -> Self {
+        Self {
             sequence: 0,
             acknowledgement,
             flags: TcpFlags::RST | TcpFlags::ACK,
-        })
+        }
     }
 }
 
-/// Turns the frame, resized to [`RESET_LEN`] before, into the reset that answers `from`.
+/// Length of the frame that holds a reset behind an Ethernet header of `network` bytes.
+pub const fn frame_len<A: Family>(network: usize) -> usize {
+    network + A::HEADER_LEN + TCP_LEN
+}
+
+/// Turns the frame, resized to [`frame_len`] before, into the reset that answers `packet`.
 ///
 /// False when the frame is too short for that.
-pub fn answer(frame: &mut [u8], from: &FiveTuple<Ipv4Addr>, reset: Reset) -> bool {
-    if frame.len() < RESET_LEN || !swap_ethernet(frame) {
+pub fn answer<A: Family>(frame: &mut [u8], packet: &Packet<A>, reset: Reset) -> bool {
+    let network = usize::from(packet.place.network);
+    swap_ethernet(frame) && write(frame, network, &packet.tuple.invert(), reset)
+}
+
+/// Writes a reset with this tuple behind the Ethernet header, which ends at `network`.
+///
+/// False when the frame is too short for that.
+pub fn write<A: Family>(
+    frame: &mut [u8],
+    network: usize,
+    tuple: &FiveTuple<A>,
+    reset: Reset,
+) -> bool {
+    let Some(packet) = frame.get_mut(network..frame_len::<A>(network)) else {
         return false;
-    }
+    };
     let FiveTuple {
         source,
         destination,
         ..
-    } = from.invert();
-    let ip = &mut frame[ETHERNET_LEN..ETHERNET_LEN + IP_LEN];
+    } = *tuple;
+    let (header, tcp) = packet.split_at_mut(A::HEADER_LEN);
     let number = Protocol::Tcp.number();
-    write_ip_header(
-        ip,
-        (IP_LEN + TCP_LEN) as u16,
-        number,
-        source.address,
-        destination.address,
-    );
-    let tcp = &mut frame[ETHERNET_LEN + IP_LEN..RESET_LEN];
+    let ends = (source.address, destination.address);
+    A::write_header(header, TCP_LEN, number, OWN_HOP_LIMIT, ends.0, ends.1);
     tcp[..2].copy_from_slice(&source.port.to_be_bytes());
     tcp[2..4].copy_from_slice(&destination.port.to_be_bytes());
     tcp[4..8].copy_from_slice(&reset.sequence.to_be_bytes());
     tcp[8..12].copy_from_slice(&reset.acknowledgement.to_be_bytes());
     tcp[12..].copy_from_slice(&[0x50, reset.flags, 0, 0, 0, 0, 0, 0]);
-    let (from, to) = (source.address.octets(), destination.address.octets());
-    let sum = checksum::of_segment(from, to, number, tcp);
+    let sum = checksum::of_segment(ends.0, ends.1, number, tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     true
 }
@@ -88,16 +96,20 @@ pub fn answer(frame: &mut [u8], from: &FiveTuple<Ipv4Addr>, reset: Reset) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::neighbour::Tags;
     use crate::testutil::{Build, CLIENT_MAC, GATEWAY_MAC};
-    use crate::wire::parse::{Parsed, parse};
+    use crate::wire::parse::{Datagram, Parsed, Signal, parse};
+    use std::net::Ipv4Addr;
 
     fn reset(mut frame: Vec<u8>) -> Vec<u8> {
-        let Ok(Parsed::Packet(packet)) = parse(&frame) else {
+        let Ok(Parsed::V4(Datagram::Packet(packet))) = parse(&frame, Tags::default()) else {
             panic!("not a packet")
         };
-        let reset = Reset::to(&frame, &packet).unwrap();
-        frame.resize(RESET_LEN, 0xee);
-        assert!(answer(&mut frame, &packet.tuple, reset));
+        let Signal::Tcp(segment) = packet.signal else {
+            panic!("not TCP")
+        };
+        frame.resize(frame_len::<Ipv4Addr>(14), 0xee);
+        assert!(answer(&mut frame, &packet, Reset::to(&segment)));
         frame
     }
 
@@ -107,10 +119,11 @@ mod tests {
             .flags(flags)
             .numbers(sequence, acknowledgement)
             .frame();
-        // Our own packets announce no window.
+        let (vip, client) = (Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(10, 0, 1, 10));
+        // Our own packets announce no window, and are made for every path.
         frame[48..50].fill(0);
         frame[50..52].fill(0);
-        let sum = checksum::of_segment([203, 0, 113, 10], [10, 0, 1, 10], 6, &frame[34..]);
+        let sum = checksum::of_segment(vip, client, 6, &frame[34..]);
         frame[50..52].copy_from_slice(&sum.to_be_bytes());
         frame
     }

@@ -1,12 +1,11 @@
-//! A parsed packet becomes the other packet: addresses, ports, time to live, checksums and
-//! Ethernet addresses, all in place.
-
-use std::net::Ipv4Addr;
+//! A parsed packet becomes the other packet: addresses, ports, hop limit, checksums and Ethernet
+//! addresses, all in place.
 
 use sluice_conf::Protocol;
 
 use super::checksum::Delta;
-use super::parse::{ETHERNET_LEN, Packet};
+use super::parse::{Packet, Signal, TcpFlags};
+use super::{Family, crc32c, mss};
 use crate::flow::FiveTuple;
 use crate::neighbour::MacAddress;
 
@@ -19,10 +18,6 @@ pub struct EthernetPair {
     pub destination: MacAddress,
 }
 
-const TTL: usize = ETHERNET_LEN + 8;
-const IP_CHECKSUM: usize = ETHERNET_LEN + 10;
-const ADDRESSES: usize = ETHERNET_LEN + 12;
-
 /// Writes Ethernet addresses.
 pub fn write_ethernet(frame: &mut [u8], pair: EthernetPair) -> bool {
     let Some(header) = frame.first_chunk_mut::<12>() else {
@@ -33,93 +28,126 @@ pub fn write_ethernet(frame: &mut [u8], pair: EthernetPair) -> bool {
     true
 }
 
-/// Gives the packet the tuple `to`, takes one from its time to live and addresses it to the next
-/// hop. Both checksums follow incrementally; a UDP checksum of 0 stays 0 (RFC 768).
-///
-/// False, and nothing usable in the frame, when `packet` was not read from this frame.
-pub fn translate(
-    frame: &mut [u8],
-    packet: &Packet,
-    to: &FiveTuple<Ipv4Addr>,
-    pair: EthernetPair,
-) -> bool {
-    let from = &packet.tuple;
-    let addresses = Delta::default()
-        .long(from.source.address.to_bits(), to.source.address.to_bits())
-        .long(
-            from.destination.address.to_bits(),
-            to.destination.address.to_bits(),
-        );
-    let ports = addresses
-        .word(from.source.port, to.source.port)
-        .word(from.destination.port, to.destination.port);
-    write_ethernet(frame, pair)
-        && write_ip(frame, to, addresses)
-        && write_transport(frame, packet, to, ports)
-}
-
-fn write_ip(frame: &mut [u8], to: &FiveTuple<Ipv4Addr>, addresses: Delta) -> bool {
-    let Some(header) = frame.get_mut(TTL..ADDRESSES + 8) else {
+/// Sends the frame back to where it came from.
+pub fn swap_ethernet(frame: &mut [u8]) -> bool {
+    let Some(header) = frame.first_chunk_mut::<12>() else {
         return false;
     };
-    let word = u16::from_be_bytes([header[0], header[1]]);
-    let lower = word.wrapping_sub(0x0100);
-    header[..2].copy_from_slice(&lower.to_be_bytes());
-    let at = IP_CHECKSUM - TTL;
-    let checksum = u16::from_be_bytes([header[at], header[at + 1]]);
-    let checksum = addresses.word(word, lower).apply(checksum);
-    header[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-    let at = ADDRESSES - TTL;
-    header[at..at + 4].copy_from_slice(&to.source.address.octets());
-    header[at + 4..at + 8].copy_from_slice(&to.destination.address.octets());
+    header.rotate_left(6);
     true
 }
 
-fn write_transport(
-    frame: &mut [u8],
-    packet: &Packet,
-    to: &FiveTuple<Ipv4Addr>,
-    delta: Delta,
+/// Gives the packet the tuple `to` and takes one from its hop limit. Checksums follow
+/// incrementally, so that a damaged packet stays damaged; a UDP checksum of 0 stays 0 (RFC 768).
+/// SCTP's cannot follow and is made anew when a port changes: whoever calls has checked it.
+///
+/// False, and nothing usable in the frame, when `packet` was not read from this frame.
+pub fn translate<A: Family>(frame: &mut [u8], packet: &Packet<A>, to: &FiveTuple<A>) -> bool {
+    let Some(bytes) = frame.get_mut(usize::from(packet.place.network)..) else {
+        return false;
+    };
+    let addresses = (to.source.address, to.destination.address);
+    if !A::readdress(bytes, addresses, 1) {
+        return false;
+    }
+    if !packet.place.has_transport() {
+        return true;
+    }
+    let range = usize::from(packet.place.transport)..usize::from(packet.place.end);
+    let Some(segment) = frame.get_mut(range) else {
+        return false;
+    };
+    if !write_transport(segment, &packet.tuple, to) {
+        return false;
+    }
+    if to.protocol == Protocol::Sctp && has_other_ports(&packet.tuple, to) {
+        crc32c::write(segment);
+    }
+    true
+}
+
+fn has_other_ports<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> bool {
+    from.source.port != to.source.port || from.destination.port != to.destination.port
+}
+
+/// Writes ports into a transport header, whole or cut off behind them, and has its checksum follow
+/// a change of the tuple if it is there; SCTP's stays as it is. False when the ports are not there.
+pub(super) fn write_transport<A: Family>(
+    segment: &mut [u8],
+    from: &FiveTuple<A>,
+    to: &FiveTuple<A>,
 ) -> bool {
+    let Some(ports) = segment.first_chunk_mut::<4>() else {
+        return false;
+    };
+    ports[..2].copy_from_slice(&to.source.port.to_be_bytes());
+    ports[2..].copy_from_slice(&to.destination.port.to_be_bytes());
     let at = match to.protocol {
         Protocol::Tcp => 16,
         Protocol::Udp => 6,
+        Protocol::Sctp => return true,
     };
-    let start = usize::from(packet.transport);
-    let Some(header) = frame.get_mut(start..start + at + 2) else {
+    let Some(field) = segment.get_mut(at..at + 2) else {
+        return true;
+    };
+    let old = u16::from_be_bytes([field[0], field[1]]);
+    if old == 0 && to.protocol == Protocol::Udp {
+        return true;
+    }
+    let new = match (to.protocol, delta(from, to).apply(old)) {
+        (Protocol::Udp, 0) => 0xffff,
+        (_, sum) => sum,
+    };
+    field.copy_from_slice(&new.to_be_bytes());
+    true
+}
+
+fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
+    let mut delta = Delta::default();
+    for (old, new) in [(from.source, to.source), (from.destination, to.destination)] {
+        delta = A::change(delta, old.address, new.address).word(old.port, new.port);
+    }
+    delta
+}
+
+/// Takes one from the hop limit and changes nothing else.
+pub fn pass<A: Family>(frame: &mut [u8], packet: &Packet<A>) -> bool {
+    let to = &packet.tuple;
+    let bytes = frame.get_mut(usize::from(packet.place.network)..);
+    bytes.is_some_and(|bytes| A::readdress(bytes, (to.source.address, to.destination.address), 1))
+}
+
+/// Limits the segment size that a TCP SYN or SYN-ACK announces. Whether it was larger.
+pub fn clamp_mss<A: Family>(frame: &mut [u8], packet: &Packet<A>, limit: u16) -> bool {
+    let Signal::Tcp(segment) = packet.signal else {
         return false;
     };
-    header[..2].copy_from_slice(&to.source.port.to_be_bytes());
-    header[2..4].copy_from_slice(&to.destination.port.to_be_bytes());
-    let checksum = u16::from_be_bytes([header[at], header[at + 1]]);
-    let checksum = match (to.protocol, checksum) {
-        (Protocol::Udp, 0) => 0,
-        (Protocol::Udp, some) => match delta.apply(some) {
-            0 => 0xffff,
-            sum => sum,
-        },
-        (Protocol::Tcp, some) => delta.apply(some),
-    };
-    header[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-    true
+    let start = usize::from(packet.place.transport);
+    let header = frame.get_mut(start..start + usize::from(segment.header_len));
+    match header {
+        Some(header) if segment.flags.any(TcpFlags::SYN) => mss::clamp(header, limit).is_some(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::flow::End;
+    use crate::neighbour::Tags;
     use crate::testutil::Build;
-    use crate::wire::parse::{Parsed, parse};
+    use crate::wire::parse::{Datagram, Parsed, parse};
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     const PAIR: EthernetPair = EthernetPair {
         source: MacAddress([2; 6]),
         destination: MacAddress([4; 6]),
     };
 
-    fn packet(frame: &[u8]) -> Packet {
-        match parse(frame) {
-            Ok(Parsed::Packet(packet)) => packet,
+    fn packet(frame: &[u8]) -> Packet<Ipv4Addr> {
+        match parse(frame, Tags::default()) {
+            Ok(Parsed::V4(Datagram::Packet(packet))) => packet,
             other => panic!("not a packet: {other:?}"),
         }
     }
@@ -137,7 +165,7 @@ mod tests {
             destination: end(destination),
             protocol,
         };
-        assert!(translate(frame, &packet, &to, PAIR));
+        assert!(translate(frame, &packet, &to) && write_ethernet(frame, PAIR));
     }
 
     #[test]
@@ -183,11 +211,11 @@ mod tests {
                 destination: End::new(destination.into(), ports.1),
                 protocol: before.tuple.protocol,
             };
-            prop_assert!(translate(&mut frame, &before, &to, PAIR));
+            prop_assert!(translate(&mut frame, &before, &to));
             let after = packet(&frame);
             prop_assert!(after.has_right_checksum(&frame));
             prop_assert_eq!(after.tuple, to);
-            prop_assert!(translate(&mut frame, &after, &before.tuple, PAIR));
+            prop_assert!(translate(&mut frame, &after, &before.tuple));
             prop_assert_eq!(&frame[26..], &original[26..]);
         }
     }

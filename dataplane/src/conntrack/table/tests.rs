@@ -1,5 +1,5 @@
 use super::*;
-use crate::conntrack::{Binding, State, TcpState};
+use crate::conntrack::{Binding, Handling, Progress, State, TcpState};
 use crate::flow::End;
 use proptest::prelude::*;
 use sluice_conf::Protocol;
@@ -22,7 +22,9 @@ fn connection(client: u16, source: u16) -> Connection<Ipv4Addr> {
         state: State::Tcp(TcpState::SynSent),
         created: Seconds(0),
         last_seen: Seconds(0),
+        handling: Handling::Translated,
         binding: Binding::default(),
+        progress: Progress::NONE,
     }
 }
 

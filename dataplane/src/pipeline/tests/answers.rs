@@ -18,7 +18,7 @@ fn a_port_without_backend_and_a_port_that_is_not_defined_are_unreachable() {
         assert_eq!(error[42..], syn[14..]);
     }
     assert_eq!(
-        (rig.counters(0).unreachables.get(), rig.connections()),
+        (rig.counters(0).icmp_errors.get(), rig.connections()),
         (2, 0)
     );
 }

@@ -1,8 +1,9 @@
 //! What live connections make of changes: of the table, of the network, of time.
 
 use super::*;
-use crate::neighbour::MacAddress;
-use crate::testutil::rig::{BACKENDS, CLIENTS, Rig, network};
+use crate::io::InterfaceId;
+use crate::neighbour::{MacAddress, Network, Routing};
+use crate::testutil::rig::{BACKENDS, CLIENTS, Rig, network, on_link};
 use crate::testutil::{Build, CLIENT_MAC};
 use crate::wire::parse::TcpFlags;
 use std::collections::HashMap;
@@ -30,36 +31,93 @@ fn a_live_connection_survives_every_change_but_that_of_its_backend() {
     assert_eq!(rig.drops(), vec![]);
 }
 
-#[test]
-fn a_connection_whose_backend_is_gone_is_reset_at_its_next_packet() {
-    let mut rig = Rig::new(&[WEB]);
-    establish(&mut rig, CLIENT);
-    rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.12:8080"]);
-    let segment = Build::tcp(CLIENT, VIP)
-        .numbers(5000, 7000)
-        .payload(b"more")
-        .frame();
-    let (interface, reset) = rig.exchange(CLIENTS, &segment);
-    assert_eq!(interface, CLIENTS);
-    assert_eq!(ends(&reset), (VIP.into(), CLIENT.into()));
-    assert_eq!(packet(&reset).flags, TcpFlags(RST));
-    assert_eq!(reset[38..42], 7000u32.to_be_bytes());
-    assert!(packet(&reset).has_right_checksum(&reset));
-    assert_eq!((rig.connections(), rig.counters(0).resets.get()), (0, 1));
-    // The next connection goes to the backend that is there.
-    let sent = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).flags(SYN).frame());
-    assert_eq!(backend_of(&sent), "10.0.2.12:8080");
+/// Flags and sequence number of the reset that each side got, by interface.
+fn resets(sent: &[Sent]) -> Vec<(InterfaceId, String, u32)> {
+    let mut resets: Vec<_> = sent
+        .iter()
+        .map(|(interface, frame)| {
+            let read = packet(frame);
+            assert!(read.flags.any(RST) && read.is_right, "{read:?}");
+            (*interface, read.destination, read.sequence)
+        })
+        .collect();
+    resets.sort();
+    resets
 }
 
 #[test]
-fn a_backend_that_is_gone_and_still_sends_is_reset_too() {
+fn both_sides_of_a_connection_are_reset_when_its_backend_goes() {
+    for (client, vip, backend, other) in [
+        (CLIENT, VIP, "10.0.2.11:8080", "10.0.2.12:8080"),
+        (
+            CLIENT6,
+            VIP6,
+            "[2001:db8:2::11]:8080",
+            "[2001:db8:2::12]:8080",
+        ),
+    ] {
+        let mut rig = Rig::new(&[&format!("web tcp {vip} -> {backend}")]);
+        establish_with(&mut rig, client, vip);
+        rig.push(&[&format!("web tcp {vip} -> {other}")]);
+        // The client expects what it acknowledged last, the backend likewise.
+        assert_eq!(
+            resets(&rig.run()),
+            [
+                (CLIENTS, client.to_owned(), 2000),
+                (BACKENDS, backend.to_owned(), 1001)
+            ]
+        );
+        // A side that did not hear is told again when it sends.
+        let late = Build::tcp(client, vip).numbers(1001, 2000).payload(b"more");
+        assert_eq!(
+            resets(&rig.send(CLIENTS, &late.frame())),
+            [(CLIENTS, client.to_owned(), 2000)]
+        );
+        assert_eq!((rig.connections(), rig.outstanding()), (0, 0));
+        // The next connection goes to the backend that is there.
+        let syn = Build::tcp(client, vip).flags(SYN).frame();
+        assert_eq!(backend_of(&rig.exchange(CLIENTS, &syn)), other);
+    }
+}
+
+#[test]
+fn a_packet_that_comes_before_the_walk_ends_the_connection_for_both() {
     let mut rig = Rig::new(&[WEB]);
     let sent = establish(&mut rig, CLIENT);
     rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.12:8080"]);
-    let (interface, reset) = rig.exchange(BACKENDS, &answer(&sent, ACK));
-    assert_eq!(interface, BACKENDS);
-    assert_eq!(packet(&reset).flags, TcpFlags(RST));
-    assert_eq!(ends(&reset).1, "10.0.2.11:8080");
+    let both = [
+        (CLIENTS, CLIENT.to_owned(), 2000),
+        (BACKENDS, "10.0.2.11:8080".to_owned(), 1001),
+    ];
+    assert_eq!(resets(&rig.send(BACKENDS, &answer(&sent, ACK))), both);
+    establish(&mut rig, CLIENT);
+    rig.push(&[WEB]);
+    let both = both.map(|(interface, end, at)| (interface, end.replace("2.11", "2.12"), at));
+    let late = Build::tcp(CLIENT, VIP).numbers(1001, 2000).frame();
+    assert_eq!(resets(&rig.send(CLIENTS, &late)), both);
+}
+
+#[test]
+fn a_drained_connection_goes_on_for_its_time_and_is_then_reset() {
+    let mut rig = Rig::new(&[&format!("{WEB};drain=60")]);
+    establish(&mut rig, CLIENT);
+    rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.12:8080;drain=60"]);
+    let data = Build::tcp(CLIENT, VIP).numbers(1001, 2000).frame();
+    for _ in 0..59 {
+        assert_eq!(backend_of(&rig.exchange(CLIENTS, &data)), "10.0.2.11:8080");
+        // Another table starts no new time.
+        rig.push(&["web tcp 203.0.113.10:80 -> 10.0.2.12:8080;drain=60"]);
+        rig.pass(Duration::from_secs(1));
+    }
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(
+        resets(&rig.run()),
+        [
+            (CLIENTS, CLIENT.to_owned(), 2000),
+            (BACKENDS, "10.0.2.11:8080".to_owned(), 1001)
+        ]
+    );
+    assert_eq!(rig.connections(), 0);
 }
 
 #[test]
@@ -127,7 +185,10 @@ fn connections_end_by_the_timeouts_of_their_state() {
     rig.pass(Duration::from_secs(1));
     rig.run();
     assert_eq!(rig.connections(), 1);
-    let close = Build::tcp(CLIENT, VIP).flags(RST | ACK).frame();
+    let close = Build::tcp(CLIENT, VIP)
+        .flags(RST | ACK)
+        .numbers(1001, 2000)
+        .frame();
     rig.exchange(CLIENTS, &close);
     rig.pass(Duration::from_secs(10));
     rig.run();
@@ -161,16 +222,10 @@ fn a_next_hop_that_changes_its_ethernet_address_is_followed() {
     moved.insert((BACKENDS, "10.0.2.11".parse().unwrap()), MacAddress([6; 6]));
     let old = network([11]);
     let links = old.links().map(|(_, link)| link.clone()).collect();
-    let route = |destination: &str, interface| crate::neighbour::Route {
-        destination: destination.parse().unwrap(),
-        prefix_len: 24,
-        interface,
-        gateway: None,
-        source: None,
-        metric: 0,
-    };
+    let route = |to: &str, interface| on_link(to.parse().unwrap(), 24, interface);
     let routes = [route("10.0.1.0", CLIENTS), route("10.0.2.0", BACKENDS)];
-    rig.set_network(crate::neighbour::Network::new(links, routes, moved));
+    let v4 = Routing::new(routes, moved);
+    rig.set_network(Network::new(links, v4, Routing::default()));
     let sent = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
     assert_eq!(sent.1[..6], [6; 6]);
 }
@@ -221,23 +276,4 @@ fn silent_connections_of_a_backend_that_stays_are_kept() {
         ends(&rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame()).1),
         ends(&sent.1)
     );
-}
-
-#[test]
-fn the_client_is_reset_also_when_the_lost_backend_speaks_first() {
-    let mut rig = Rig::new(&[&format!("{WEB3};preserve")]);
-    let sent = establish(&mut rig, CLIENT);
-    let last = packet(&sent.1).tuple.destination.address.octets()[3];
-    let others: Vec<String> = (11..=13)
-        .filter(|n| *n != last)
-        .map(|n| format!("10.0.2.{n}:8080"))
-        .collect();
-    rig.push(&[&format!(
-        "web tcp 203.0.113.10:80 -> {};preserve",
-        others.join(" ")
-    )]);
-    let (to, _) = rig.exchange(BACKENDS, &answer(&sent, ACK));
-    assert_eq!(to, BACKENDS);
-    let (to, reset) = rig.exchange(CLIENTS, &Build::tcp(CLIENT, VIP).frame());
-    assert_eq!((to, packet(&reset).flags), (CLIENTS, TcpFlags(RST)));
 }

@@ -25,6 +25,7 @@ fn a_connection_is_masqueraded_to_the_backend_and_back() {
     let back = rig.exchange(BACKENDS, &answer(&sent, SYN | ACK));
     let expected = Build::tcp(VIP, CLIENT)
         .flags(SYN | ACK)
+        .numbers(2000, 1001)
         .ttl(63)
         .macs(GATEWAY_MAC, CLIENT_MAC)
         .frame();

@@ -1,0 +1,171 @@
+//! Between two bursts: connections that have been idle for too long, and those that a new table
+//! has left without a backend.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::known::{rebind, wants_reset};
+use super::lane::Ended;
+use super::{Engine, Lane, MAX_BURST, Moment, Tracked};
+use crate::clock::Time;
+use crate::conntrack::{ConnId, Connection, SctpState, Seconds, State, TcpState};
+use crate::flow::Direction;
+use crate::io::{InterfaceId, PacketIo};
+use crate::snapshot::Snapshot;
+use crate::wire::parse::ETHERNET_LEN;
+use crate::wire::reset::{self, Reset};
+use crate::wire::rewrite::write_ethernet;
+use crate::wire::tags::write_tags;
+
+/// Connections that are looked at for expiry after a burst, of each family.
+const EXPIRY_BUDGET: usize = 2 * MAX_BURST;
+
+/// Records that are looked at after a burst as long as a new table is being followed, of each
+/// family: a table of 262,144 connections is through after 2,048 bursts.
+const REVIEW_BUDGET: u32 = 128;
+
+/// How far the walk over all connections is that follows a new table.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Review {
+    /// The version that the walk is for.
+    version: u32,
+    /// The record to go on from; `None` when the walk has ended.
+    next: Option<u32>,
+}
+
+/// A frame that the engine sends of its own accord.
+pub type Sent<Frame> = (Frame, InterfaceId);
+
+impl Engine {
+    /// Forgets connections that have been idle for too long, or that a new table has left without
+    /// a backend; a bounded number a call. Resets to both sides of those that must end are put on
+    /// `outbox`.
+    pub fn tidy<Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        snapshot: &Snapshot,
+        now: Time,
+        outbox: &mut Vec<Sent<Io::Frame>>,
+    ) {
+        let moment = Moment::new(snapshot, now);
+        let expired = expire(&mut self.v4, moment.seconds) + expire(&mut self.v6, moment.seconds);
+        self.review(moment);
+        self.tell::<Ipv4Addr, Io>(io, moment, outbox);
+        self.tell::<Ipv6Addr, Io>(io, moment, outbox);
+        let connections = self.connections() as u64;
+        self.count(|counters| {
+            counters.connections_expired.add(expired);
+            counters.connections.set(connections);
+        });
+    }
+
+    /// After a new table, walks over all connections, some a call. Those that are silent would
+    /// else keep a backend that is gone, and their record, for days.
+    fn review(&mut self, moment: Moment<'_>) {
+        let version = moment.services.version();
+        if self.review.version != version {
+            self.review = Review {
+                version,
+                next: Some(0),
+            };
+        }
+        let Some(from) = self.review.next else { return };
+        review(&mut self.v4, from, moment);
+        review(&mut self.v6, from, moment);
+        let end = from.saturating_add(REVIEW_BUDGET);
+        let size = self.v4.table.capacity().max(self.v6.table.capacity());
+        self.review.next = ((end as usize) < size).then_some(end);
+    }
+
+    /// Sends resets to the ends of connections that have ended.
+    fn tell<A: Tracked, Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        moment: Moment<'_>,
+        outbox: &mut Vec<Sent<Io::Frame>>,
+    ) {
+        let mut ended = std::mem::take(&mut A::lane_mut(self).ended);
+        for Ended { connection, tell } in ended.drain(..) {
+            for direction in tell {
+                if let Some(sent) = self.reset_frame(io, &connection, *direction, moment) {
+                    outbox.push(sent);
+                }
+            }
+        }
+        A::lane_mut(self).ended = ended;
+    }
+
+    /// A reset in `direction`, as if from the other end; `None` when that end cannot be told.
+    fn reset_frame<A: Tracked, Io: PacketIo>(
+        &self,
+        io: &mut Io,
+        connection: &Connection<A>,
+        direction: Direction,
+        moment: Moment<'_>,
+    ) -> Option<Sent<Io::Frame>> {
+        let reset = match connection.progress.expected(direction) {
+            Ok(sequence) => Reset::at(sequence),
+            Err(end) => Reset::acknowledging(end?),
+        };
+        let tuple = connection.translated(direction);
+        let way = moment.way(tuple.destination.address).ok()?;
+        let network = ETHERNET_LEN + way.link.tags.len();
+        let mut frame = io.allocate(reset::frame_len::<A>(network))?;
+        let bytes = io.bytes_mut(&mut frame);
+        let is_written = write_tags(bytes, way.link.tags, A::ETHERTYPE)
+            && write_ethernet(bytes, way.ethernet)
+            && reset::write(bytes, network, &tuple, reset);
+        if !is_written {
+            io.recycle(frame);
+            return None;
+        }
+        self.count(|counters| counters.resets.add(1));
+        Some((frame, way.hop.interface))
+    }
+}
+
+fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds) -> u64 {
+    let mut expired = 0;
+    let Lane { table, ended, .. } = lane;
+    table.expire(now, EXPIRY_BUDGET, |connection| {
+        expired += 1;
+        if connection.is_overdue(now) && wants_reset(&connection) {
+            ended.push(Ended::both(connection));
+        }
+    });
+    lane.fragments.expire(now.0, EXPIRY_BUDGET);
+    expired
+}
+
+fn review<A: Tracked>(lane: &mut Lane<A>, from: u32, moment: Moment<'_>) {
+    for number in from..from.saturating_add(REVIEW_BUDGET) {
+        let Some(id) = lane.table.in_use(number) else {
+            continue;
+        };
+        let connection = *lane.table.get(id);
+        if connection.binding.version == moment.services.version() {
+            continue;
+        }
+        match rebind(&connection, moment.services, moment.seconds) {
+            Some(binding) => lane.table.rebind(id, binding),
+            None => end(lane, id, connection, moment.seconds),
+        }
+    }
+}
+
+/// Ends a connection whose backend is gone. UDP is forgotten at once; TCP and SCTP get the short
+/// timeout of what is closed, so that a side that still sends is told again.
+fn end<A: Tracked>(lane: &mut Lane<A>, id: ConnId, connection: Connection<A>, now: Seconds) {
+    match connection.state {
+        State::Tcp(TcpState::Close) | State::Sctp(SctpState::Closed) => {}
+        State::Tcp(_) => {
+            if wants_reset(&connection) {
+                lane.ended.push(Ended::both(connection));
+            }
+            lane.table.touch(id, State::Tcp(TcpState::Close), now);
+        }
+        State::Sctp(_) => lane.table.touch(id, State::Sctp(SctpState::Closed), now),
+        State::UdpNew | State::UdpAnswered | State::UdpStream => {
+            lane.table.remove(id);
+        }
+    }
+}
