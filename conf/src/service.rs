@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -209,6 +211,53 @@ pub enum BackendGone {
     /// packet is treated as the first of a new connection.
     #[default]
     Reset,
+    /// A TCP connection goes on for a time, then it ends as with [`BackendGone::Reset`]. UDP is
+    /// forgotten at once.
+    Drain {
+        /// How long, counted from when its backend left, in seconds; at most
+        /// [`BackendGone::MAX_DRAIN`].
+        seconds: u32,
+    },
+}
+
+impl BackendGone {
+    /// Longest time of [`BackendGone::Drain`], in seconds: a day.
+    pub const MAX_DRAIN: u32 = 86_400;
+}
+
+impl fmt::Display for BackendGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendGone::Keep => f.write_str("keep"),
+            BackendGone::Reset => f.write_str("reset"),
+            BackendGone::Drain { seconds } => write!(f, "drain={seconds}"),
+        }
+    }
+}
+
+impl FromStr for BackendGone {
+    type Err = String;
+
+    /// Reads what [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let max = Self::MAX_DRAIN;
+        match text {
+            "keep" => return Ok(BackendGone::Keep),
+            "reset" => return Ok(BackendGone::Reset),
+            _ => {}
+        }
+        let Some(written) = text.strip_prefix("drain=") else {
+            return Err(format!(
+                "{text:?} is not possible; use keep, reset or drain=SECONDS"
+            ));
+        };
+        match written.parse() {
+            Ok(seconds) if (1..=max).contains(&seconds) => Ok(BackendGone::Drain { seconds }),
+            _ => Err(format!(
+                "{written:?} is not a time to drain; use 1 to {max} seconds"
+            )),
+        }
+    }
 }
 
 /// What a client gets when no backend may serve it.
@@ -295,10 +344,43 @@ impl Service {
         }
     }
 
+    /// What [`Service::mss_clamp`] can be, in bytes: from what every host takes (RFC 9293,
+    /// section 3.7.1) to what an IPv4 packet holds.
+    pub const MSS_CLAMP: RangeInclusive<u16> = 536..=65_495;
+
     /// Whether some client keeps its address, so that backends answer it by its own name.
     pub fn preserves(&self) -> bool {
         let keeps = |access: Access| access.source_nat == SourceNat::Preserve;
         let mut frontends = self.frontends.iter();
         frontends.any(|frontend| frontend.accesses().into_iter().any(keeps))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_to_connections_is_written_as_it_is_read() {
+        for text in ["keep", "reset", "drain=1", "drain=86400"] {
+            let policy: BackendGone = text.parse().unwrap();
+            assert_eq!(policy.to_string(), text);
+        }
+        for (text, message) in [
+            (
+                "drain",
+                "\"drain\" is not possible; use keep, reset or drain=SECONDS",
+            ),
+            (
+                "drain=0",
+                "\"0\" is not a time to drain; use 1 to 86400 seconds",
+            ),
+            (
+                "drain=86401",
+                "\"86401\" is not a time to drain; use 1 to 86400 seconds",
+            ),
+        ] {
+            assert_eq!(text.parse::<BackendGone>().unwrap_err(), message);
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! Settings of the control plane; `conf/examples/controlplane.toml` explains each key to the
 //! operator.
 
-use std::net::Ipv4Addr;
+mod words;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::load::{self, Impossible, SettingsError};
 use super::{Log, Metrics};
-use crate::service::{BackendGone, SourceNat};
+use crate::service::{BackendGone, Forwarding, Ping, Refusal, Service};
+use crate::table::unusable;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +20,9 @@ use crate::service::{BackendGone, SourceNat};
 pub struct Controlplane {
     /// Where Services come from.
     pub manifests: Manifests,
+    /// The cluster behind the gateway.
+    #[serde(default)]
+    pub cluster: Cluster,
     /// Node ports.
     #[serde(default)]
     pub node_ports: NodePorts,
@@ -49,18 +56,64 @@ pub struct Manifests {
 #[serde(default, deny_unknown_fields)]
 pub struct NodePorts {
     /// Addresses of the gateway on which node ports are served. Empty: node ports are not served.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
 }
 
-/// `[defaults]`.
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Addresses of pods. Empty: pods cannot be told from other clients.
+    #[serde(with = "words::networks")]
+    pub pod_networks: Vec<IpNet>,
+    /// Where ClusterIPs come from.
+    #[serde(with = "words::networks")]
+    pub service_networks: Vec<IpNet>,
+    /// Addresses of the nodes.
+    #[serde(with = "words::networks")]
+    pub node_networks: Vec<IpNet>,
+    /// Nodes that the gateway stands in front of. Empty: every node.
+    pub local_nodes: Vec<String>,
+    /// Zone that the gateway stands in, for topology hints.
+    pub zone: Option<String>,
+    /// Whether every client of a ClusterIP is masqueraded where `kubernetes` decides.
+    pub masquerade_all: bool,
+    /// What `spec.externalIPs` may claim. Empty: nothing.
+    #[serde(with = "words::networks")]
+    pub external_ips: Vec<IpNet>,
+}
+
+/// Whose source address is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceNatMode {
+    /// Everybody's.
+    #[default]
+    Masquerade,
+    /// Nobody's.
+    Preserve,
+    /// Those that kube-proxy masquerades in nftables mode.
+    Kubernetes,
+}
+
+/// `[defaults]`: each is overridden by the annotation `sluice.dev/` of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
-    /// Source address translation; a Service overrides it by annotation `sluice.dev/source-nat`.
-    pub source_nat: SourceNat,
-    /// What happens to connections whose backend left the table; a Service overrides it by
-    /// annotation `sluice.dev/backend-gone`.
+    /// Source address translation.
+    pub source_nat: SourceNatMode,
+    /// What happens to connections whose backend left the table.
+    #[serde(with = "words::backend_gone")]
     pub backend_gone: BackendGone,
+    /// What clients get when nobody may serve them.
+    pub refusal: Refusal,
+    /// When pings of a Vip are answered.
+    pub ping: Ping,
+    /// Largest TCP segment that either side may announce, in bytes, within
+    /// [`Service::MSS_CLAMP`]; `None` leaves it to them.
+    pub mss_clamp: Option<u16>,
+    /// How packets get to the backend.
+    pub forwarding: Forwarding,
 }
 
 /// `[dataplane]`.
@@ -106,15 +159,28 @@ impl Controlplane {
 
     fn check(&self) -> Result<(), Impossible> {
         for (index, address) in self.node_ports.addresses.iter().enumerate() {
-            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-                let message = format!("{address} cannot serve node ports; name a unicast address");
+            if let Some(why) = unusable(*address) {
+                let message = format!(
+                    "{address} is {why} and cannot serve node ports; name a unicast address"
+                );
                 return Err(Impossible::new(
                     format!("node_ports.addresses[{index}]"),
                     message,
                 ));
             }
         }
-        Ok(())
+        let range = Service::MSS_CLAMP;
+        match self.defaults.mss_clamp {
+            Some(bytes) if !range.contains(&bytes) => Err(Impossible::new(
+                "defaults.mss_clamp",
+                format!(
+                    "{bytes} is not a segment size; use {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -129,6 +195,8 @@ mod tests {
         let minimal = "[manifests]\nfolder = \"/etc/sluice/services\"\n";
         let minimal = Controlplane::parse(minimal, "cp.toml").unwrap();
         assert_eq!(example.manifests, minimal.manifests);
+        assert_eq!(example.cluster, minimal.cluster);
+        assert_eq!(example.node_ports, minimal.node_ports);
         assert_eq!(example.defaults, minimal.defaults);
         assert_eq!(example.dataplane, minimal.dataplane);
         assert_eq!(example.control, minimal.control);
@@ -143,7 +211,51 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "cp.toml:5: node_ports.addresses[1]: 127.0.0.1 cannot serve node ports; name a unicast address"
+            "cp.toml:5: node_ports.addresses[1]: 127.0.0.1 is a loopback address and cannot serve node ports; name a unicast address"
         );
+    }
+
+    #[test]
+    fn the_cluster_is_told_by_networks_and_addresses_of_both_families() {
+        let text = "[manifests]\nfolder = \"x\"\n[cluster]\npod_networks = [\"10.0.0.0/8\", \"fd00::/64\"]\nnode_networks = [\"192.0.2.7\", \"2001:db8::7\", \"198.51.100.9/24\"]\n[defaults]\nsource_nat = \"kubernetes\"\nbackend_gone = \"drain=30\"\nrefusal = \"tcp-reset\"\n";
+        let settings = Controlplane::parse(text, "cp.toml").unwrap();
+        let written =
+            |networks: &[IpNet]| networks.iter().map(IpNet::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            written(&settings.cluster.pod_networks),
+            ["10.0.0.0/8", "fd00::/64"]
+        );
+        assert_eq!(
+            written(&settings.cluster.node_networks),
+            ["192.0.2.7/32", "2001:db8::7/128", "198.51.100.0/24"]
+        );
+        assert_eq!(settings.defaults.source_nat, SourceNatMode::Kubernetes);
+        assert_eq!(
+            settings.defaults.backend_gone,
+            BackendGone::Drain { seconds: 30 }
+        );
+        assert_eq!(settings.defaults.refusal, Refusal::TcpReset);
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_named_with_their_line_and_key() {
+        for (rest, error) in [
+            (
+                "[cluster]\npod_networks = [\"10.0.0.0/8\", \"10.0.0/8\"]\n",
+                "cp.toml:4: cluster.pod_networks[1]: \"10.0.0/8\" is not a network; write 10.0.0.0/8, fd00::/64 or an address",
+            ),
+            (
+                "[defaults]\nbackend_gone = \"drain\"\n",
+                "cp.toml:4: defaults.backend_gone: \"drain\" is not possible; use keep, reset or drain=SECONDS",
+            ),
+            (
+                "[defaults]\nmss_clamp = 535\n",
+                "cp.toml:4: defaults.mss_clamp: 535 is not a segment size; use 536 to 65495",
+            ),
+        ] {
+            let text = format!("[manifests]\nfolder = \"x\"\n{rest}");
+            let found = Controlplane::parse(&text, "cp.toml").unwrap_err();
+            assert_eq!(found.to_string(), error);
+        }
     }
 }
