@@ -70,3 +70,32 @@ impl Rules {
         pods.any(|net| net.addr().is_ipv4() == address.is_ipv4())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_about_services_reaches_the_rules() {
+        let text = "[manifests]\nfolder = \"x\"\n[cluster]\npod_networks = [\"10.0.0.0/8\"]\nservice_networks = [\"10.96.0.0/12\"]\nnode_networks = [\"192.0.2.7\"]\nlocal_nodes = [\"a\", \"b\"]\nzone = \"z\"\nmasquerade_all = true\nexternal_ips = [\"198.51.100.0/24\"]\n[node_ports]\naddresses = [\"2001:db8::1\"]\n[defaults]\nmss_clamp = 1400\n";
+        let settings = Controlplane::parse(text, "cp.toml").unwrap();
+        let network = |text: &str| vec![text.parse().unwrap()];
+        let wanted = Rules {
+            node_addresses: vec!["2001:db8::1".parse().unwrap()],
+            networks: Networks {
+                pods: network("10.0.0.0/8"),
+                nodes: network("192.0.2.7/32"),
+                services: network("10.96.0.0/12"),
+            },
+            local_nodes: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
+            zone: Some("z".to_owned()),
+            masquerade_all: true,
+            external_ips: network("198.51.100.0/24"),
+            defaults: Defaults {
+                mss_clamp: Some(1400),
+                ..Defaults::default()
+            },
+        };
+        assert_eq!(Rules::from(&settings), wanted);
+    }
+}

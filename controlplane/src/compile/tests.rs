@@ -45,6 +45,7 @@ fn the_examples_compile_without_a_problem() {
     let compiled = compiled(&[
         include_str!("../../../conf/examples/services/web.yaml").to_owned(),
         include_str!("../../../conf/examples/services/dns.yaml").to_owned(),
+        include_str!("../../../conf/examples/services/voice.yaml").to_owned(),
     ]);
     assert_eq!(lines(&compiled.problems), [""; 0]);
     assert_eq!(
@@ -52,12 +53,24 @@ fn the_examples_compile_without_a_problem() {
         [
             "default/dns:dns/UDP 10.96.0.53:53 ClusterIp",
             "default/dns:dns-tcp/TCP 10.96.0.53:53 ClusterIp",
+            "default/voice:10000-20000/udp/UDP 10.96.0.20:10000 ClusterIp",
+            "default/voice:10000-20000/udp/UDP 203.0.113.20:10000 LoadBalancer",
+            "default/voice:10000-20000/udp/UDP 2001:db8:113::20:10000 LoadBalancer",
+            "default/voice:10000-20000/udp/UDP fd00:96::20:10000 ClusterIp",
+            "default/voice:sip/UDP 10.96.0.20:5060 ClusterIp",
+            "default/voice:sip/UDP 203.0.113.20:5060 LoadBalancer",
+            "default/voice:sip/UDP 2001:db8:113::20:5060 LoadBalancer",
+            "default/voice:sip/UDP fd00:96::20:5060 ClusterIp",
             "default/web:http/TCP 10.96.0.10:80 ClusterIp",
             "default/web:http/TCP 198.51.100.1:30080 NodePort",
             "default/web:http/TCP 203.0.113.10:80 LoadBalancer",
         ]
     );
-    let web = &compiled.table.services[2];
+    let sip = &compiled.table.services[3];
+    let states: Vec<_> = sip.backends.iter().map(|b| b.state).collect();
+    use BackendState::{Active, Draining};
+    assert_eq!(states, [Active, Draining, Active], "the second site waits");
+    let web = &compiled.table.services[4];
     let backends: Vec<_> = web
         .backends
         .iter()

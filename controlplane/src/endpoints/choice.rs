@@ -174,17 +174,23 @@ enum Topology<'a> {
 
 impl<'a> Choice<'a> {
     fn of(members: &[Candidate<'_>], tier_minimum: u16) -> Self {
-        let ready = || members.iter().filter(|c| c.is().ready);
-        let tiers: BTreeSet<u16> = members.iter().map(|c| c.tier).collect();
-        let needed = |tier: &u16| {
-            let before = ready().filter(|c| c.tier < *tier).count();
-            before < usize::from(tier_minimum)
-        };
+        let mut ready: BTreeMap<u16, usize> = BTreeMap::new();
+        for member in members {
+            *ready.entry(member.tier).or_default() += usize::from(member.is().ready);
+        }
+        let (mut last_tier, mut before) = (0, 0);
+        for (tier, ready) in ready {
+            if before >= usize::from(tier_minimum) {
+                break;
+            }
+            last_tier = tier;
+            before += ready;
+        }
         Self {
-            last_tier: tiers.into_iter().filter(needed).max().unwrap_or_default(),
-            readiness: match ready().next() {
-                Some(_) => Readiness::Ready,
-                None => Readiness::Terminating,
+            last_tier,
+            readiness: match before {
+                0 => Readiness::Terminating,
+                _ => Readiness::Ready,
             },
             hints: Topology::None,
         }
