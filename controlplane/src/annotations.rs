@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use sluice_conf::{Backend, BackendGone, SourceNat};
+use sluice_conf::Backend;
 
+use crate::address;
 use crate::object::Report;
+
+pub mod policies;
+pub mod ranges;
 
 /// What every annotation of Sluice begins with.
 const PREFIX: &str = "sluice.dev/";
-/// On a Service: `masquerade` or `preserve`.
-pub const SOURCE_NAT: &str = "sluice.dev/source-nat";
-/// On a Service: `keep` or `reset`.
-pub const BACKEND_GONE: &str = "sluice.dev/backend-gone";
 /// On a Service: load-balancer addresses, separated by commas.
 pub const LOAD_BALANCER_IPS: &str = "sluice.dev/load-balancer-ips";
+/// On an EndpointSlice: priority of its endpoints, 0 is first.
+pub const TIER: &str = "sluice.dev/tier";
 /// On an EndpointSlice: weights of endpoints, `10.0.2.10=3,10.0.2.11=1`.
 pub const WEIGHTS: &str = "sluice.dev/weights";
 
@@ -41,28 +43,26 @@ pub(crate) fn get<'a>(annotations: &'a Annotations, name: &str) -> Option<&'a st
     annotations.as_ref()?.get(name).map(|value| value.trim())
 }
 
-pub(crate) fn source_nat(annotations: &Annotations, report: &mut Report) -> Option<SourceNat> {
-    match get(annotations, SOURCE_NAT)? {
-        "masquerade" => Some(SourceNat::Masquerade),
-        "preserve" => Some(SourceNat::Preserve),
-        other => {
-            let message = format!("{other:?} is not possible; use masquerade or preserve");
-            report.refuse(field(SOURCE_NAT), message);
-            None
-        }
-    }
+/// The value of an annotation by `parse`, whose error refuses the object.
+fn parsed<T>(
+    annotations: &Annotations,
+    name: &str,
+    report: &mut Report,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
+    let value = parse(get(annotations, name)?);
+    value
+        .map_err(|message| report.refuse(field(name), message))
+        .ok()
 }
 
-pub(crate) fn backend_gone(annotations: &Annotations, report: &mut Report) -> Option<BackendGone> {
-    match get(annotations, BACKEND_GONE)? {
-        "keep" => Some(BackendGone::Keep),
-        "reset" => Some(BackendGone::Reset),
-        other => {
-            let message = format!("{other:?} is not possible; use keep or reset");
-            report.refuse(field(BACKEND_GONE), message);
-            None
-        }
-    }
+/// The tier of a slice.
+pub(crate) fn tier(annotations: &Annotations, report: &mut Report) -> u16 {
+    let tier = parsed(annotations, TIER, report, |text| {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a tier; use 0 (first) to 65535"))
+    });
+    tier.unwrap_or_default()
 }
 
 /// Weights by address; what is not listed weighs 1.
@@ -87,10 +87,8 @@ fn weight(entry: &str) -> Result<(IpAddr, u16), String> {
     let (address, weight) = entry
         .split_once('=')
         .ok_or_else(|| format!("{entry:?} is not ADDRESS=WEIGHT"))?;
-    let address = address
-        .trim()
-        .parse()
-        .map_err(|_| format!("{:?} is not an IP address", address.trim()))?;
+    let address = address::address(address.trim())
+        .ok_or_else(|| format!("{:?} is not an IP address", address.trim()))?;
     match weight.trim().parse::<u16>() {
         Ok(weight) if (1..=max).contains(&weight) => Ok((address, weight)),
         _ => Err(format!(
@@ -139,13 +137,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tier_is_a_number_and_0_when_not_written() {
+        let of = |text: &str| {
+            let annotations = Some(BTreeMap::from([(TIER.to_owned(), text.to_owned())]));
+            let mut report = Report::default();
+            (tier(&annotations, &mut report), report.refuses())
+        };
+        assert_eq!(of("2"), (2, false));
+        assert_eq!(of("-1"), (0, true));
+        assert_eq!(tier(&None, &mut Report::default()), 0);
+    }
+
+    #[test]
     fn a_misspelt_annotation_is_reported() {
         let annotations = Some(BTreeMap::from([
             ("sluice.dev/source-nut".to_owned(), String::new()),
             ("example.com/x".to_owned(), String::new()),
         ]));
         let mut report = Report::default();
-        guard(&annotations, "Service", &[SOURCE_NAT], &mut report);
+        guard(&annotations, "Service", &[WEIGHTS], &mut report);
         assert_eq!(report.issues.len(), 1);
         assert!(!report.issues[0].fatal);
         assert_eq!(

@@ -4,54 +4,81 @@
 //! where two objects claim one address, on which was known first. The outcome always passes
 //! [`sluice_conf::ServiceTable::validate`]; what could not be served is a problem, never an error.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
 
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use sluice_conf::message::controlplane::Problem;
-use sluice_conf::settings::Controlplane;
 use sluice_conf::{
-    Access, Backend, BackendGone, Frontend, FrontendKind, Pool, Protocol, Service, ServiceName,
-    ServiceTable, SourceNat,
+    Forwarding, Frontend, FrontendKind, Protocol, Service, ServiceName, ServiceTable,
 };
 
-use crate::endpoints::{self, Slice, SlicePort};
+use crate::endpoints::{self, Slice};
 use crate::index::{Index, Known};
-use crate::object::{self, Kind, ObjectId, Origin};
-use crate::service::{Place, PortProtocol, ServicePort, ServiceSpec, ServiceType};
+use crate::object::{self, Kind, Lines, Object, ObjectId, Origin};
+use crate::service::{Place, ServiceSpec, ServiceType};
 
-/// What the settings say about Services.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Addresses of the gateway that serve node ports.
-    pub node_addresses: Vec<Ipv4Addr>,
-    /// For Services that say nothing else.
-    pub source_nat: SourceNat,
-    /// For Services that say nothing else.
-    pub backend_gone: BackendGone,
-}
+mod access;
+mod backends;
+mod claims;
+mod counts;
+mod rules;
 
-impl From<&Controlplane> for Rules {
-    fn from(settings: &Controlplane) -> Self {
-        Self {
-            node_addresses: settings.node_ports.addresses.clone(),
-            source_nat: settings.defaults.source_nat,
-            backend_gone: settings.defaults.backend_gone,
-        }
-    }
-}
+use claims::Claims;
+pub use counts::{WithoutLocal, count_without_local};
+pub use rules::Rules;
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
-    /// One entry per Service port, sorted by name.
-    pub services: Vec<Service>,
+    /// The table, without a generation; one entry per Service port or range of ports, sorted by
+    /// name.
+    pub table: ServiceTable,
     /// What could not be served.
     pub problems: BTreeSet<Problem>,
 }
 
+/// Checks and compiles these objects alone, known in this order. A namespace that is not written is
+/// `default`. What is wrong with them is told as if they stood in files named `objects`.
+pub fn table_of(
+    services: impl IntoIterator<Item = core::Service>,
+    slices: impl IntoIterator<Item = discovery::EndpointSlice>,
+    rules: &Rules,
+) -> (ServiceTable, Vec<Problem>) {
+    let services = services.into_iter().map(|service| {
+        let id = object::id(Kind::Service, &service.metadata);
+        (id, Object::Service(Box::new(service)))
+    });
+    let slices = slices.into_iter().map(|slice| {
+        let id = object::id(Kind::EndpointSlice, &slice.metadata);
+        (id, Object::EndpointSlice(Box::new(slice)))
+    });
+    let mut index = Index::default();
+    for (id, object) in services.chain(slices) {
+        let origin = Origin {
+            file: "objects".to_owned(),
+            line: None,
+        };
+        let (lines, now) = (Lines::default(), Duration::ZERO);
+        index.apply(id, origin, Some(&object), Vec::new(), &lines, now);
+    }
+    let compiled = compile(&index, rules);
+    let mut problems = index.problems();
+    problems.extend(compiled.problems);
+    (compiled.table, problems.into_iter().collect())
+}
+
 /// Compiles everything that the index holds.
 pub fn compile(index: &Index, rules: &Rules) -> Compiled {
-    let mut compiler = Compiler::new(index, rules);
+    let mut compiler = Compiler {
+        rules,
+        claims: Claims::new(index, rules),
+        services: Vec::new(),
+        problems: BTreeSet::new(),
+    };
     let slices: Vec<Known<Slice>> = index.slices().collect();
     let mut by_service: HashMap<(&str, &str), Vec<&Known<Slice>>> = HashMap::new();
     for slice in &slices {
@@ -75,61 +102,66 @@ pub fn compile(index: &Index, rules: &Rules) -> Compiled {
     let mut services = compiler.services;
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Compiled {
-        services,
+        table: ServiceTable {
+            networks: rules.networks.clone(),
+            services,
+            ..ServiceTable::default()
+        },
         problems: compiler.problems,
     }
 }
 
 struct Compiler<'a> {
     rules: &'a Rules,
-    /// Every Vip of every Service, and when the first of its Services was known: none of them can
-    /// be a backend (the Endpoints API forbids it).
-    vips: HashMap<IpAddr, u64>,
-    /// Every endpoint that was known before a Service with the same address.
-    endpoints: HashMap<IpAddr, ObjectId>,
-    claims: HashMap<(IpAddr, u16, Protocol), ObjectId>,
+    claims: Claims,
     services: Vec<Service>,
     problems: BTreeSet<Problem>,
 }
 
-impl<'a> Compiler<'a> {
-    fn new(index: &Index, rules: &'a Rules) -> Self {
-        let mut vips: HashMap<IpAddr, u64> = HashMap::new();
-        for service in index.services() {
-            for vip in &service.object.vips {
-                let first = vips.entry(vip.address).or_insert(service.order);
-                *first = service.order.min(*first);
-            }
-        }
-        let mut endpoints: HashMap<IpAddr, (u64, ObjectId)> = HashMap::new();
-        for slice in index.slices() {
-            for endpoint in &slice.object.endpoints {
-                let address = endpoint.address;
-                if vips.get(&address).is_none_or(|vip| *vip < slice.order) {
-                    continue;
-                }
-                let first = endpoints.get(&address);
-                if first.is_none_or(|(order, _)| slice.order < *order) {
-                    endpoints.insert(address, (slice.order, id_of_slice(&slice.object)));
-                }
-            }
-        }
-        // What was an endpoint first stays one, or a typing error in a new Service would take the
-        // backends of others.
-        vips.retain(|address, _| !endpoints.contains_key(address));
-        let endpoints = endpoints
-            .into_iter()
-            .map(|(address, (_, id))| (address, id));
-        Self {
-            rules,
-            vips,
-            endpoints: endpoints.collect(),
-            claims: HashMap::new(),
-            services: Vec::new(),
-            problems: BTreeSet::new(),
-        }
-    }
+/// The Service that is being compiled.
+struct Owner<'a> {
+    id: ObjectId,
+    origin: &'a Origin,
+    spec: &'a ServiceSpec,
+    slices: Vec<&'a Slice>,
+    forwarding: Forwarding,
+}
 
+/// A port of a Service, or a range of them: one entry of the table.
+struct Listing<'a> {
+    name: String,
+    protocol: Protocol,
+    first: u16,
+    last: u16,
+    node_port: Option<u16>,
+    /// Whether it is a range by annotation, even of one port.
+    range: bool,
+    place: &'a Place,
+}
+
+fn listings(spec: &ServiceSpec) -> impl Iterator<Item = Listing<'_>> {
+    let ports = spec.ports.iter().map(|port| Listing {
+        name: port.name.clone(),
+        protocol: port.protocol,
+        first: port.port,
+        last: port.port,
+        node_port: port.node_port,
+        range: false,
+        place: &port.place,
+    });
+    let ranges = spec.port_ranges.iter().map(|range| Listing {
+        name: range.to_string(),
+        protocol: range.protocol,
+        first: range.first,
+        last: range.last,
+        node_port: None,
+        range: true,
+        place: &spec.port_ranges_place,
+    });
+    ports.chain(ranges)
+}
+
+impl Compiler<'_> {
     fn service(&mut self, known: &Known<ServiceSpec>, slices: &[&Known<Slice>]) {
         let spec = &known.object;
         if spec.headless || spec.kind == ServiceType::ExternalName {
@@ -142,6 +174,9 @@ impl<'a> Compiler<'a> {
                 name: spec.name.clone(),
             },
             origin: &known.origin,
+            spec,
+            slices: slices.iter().map(|slice| slice.object.as_ref()).collect(),
+            forwarding: access::forwarding(spec, self.rules),
         };
         if slices.is_empty() {
             let label = endpoints::SERVICE_LABEL;
@@ -153,25 +188,49 @@ impl<'a> Compiler<'a> {
             let problem = object::problem(&owner.id, owner.origin, None, message);
             self.problems.insert(problem);
         }
-        let slices: Vec<&Slice> = slices.iter().map(|slice| slice.object.as_ref()).collect();
-        for port in &spec.ports {
-            let Some(protocol) = port.protocol.served() else {
-                continue;
-            };
-            let frontends = self.frontends(&owner, spec, port, protocol);
-            let backends = self.backends(&owner, port, &slices);
-            let name = ServiceName {
-                namespace: spec.namespace.clone(),
-                name: spec.name.clone(),
-                port: port.name.clone(),
-                protocol,
-            };
-            self.services.push(Service {
-                frontends,
-                backends,
-                backend_gone: spec.backend_gone.unwrap_or(self.rules.backend_gone),
-                ..Service::new(name)
-            });
+        self.refuse_external_ips(&owner);
+        for listing in listings(spec) {
+            let service = self.listed(&owner, &listing);
+            self.services.push(service);
+        }
+    }
+
+    fn listed(&mut self, owner: &Owner<'_>, listing: &Listing<'_>) -> Service {
+        let (spec, defaults) = (owner.spec, &self.rules.defaults);
+        let policies = &spec.policies;
+        let name = ServiceName {
+            namespace: spec.namespace.clone(),
+            name: spec.name.clone(),
+            port: listing.name.clone(),
+            protocol: listing.protocol,
+        };
+        let service = Service {
+            affinity_seconds: spec.affinity_seconds,
+            source_ranges: source_ranges(spec, &self.rules.networks.nodes),
+            backend_gone: policies.backend_gone.unwrap_or(defaults.backend_gone),
+            refusal: policies.refusal.unwrap_or(defaults.refusal),
+            ping: policies.ping.unwrap_or(defaults.ping),
+            mss_clamp: policies.mss_clamp.or(defaults.mss_clamp),
+            forwarding: owner.forwarding,
+            ..Service::new(name)
+        };
+        Service {
+            frontends: self.frontends(owner, listing),
+            backends: self.backends(owner, listing),
+            ..service
+        }
+    }
+
+    /// Names the external IPs that the settings do not allow.
+    fn refuse_external_ips(&mut self, owner: &Owner<'_>) {
+        let refused = owner.spec.vips.iter().filter(|vip| !self.rules.allows(vip));
+        for vip in refused.collect::<Vec<_>>() {
+            let message = format!(
+                "{} is not served: anybody who may write a Service could claim any address \
+                 (CVE-2020-8554); cluster.external_ips of the settings lists what is allowed",
+                vip.address
+            );
+            self.problem(owner, &vip.place, message);
         }
     }
 
@@ -185,153 +244,54 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn frontends(
-        &mut self,
-        owner: &Owner<'_>,
-        spec: &ServiceSpec,
-        port: &ServicePort,
-        protocol: Protocol,
-    ) -> Vec<Frontend> {
-        let access = Access {
-            pool: Pool::Cluster,
-            source_nat: spec.source_nat.unwrap_or(self.rules.source_nat),
-        };
+    fn frontends(&mut self, owner: &Owner<'_>, listing: &Listing<'_>) -> Vec<Frontend> {
+        let (rules, spec) = (self.rules, owner.spec);
+        let frontend = |address, port, kind| access::frontend(address, port, kind, spec, rules);
         let mut wanted: Vec<(Frontend, &Place)> = Vec::new();
-        for vip in spec.vips.iter().filter(|vip| vip.address.is_ipv4()) {
-            let frontend = Frontend::new(vip.address, port.port, vip.kind, access);
+        for vip in spec.vips.iter().filter(|vip| rules.allows(vip)) {
+            let frontend = Frontend {
+                last_port: listing.last,
+                ..frontend(vip.address, listing.first, vip.kind)
+            };
             wanted.push((frontend, &vip.place));
         }
-        if let Some(node_port) = port.node_port {
-            let addresses: BTreeSet<_> = self.rules.node_addresses.iter().collect();
-            if addresses.is_empty() && spec.kind == ServiceType::NodePort {
-                let message = format!(
-                    "node port {node_port} is not served: node_ports.addresses of the settings is \
-                     empty"
-                );
-                self.problem(owner, &port.place, message);
-            }
+        if let Some(node_port) = listing.node_port {
+            let addresses = self.node_addresses(owner, listing, node_port);
             wanted.extend(addresses.into_iter().map(|address| {
-                let address = (*address).into();
-                let frontend = Frontend::new(address, node_port, FrontendKind::NodePort, access);
-                (frontend, &port.place)
+                let frontend = frontend(address, node_port, FrontendKind::NodePort);
+                (frontend, listing.place)
             }));
         }
-        let mut frontends: Vec<Frontend> = wanted
-            .into_iter()
-            .filter(|(frontend, place)| self.claim(owner, frontend, protocol, place))
-            .map(|(frontend, _)| frontend)
-            .collect();
+        let mut frontends = Vec::with_capacity(wanted.len());
+        for (frontend, place) in wanted {
+            match self.claims.claim(&owner.id, &frontend, listing.protocol) {
+                Ok(()) => frontends.push(frontend),
+                Err(message) => self.problem(owner, place, message),
+            }
+        }
         frontends.sort_unstable();
         frontends
     }
 
-    /// Whether the frontend is this Service's to have.
-    fn claim(
+    /// Where the node port is served.
+    fn node_addresses(
         &mut self,
         owner: &Owner<'_>,
-        frontend: &Frontend,
-        protocol: Protocol,
-        place: &Place,
-    ) -> bool {
-        let Frontend { address, port, .. } = *frontend;
-        let of_host = |own: &Ipv4Addr| IpAddr::from(*own) == address;
-        if frontend.kind.is_vip() && self.rules.node_addresses.iter().any(of_host) {
-            let message = format!(
-                "{address} is the gateway's own address (node_ports.addresses) and cannot be \
-                 a Service's; {} does not get it",
-                owner.id
-            );
-            self.problem(owner, place, message);
-            return false;
-        }
-        if let Some(slice) = self
-            .endpoints
-            .get(&address)
-            .filter(|_| frontend.kind.is_vip())
-        {
-            let message = format!(
-                "{address} is an endpoint of {slice} already and cannot be a Service's; {} does \
-                 not get it",
-                owner.id
-            );
-            self.problem(owner, place, message);
-            return false;
-        }
-        let key = (address, port, protocol);
-        match self.claims.get(&key) {
-            None => {
-                self.claims.insert(key, owner.id.clone());
-                true
-            }
-            Some(first) => {
-                let message = format!(
-                    "{address} port {port}/{protocol} is served by {first} already; {} does \
-                     not get it",
-                    owner.id
-                );
-                self.problem(owner, place, message);
-                false
-            }
-        }
-    }
-
-    fn backends(
-        &mut self,
-        owner: &Owner<'_>,
-        port: &ServicePort,
-        slices: &[&Slice],
-    ) -> Vec<Backend> {
-        self.unmatched(owner, port, slices);
-        let mut backends = endpoints::backends(slices, &port.name, port.protocol);
-        let vips = &self.vips;
-        let looping: BTreeSet<IpAddr> = backends
-            .iter()
-            .map(|backend| backend.address)
-            .filter(|address| vips.contains_key(address))
-            .collect();
-        if !looping.is_empty() {
-            backends.retain(|backend| !looping.contains(&backend.address));
-            for address in looping.into_iter().take(object::MAX_ISSUES) {
-                let message =
-                    format!("endpoint {address} is an address of a Service and is left out");
-                self.problem(owner, &port.place, message);
-            }
-        }
-        let limit = ServiceTable::MAX_BACKENDS;
-        if backends.len() > limit {
-            let message = format!(
-                "has {} endpoints; only the first {limit} are used",
-                backends.len()
-            );
-            self.problem(owner, &port.place, message);
-            backends.truncate(limit);
-        }
-        backends
-    }
-
-    /// Names a port that no slice has although there are endpoints: most likely the names differ.
-    fn unmatched(&mut self, owner: &Owner<'_>, port: &ServicePort, slices: &[&Slice]) {
-        let filled = || slices.iter().filter(|slice| !slice.endpoints.is_empty());
-        let ports = || filled().flat_map(|slice| &slice.ports);
-        let matching = |p: &SlicePort| p.name == port.name && p.protocol == port.protocol;
-        if filled().next().is_none() || ports().any(matching) {
-            return;
-        }
-        let quoted = |name: &str, protocol: PortProtocol| match name {
-            "" => format!("without a name, {}", protocol.as_str()),
-            name => format!("{name:?}, {}", protocol.as_str()),
+        listing: &Listing<'_>,
+        node_port: u16,
+    ) -> BTreeSet<IpAddr> {
+        let mut addresses: BTreeSet<_> = self.rules.node_addresses.iter().copied().collect();
+        let why = if owner.forwarding == Forwarding::DirectReturn && !addresses.is_empty() {
+            addresses.clear();
+            "direct return needs an address that backends can have"
+        } else if addresses.is_empty() && owner.spec.kind == ServiceType::NodePort {
+            "node_ports.addresses of the settings is empty"
+        } else {
+            return addresses;
         };
-        let have: BTreeSet<String> = ports().map(|p| quoted(&p.name, p.protocol)).collect();
-        let have = match have.is_empty() {
-            true => "no port".to_owned(),
-            false => have.into_iter().collect::<Vec<_>>().join("; "),
-        };
-        let wanted = quoted(&port.name, port.protocol);
-        let message = format!(
-            "no EndpointSlice of this Service has this port ({wanted}), so clients are refused; \
-             they have: {have}"
-        );
-        self.problem(owner, &port.place, message);
+        let message = format!("node port {node_port} is not served: {why}");
+        self.problem(owner, listing.place, message);
+        addresses
     }
 
     fn problem(&mut self, owner: &Owner<'_>, place: &Place, message: String) {
@@ -345,10 +305,24 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The Service that is being compiled.
-struct Owner<'a> {
-    id: ObjectId,
-    origin: &'a Origin,
+/// Who may use guarded frontends. A network that holds a node lets it in by every way, also from
+/// the Vip itself, where the node's own packets may come from (kube-proxy
+/// pkg/proxy/nftables/proxier.go, allowFromNode).
+fn source_ranges(spec: &ServiceSpec, nodes: &[IpNet]) -> Vec<IpNet> {
+    let mut ranges = spec.source_ranges.clone();
+    if ranges
+        .iter()
+        .any(|range| nodes.iter().any(|node| range.contains(node)))
+    {
+        let balanced = spec
+            .vips
+            .iter()
+            .filter(|vip| vip.kind == FrontendKind::LoadBalancer);
+        ranges.extend(balanced.map(|vip| IpNet::from(vip.address)));
+        ranges.sort_unstable();
+        ranges.dedup();
+    }
+    ranges
 }
 
 fn id_of_slice(slice: &Slice) -> ObjectId {
@@ -357,15 +331,6 @@ fn id_of_slice(slice: &Slice) -> ObjectId {
         namespace: slice.namespace.clone(),
         name: slice.name.clone(),
     }
-}
-
-/// Counts of a table, for status and metrics.
-pub fn count_frontends(services: &[Service]) -> BTreeMap<FrontendKind, usize> {
-    let mut counts = BTreeMap::new();
-    for frontend in services.iter().flat_map(|service| &service.frontends) {
-        *counts.entry(frontend.kind).or_default() += 1;
-    }
-    counts
 }
 
 #[cfg(test)]

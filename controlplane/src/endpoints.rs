@@ -1,19 +1,17 @@
-//! EndpointSlices, checked; and which endpoints of them serve a port of a Service.
-//!
-//! Guarantees: choice and order depend on the slices alone, not on their arrival; an endpoint in
-//! two slices counts once. Weights come from the slices, health checks may narrow the choice
-//! later: this module only reads conditions.
+//! EndpointSlices, checked; which endpoints of them serve is for [`choice`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1 as api;
+use sluice_conf::Protocol;
 use sluice_conf::table::unusable;
-use sluice_conf::{Backend, BackendState};
 
-use crate::annotations;
 use crate::object::{Checked, Report, is_label, is_subdomain};
-use crate::service::PortProtocol;
+use crate::service::protocol;
+use crate::{address, annotations};
+
+pub mod choice;
 
 /// The label that joins a slice to its Service (the EndpointSlice API).
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -27,6 +25,8 @@ pub struct Slice {
     pub name: String,
     /// Service that it belongs to.
     pub service: Option<String>,
+    /// Priority of the endpoints (`sluice.dev/tier`); 0 is first.
+    pub tier: u16,
     /// Ports that every endpoint listens on.
     pub ports: Vec<SlicePort>,
     /// Endpoints of both families.
@@ -39,7 +39,7 @@ pub struct SlicePort {
     /// Name; empty when it has none.
     pub name: String,
     /// Protocol.
-    pub protocol: PortProtocol,
+    pub protocol: Protocol,
     /// Port.
     pub port: u16,
 }
@@ -55,6 +55,17 @@ pub struct Endpoint {
     pub node: Option<String>,
     /// Share of new connections.
     pub weight: u16,
+    /// Whom it is meant for.
+    pub hints: Hints,
+}
+
+/// Topology hints of an endpoint (discovery/v1 EndpointHints); an empty list is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Nodes.
+    pub nodes: Vec<String>,
+    /// Zones.
+    pub zones: Vec<String>,
 }
 
 /// Conditions of an endpoint with the defaults filled in (discovery/v1 EndpointConditions).
@@ -90,7 +101,7 @@ pub fn check(namespace: &str, name: &str, slice: &api::EndpointSlice) -> Checked
     annotations::guard(
         annotations,
         "EndpointSlice",
-        &[annotations::WEIGHTS],
+        &[annotations::WEIGHTS, annotations::TIER],
         &mut report,
     );
     let weights = annotations::weights(annotations, &mut report);
@@ -100,11 +111,13 @@ pub fn check(namespace: &str, name: &str, slice: &api::EndpointSlice) -> Checked
         let message = format!("{address} is not an endpoint of this slice");
         report.warn(annotations::field(annotations::WEIGHTS), message);
     }
+    let tier = annotations::tier(annotations, &mut report);
     let ports = ports(slice, &mut report);
     report.finish(Slice {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         service,
+        tier,
         ports,
         endpoints,
     })
@@ -114,8 +127,7 @@ fn ports(slice: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
     let mut ports: Vec<SlicePort> = Vec::new();
     for (index, port) in slice.ports.iter().flatten().enumerate() {
         let field = format!("ports[{index}]");
-        let protocol = PortProtocol::parse(port.protocol.as_deref());
-        let protocol = match protocol {
+        let protocol = match protocol(port.protocol.as_deref()) {
             Ok(protocol) => protocol,
             Err(message) => {
                 report.refuse(format!("{field}.protocol"), message);
@@ -152,14 +164,13 @@ fn endpoints(
     report: &mut Report,
 ) -> Vec<Endpoint> {
     match slice.address_type.as_str() {
-        "IPv4" => {}
-        "IPv6" => report.note("IPv6 is not served yet, skipping its endpoints"),
+        "IPv4" | "IPv6" => {}
         "FQDN" => {
             report.note("endpoints that are host names are not served");
             return Vec::new();
         }
         "" => {
-            report.refuse("addressType", "is missing; use IPv4");
+            report.refuse("addressType", "is missing; use IPv4 or IPv6");
             return Vec::new();
         }
         other => {
@@ -183,6 +194,7 @@ fn endpoints(
                 conditions: Conditions::of(endpoint.conditions.as_ref()),
                 node: endpoint.node_name.clone(),
                 weight: weights.get(&address).copied().unwrap_or(1),
+                hints: Hints::of(endpoint.hints.as_ref()),
             });
         }
     }
@@ -190,8 +202,8 @@ fn endpoints(
 }
 
 fn address_of(field: &str, text: &str, family: &str, report: &mut Report) -> Option<IpAddr> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(address) if address.is_ipv4() == (family == "IPv4") => address,
+    let address = match address::address(text) {
+        Some(address) if address.is_ipv4() == (family == "IPv4") => address,
         _ => {
             report.refuse(field, format!("{text:?} is not an {family} address"));
             return None;
@@ -203,6 +215,25 @@ fn address_of(field: &str, text: &str, family: &str, report: &mut Report) -> Opt
             let message = format!("{address} is {why}; this endpoint is left out");
             report.warn(field, message);
             None
+        }
+    }
+}
+
+impl Hints {
+    fn of(hints: Option<&api::EndpointHints>) -> Self {
+        let nodes = hints.and_then(|hints| hints.for_nodes.as_deref());
+        let zones = hints.and_then(|hints| hints.for_zones.as_deref());
+        Self {
+            nodes: nodes
+                .into_iter()
+                .flatten()
+                .map(|n| n.name.clone())
+                .collect(),
+            zones: zones
+                .into_iter()
+                .flatten()
+                .map(|z| z.name.clone())
+                .collect(),
         }
     }
 }
@@ -221,59 +252,6 @@ impl Conditions {
     fn rank(self) -> (bool, bool, bool) {
         (self.ready, self.serving, !self.terminating)
     }
-}
-
-/// Backends of one port of a Service, sorted; `slices` are the Service's, sorted by name.
-///
-/// New connections go to what is ready; when nothing is, to what still serves while it
-/// terminates (KEP-1669). What serves otherwise keeps its connections.
-pub fn backends(slices: &[&Slice], name: &str, protocol: PortProtocol) -> Vec<Backend> {
-    let found = candidates(slices, name, protocol);
-    let any_ready = found.values().any(|endpoint| endpoint.conditions.ready);
-    found
-        .into_iter()
-        .filter_map(|(address, endpoint)| {
-            let Conditions {
-                ready,
-                serving,
-                terminating,
-            } = endpoint.conditions;
-            let state = match (ready, serving) {
-                (true, _) => BackendState::Active,
-                (false, true) if terminating && !any_ready => BackendState::Active,
-                (false, true) => BackendState::Draining,
-                (false, false) => return None,
-            };
-            Some(Backend {
-                address: address.ip(),
-                port: address.port(),
-                weight: endpoint.weight,
-                state,
-                local: false,
-            })
-        })
-        .collect()
-}
-
-fn candidates<'a>(
-    slices: &[&'a Slice],
-    name: &str,
-    protocol: PortProtocol,
-) -> BTreeMap<SocketAddr, &'a Endpoint> {
-    let mut found: BTreeMap<SocketAddr, &Endpoint> = BTreeMap::new();
-    for slice in slices {
-        let matching = |port: &&SlicePort| port.name == name && port.protocol == protocol;
-        for port in slice.ports.iter().filter(matching) {
-            for endpoint in slice.endpoints.iter().filter(|e| e.address.is_ipv4()) {
-                let address = SocketAddr::new(endpoint.address, port.port);
-                let best = found.entry(address).or_insert(endpoint);
-                if endpoint.conditions.rank() > best.conditions.rank() {
-                    *best = endpoint;
-                }
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

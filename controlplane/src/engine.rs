@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
-use crate::compile::{Rules, compile};
+use crate::compile::{Rules, compile, count_without_local};
 use crate::endpoints::Slice;
 use crate::index::{Index, Known};
 use crate::metrics;
@@ -87,14 +87,11 @@ impl Engine {
     fn settle(&mut self) {
         metrics::reloaded();
         let compiled = compile(&self.index, &self.rules);
-        let table = ServiceTable {
-            services: compiled.services,
-            ..ServiceTable::default()
-        };
-        match table.validate() {
+        match compiled.table.validate() {
             Ok(()) => {
+                metrics::without_local(count_without_local(&compiled.table.services));
                 let before = self.tables.newest().table;
-                if self.tables.publish(table.services) {
+                if self.tables.publish(compiled.table) {
                     self.log_table(before.as_deref());
                 }
             }
@@ -257,7 +254,6 @@ fn describe_at(problem: &Problem, line: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::compile;
     use crate::testing::{apply, service};
 
     fn table(services: &[(&str, &str)]) -> ServiceTable {
@@ -265,10 +261,7 @@ mod tests {
         for (name, address) in services {
             apply(&mut index, name, &service(name, address));
         }
-        ServiceTable {
-            services: compile(&index, &Rules::default()).services,
-            ..ServiceTable::default()
-        }
+        compile(&index, &Rules::default()).table
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub mod object;
 
 pub mod source;
 
+pub mod address;
+
 pub mod annotations;
 
 pub mod service;

@@ -7,6 +7,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sluice_conf::Generation;
 
+use crate::compile::WithoutLocal;
 use crate::engine::View;
 use crate::words;
 
@@ -14,6 +15,7 @@ const GENERATION: &str = "sluice_controlplane_generation";
 const SERVICES: &str = "sluice_controlplane_services";
 const SLICES: &str = "sluice_controlplane_endpoint_slices";
 const PROBLEMS: &str = "sluice_controlplane_problems";
+const WITHOUT_LOCAL: &str = "sluice_controlplane_service_ports_without_local_endpoints";
 const RELOADS: &str = "sluice_controlplane_manifest_reloads_total";
 const PUSHES: &str = "sluice_controlplane_pushes_total";
 const PUSH_SECONDS: &str = "sluice_controlplane_push_duration_seconds";
@@ -53,6 +55,10 @@ fn describe() {
         PROBLEMS,
         "Problems with manifests, as sluicectl status lists them"
     );
+    describe_gauge!(
+        WITHOUT_LOCAL,
+        "Service ports whose traffic policy is Local and whose endpoints are all elsewhere"
+    );
     describe_counter!(
         RELOADS,
         "Times that changed manifests were read and compiled"
@@ -77,6 +83,12 @@ pub(crate) fn objects(view: &View) {
     gauge!(SERVICES).set(view.services.len() as f64);
     gauge!(SLICES).set(view.slices.len() as f64);
     gauge!(PROBLEMS).set(view.problems.len() as f64);
+}
+
+pub(crate) fn without_local(count: WithoutLocal) {
+    for (policy, count) in [("internal", count.internal), ("external", count.external)] {
+        gauge!(WITHOUT_LOCAL, "policy" => policy).set(count as f64);
+    }
 }
 
 pub(crate) fn reloaded() {

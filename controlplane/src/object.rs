@@ -5,6 +5,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_conf::message::controlplane::Problem;
 
 use crate::source::document::Node;
@@ -42,6 +43,16 @@ pub struct ObjectId {
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// The id that metadata give; a namespace that is not written is `default`.
+pub(crate) fn id(kind: Kind, metadata: &ObjectMeta) -> ObjectId {
+    let namespace = metadata.namespace.as_deref().filter(|n| !n.is_empty());
+    ObjectId {
+        kind,
+        namespace: namespace.unwrap_or("default").to_owned(),
+        name: metadata.name.clone().unwrap_or_default(),
     }
 }
 

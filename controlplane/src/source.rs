@@ -2,6 +2,7 @@
 //! folder of manifests from a live API.
 
 pub mod document;
+mod files;
 pub mod folder;
 pub mod manifest;
 mod scan;

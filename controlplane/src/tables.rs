@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sluice_conf::{Generation, Service, ServiceTable};
+use sluice_conf::{Generation, ServiceTable};
 use tokio::sync::watch;
 
 /// Holds the newest table and tells everybody who waits for it.
@@ -33,17 +33,17 @@ impl Default for Tables {
 }
 
 impl Tables {
-    /// Puts `services` in force, unless they are already. Returns whether they were new.
-    pub fn publish(&self, services: Vec<Service>) -> bool {
+    /// Puts `table` in force under the next generation, whatever its own, unless an equal one is
+    /// already. Returns whether it was new.
+    pub fn publish(&self, table: ServiceTable) -> bool {
         self.state.send_if_modified(|state| {
-            let unchanged = state
-                .table
-                .as_ref()
-                .is_some_and(|table| table.services == services);
-            if unchanged {
+            let same = |newest: &Arc<ServiceTable>| {
+                newest.services == table.services && newest.networks == table.networks
+            };
+            if state.table.as_ref().is_some_and(same) {
                 return false;
             }
-            state.advance(services, state.generation);
+            state.advance(table, state.generation);
             true
         })
     }
@@ -55,7 +55,7 @@ impl Tables {
                 return false;
             }
             match state.table.take() {
-                Some(table) => state.advance(table.services.clone(), seen),
+                Some(table) => state.advance((*table).clone(), seen),
                 None => state.generation = seen,
             }
             true
@@ -74,12 +74,11 @@ impl Tables {
 }
 
 impl State {
-    fn advance(&mut self, services: Vec<Service>, above: Generation) {
+    fn advance(&mut self, table: ServiceTable, above: Generation) {
         self.generation = Generation(above.0.saturating_add(1));
         self.table = Some(Arc::new(ServiceTable {
             generation: self.generation,
-            services,
-            ..ServiceTable::default()
+            ..table
         }));
     }
 }
@@ -91,23 +90,37 @@ mod tests {
     #[test]
     fn the_first_table_is_generation_one_even_when_empty() {
         let tables = Tables::default();
-        assert!(tables.publish(Vec::new()));
+        assert!(tables.publish(ServiceTable::default()));
         assert_eq!(tables.newest().generation, Generation(1));
     }
 
     #[test]
     fn an_equal_table_keeps_its_generation() {
         let tables = Tables::default();
-        tables.publish(Vec::new());
-        assert!(!tables.publish(Vec::new()));
+        tables.publish(ServiceTable::default());
+        assert!(!tables.publish(ServiceTable::default()));
         assert_eq!(tables.newest().generation, Generation(1));
+    }
+
+    #[test]
+    fn other_networks_make_another_table() {
+        let tables = Tables::default();
+        tables.publish(ServiceTable::default());
+        let mut table = ServiceTable::default();
+        table.networks.pods = vec!["10.0.0.0/8".parse().unwrap()];
+        assert!(tables.publish(table.clone()));
+        assert!(!tables.publish(table.clone()));
+        tables.raise_above(Generation(9));
+        let newest = tables.newest().table.unwrap();
+        assert_eq!(newest.networks, table.networks);
+        assert_eq!(newest.generation, Generation(10));
     }
 
     #[test]
     fn the_generation_rises_above_what_the_dataplane_has_seen() {
         let tables = Tables::default();
         tables.raise_above(Generation(41));
-        tables.publish(Vec::new());
+        tables.publish(ServiceTable::default());
         assert_eq!(tables.newest().generation, Generation(42));
         tables.raise_above(Generation(7));
         assert_eq!(tables.newest().generation, Generation(42));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sluice_conf::message::controlplane::Problem;
 
 use crate::index::Index;
@@ -75,6 +77,21 @@ pub(crate) fn slice(name: &str, service: &str, addresses: &[&str]) -> String {
         text.push_str(&format!("- addresses: [{address}]\n"));
     }
     text
+}
+
+/// What `text` says, as values of the Kubernetes API.
+pub(crate) fn objects(text: &str) -> (Vec<api::Service>, Vec<EndpointSlice>) {
+    let manifest = manifest::read("f.yaml", text.as_bytes());
+    assert_eq!(manifest.problems, [], "{text}");
+    let (mut services, mut slices) = (Vec::new(), Vec::new());
+    for found in manifest.objects {
+        match found.object {
+            Some(Object::Service(service)) => services.push(*service),
+            Some(Object::EndpointSlice(slice)) => slices.push(*slice),
+            None => panic!("{:?}: {text}", found.issues),
+        }
+    }
+    (services, slices)
 }
 
 /// Problems as lines.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sluice_conf::message::controlplane::{
     EndpointRow, EndpointsRow, FrontendRow, PortRow, ServiceRow,
 };
-use sluice_conf::{FrontendKind, ServiceTable};
+use sluice_conf::{FrontendKind, Protocol, ServiceTable};
 
 use crate::endpoints::Slice;
 use crate::engine::View;
@@ -45,7 +45,7 @@ fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duratio
         name: port.name.clone(),
         port: port.port,
         node_port: port.node_port,
-        protocol: port.protocol.as_str().to_owned(),
+        protocol: port.protocol.to_string(),
     };
     ServiceRow {
         namespace: spec.namespace.clone(),
@@ -56,6 +56,10 @@ fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duratio
         external_ips: external.iter().map(|vip| vip.address).collect(),
         ports: spec.ports.iter().map(port).collect(),
         age_seconds: age(known.first_seen, now),
+        affinity_seconds: spec.affinity_seconds,
+        source_ranges: spec.source_ranges.clone(),
+        internal_traffic_policy: spec.internal,
+        external_traffic_policy: spec.external,
         frontends,
     }
 }
@@ -74,8 +78,10 @@ fn frontends<'a>(
         of_service.extend(service.frontends.iter().map(|frontend| FrontendRow {
             address: frontend.address,
             port: frontend.port,
+            last_port: frontend.last_port,
             protocol: name.protocol,
             kind: frontend.kind,
+            pool: frontend.others.pool,
         }));
     }
     rows
@@ -124,17 +130,17 @@ pub fn endpoints(view: &View, namespace: Option<&str>, now: Duration) -> Vec<End
 }
 
 fn rows(slices: &[&Known<Slice>]) -> Vec<EndpointRow> {
-    let mut rows: BTreeMap<(SocketAddr, &str, &str), EndpointRow> = BTreeMap::new();
+    let mut rows: BTreeMap<(SocketAddr, &str, Protocol), EndpointRow> = BTreeMap::new();
     for slice in slices {
         for port in &slice.object.ports {
             for endpoint in &slice.object.endpoints {
                 let address = SocketAddr::new(endpoint.address, port.port);
-                let key = (address, port.name.as_str(), port.protocol.as_str());
+                let key = (address, port.name.as_str(), port.protocol);
                 rows.entry(key).or_insert_with(|| EndpointRow {
                     address: endpoint.address,
                     port: port.port,
                     port_name: port.name.clone(),
-                    protocol: port.protocol.as_str().to_owned(),
+                    protocol: port.protocol.to_string(),
                     ready: endpoint.conditions.ready,
                     serving: endpoint.conditions.serving,
                     terminating: endpoint.conditions.terminating,

@@ -327,7 +327,7 @@ fn garbage_ends_its_own_connection_and_harms_nothing() {
     let outcome = runner.run(&(bytes, valid_header), |(bytes, valid_header)| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         if valid_header {
-            let mut header = *b"Sl\x01\0\0\0\0\0";
+            let mut header = [b'S', b'l', codec::VERSION, 0, 0, 0, 0, 0];
             header[4..].copy_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
             let _ = stream.write_all(&header);
         }
@@ -340,7 +340,8 @@ fn garbage_ends_its_own_connection_and_harms_nothing() {
     eventually("a closed connection", || {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let _ = stream.write_all(b"Sl\x01\0\xff\xff\xff\x03");
+        let header = [b'S', b'l', codec::VERSION, 0, 0xff, 0xff, 0xff, 3];
+        let _ = stream.write_all(&header);
         (stream.read(&mut [0; 16]).unwrap() == 0).then_some(())
     });
     let reply: Reply = witness.ask(&Request::Status).unwrap();

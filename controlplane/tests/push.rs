@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use sluice_conf::message::controlplane::DataplaneLink;
 use sluice_conf::message::dataplane::{Reply, Request};
-use sluice_conf::{
-    BackendGone, Generation, Protocol, Service, ServiceName, ServiceTable, SourceNat, codec,
-};
+use sluice_conf::{Generation, Protocol, Service, ServiceName, ServiceTable, codec};
 use sluice_controlplane::clock::Clock;
 use sluice_controlplane::framing;
 use sluice_controlplane::push::Pusher;
@@ -29,18 +27,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Long enough for a second push to show up, were there one.
 const SILENCE: Duration = Duration::from_millis(300);
 
-fn service(name: &str) -> Service {
-    Service {
-        name: ServiceName {
+/// A table of nothing but Services with these names.
+fn table(names: &[&str]) -> ServiceTable {
+    let service = |name: &&str| {
+        Service::new(ServiceName {
             namespace: "default".into(),
-            name: name.into(),
+            name: (*name).into(),
             port: String::new(),
             protocol: Protocol::Tcp,
-        },
-        frontends: vec![],
-        backends: vec![],
-        source_nat: SourceNat::Masquerade,
-        backend_gone: BackendGone::Reset,
+        })
+    };
+    ServiceTable {
+        services: names.iter().map(service).collect(),
+        ..ServiceTable::default()
     }
 }
 
@@ -136,7 +135,7 @@ fn applied(generation: u64) -> impl FnMut(&DataplaneLink) -> bool {
 #[tokio::test]
 async fn a_dataplane_that_starts_late_gets_the_table() {
     let mut link = Link::start();
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let missing = link
         .until(|link| matches!(link, DataplaneLink::Disconnected { reason, .. } if reason.contains("No such file")))
         .await;
@@ -145,9 +144,9 @@ async fn a_dataplane_that_starts_late_gets_the_table() {
     );
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, None).await;
-    let table = dataplane.apply().await;
-    assert_eq!(table.generation, Generation(1));
-    assert_eq!(table.services, [service("a")]);
+    let pushed = dataplane.apply().await;
+    assert_eq!(pushed.generation, Generation(1));
+    assert_eq!(pushed.services, table(&["a"]).services);
     link.until(applied(1)).await;
 }
 
@@ -157,19 +156,19 @@ async fn nothing_is_sent_before_the_first_table() {
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, Some(5)).await;
     assert!(dataplane.is_silent().await);
-    link.tables.publish(vec![]);
+    link.tables.publish(table(&[]));
 }
 
 #[tokio::test]
 async fn every_change_is_sent_once() {
     let mut link = Link::start();
     let listener = Dataplane::listen(&link.socket);
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let mut dataplane = Dataplane::accept(&listener, None).await;
     dataplane.apply().await;
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     assert!(dataplane.is_silent().await, "an equal table is no change");
-    link.tables.publish(vec![service("b")]);
+    link.tables.publish(table(&["b"]));
     assert_eq!(dataplane.apply().await.generation, Generation(2));
     link.until(applied(2)).await;
 }
@@ -178,7 +177,7 @@ async fn every_change_is_sent_once() {
 async fn the_table_is_sent_again_after_the_dataplane_restarts() {
     let mut link = Link::start();
     let listener = Dataplane::listen(&link.socket);
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let mut dataplane = Dataplane::accept(&listener, None).await;
     dataplane.apply().await;
     link.until(applied(1)).await;
@@ -187,26 +186,26 @@ async fn the_table_is_sent_again_after_the_dataplane_restarts() {
         .await;
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, None).await;
-    assert_eq!(dataplane.apply().await.services, [service("a")]);
+    assert_eq!(dataplane.apply().await.services, table(&["a"]).services);
     link.until(applied(1)).await;
 }
 
 #[tokio::test]
 async fn after_its_own_restart_it_counts_on_above_the_dataplane() {
     let mut link = Link::start();
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, Some(41)).await;
     assert_eq!(dataplane.apply().await.generation, Generation(42));
     link.until(applied(42)).await;
-    link.tables.publish(vec![service("b")]);
+    link.tables.publish(table(&["b"]));
     assert_eq!(dataplane.apply().await.generation, Generation(43));
 }
 
 #[tokio::test]
 async fn a_rejected_table_is_shown_and_not_sent_again() {
     let mut link = Link::start();
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, Some(0)).await;
     let generation = dataplane.table().await.generation;
@@ -233,7 +232,7 @@ async fn a_rejected_table_is_shown_and_not_sent_again() {
         }
     );
     assert!(dataplane.is_silent().await);
-    link.tables.publish(vec![service("b")]);
+    link.tables.publish(table(&["b"]));
     assert_eq!(dataplane.apply().await.generation, Generation(2));
     link.until(applied(2)).await;
 }
@@ -241,7 +240,7 @@ async fn a_rejected_table_is_shown_and_not_sent_again() {
 #[tokio::test]
 async fn a_garbage_reply_ends_the_connection_and_the_next_one_works() {
     let mut link = Link::start();
-    link.tables.publish(vec![service("a")]);
+    link.tables.publish(table(&["a"]));
     let listener = Dataplane::listen(&link.socket);
     let mut dataplane = Dataplane::accept(&listener, None).await;
     dataplane.table().await;

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Hello;
-use crate::service::{FrontendKind, Protocol};
+use crate::service::{FrontendKind, Pool, Protocol};
 use crate::table::Generation;
 
 /// What a client may ask of the control plane. The first request of a connection is `Hello`.
@@ -121,6 +122,14 @@ pub struct ServiceRow {
     pub ports: Vec<PortRow>,
     /// Seconds since this control plane first saw the Service.
     pub age_seconds: u64,
+    /// Seconds of `sessionAffinity: ClientIP`, if any.
+    pub affinity_seconds: Option<u32>,
+    /// `spec.loadBalancerSourceRanges`.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_traffic_policy: Pool,
+    /// `spec.externalTrafficPolicy`.
+    pub external_traffic_policy: Pool,
     /// Frontends that were compiled, for wide output.
     pub frontends: Vec<FrontendRow>,
 }
@@ -143,12 +152,16 @@ pub struct PortRow {
 pub struct FrontendRow {
     /// Address.
     pub address: IpAddr,
-    /// Port.
+    /// Port; the first of a range.
     pub port: u16,
+    /// Last port of the range; `port` again when it is one port only.
+    pub last_port: u16,
     /// Protocol.
     pub protocol: Protocol,
     /// What kind of address.
     pub kind: FrontendKind,
+    /// Whose endpoints serve clients that are neither pods nor nodes.
+    pub pool: Pool,
 }
 
 /// The endpoints of one Service.

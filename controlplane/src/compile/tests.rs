@@ -1,7 +1,11 @@
 //! Tables from manifests, and what must hold for all of them.
 
+mod policies;
+mod topology;
+
 use proptest::prelude::*;
-use sluice_conf::{BackendState, Generation, codec};
+use sluice_conf::settings::controlplane::{Defaults, SourceNatMode};
+use sluice_conf::{Backend, BackendGone, BackendState, Ping, Pool, Refusal, SourceNat, codec};
 
 use super::*;
 use crate::testing::{apply, lines, service, slice};
@@ -9,6 +13,7 @@ use crate::testing::{apply, lines, service, slice};
 fn rules() -> Rules {
     Rules {
         node_addresses: vec!["198.51.100.1".parse().unwrap()],
+        external_ips: vec!["10.96.0.0/30".parse().unwrap()],
         ..Rules::default()
     }
 }
@@ -22,7 +27,7 @@ fn compiled(files: &[String]) -> Compiled {
 }
 
 fn frontends(compiled: &Compiled) -> Vec<String> {
-    let services = compiled.services.iter();
+    let services = compiled.table.services.iter();
     services
         .flat_map(|service| {
             service.frontends.iter().map(move |frontend| {
@@ -40,6 +45,7 @@ fn the_examples_compile_without_a_problem() {
     let compiled = compiled(&[
         include_str!("../../../conf/examples/services/web.yaml").to_owned(),
         include_str!("../../../conf/examples/services/dns.yaml").to_owned(),
+        include_str!("../../../conf/examples/services/voice.yaml").to_owned(),
     ]);
     assert_eq!(lines(&compiled.problems), [""; 0]);
     assert_eq!(
@@ -47,12 +53,24 @@ fn the_examples_compile_without_a_problem() {
         [
             "default/dns:dns/UDP 10.96.0.53:53 ClusterIp",
             "default/dns:dns-tcp/TCP 10.96.0.53:53 ClusterIp",
+            "default/voice:10000-20000/udp/UDP 10.96.0.20:10000 ClusterIp",
+            "default/voice:10000-20000/udp/UDP 203.0.113.20:10000 LoadBalancer",
+            "default/voice:10000-20000/udp/UDP 2001:db8:113::20:10000 LoadBalancer",
+            "default/voice:10000-20000/udp/UDP fd00:96::20:10000 ClusterIp",
+            "default/voice:sip/UDP 10.96.0.20:5060 ClusterIp",
+            "default/voice:sip/UDP 203.0.113.20:5060 LoadBalancer",
+            "default/voice:sip/UDP 2001:db8:113::20:5060 LoadBalancer",
+            "default/voice:sip/UDP fd00:96::20:5060 ClusterIp",
             "default/web:http/TCP 10.96.0.10:80 ClusterIp",
             "default/web:http/TCP 198.51.100.1:30080 NodePort",
             "default/web:http/TCP 203.0.113.10:80 LoadBalancer",
         ]
     );
-    let web = &compiled.services[2];
+    let sip = &compiled.table.services[3];
+    let states: Vec<_> = sip.backends.iter().map(|b| b.state).collect();
+    use BackendState::{Active, Draining};
+    assert_eq!(states, [Active, Draining, Active], "the second site waits");
+    let web = &compiled.table.services[4];
     let backends: Vec<_> = web
         .backends
         .iter()
@@ -87,7 +105,7 @@ fn who_was_known_first_keeps_a_disputed_frontend() {
         ]
     );
     assert_eq!(
-        compiled.services.len(),
+        compiled.table.services.len(),
         2,
         "the loser stays, without that frontend"
     );
@@ -106,7 +124,7 @@ fn an_endpoint_that_is_a_vip_is_left_out() {
         service("web", "10.96.0.1"),
         slice("web-1", "web", &["10.96.0.1", "10.0.2.1"]),
     ]);
-    assert_eq!(compiled.services[0].backends.len(), 1);
+    assert_eq!(compiled.table.services[0].backends.len(), 1);
     assert_eq!(
         lines(&compiled.problems),
         [
@@ -125,7 +143,7 @@ fn a_new_service_cannot_take_the_endpoints_of_others() {
         frontends(&compiled),
         ["default/web/TCP 10.96.0.1:80 ClusterIp"]
     );
-    assert_eq!(compiled.services[1].backends.len(), 1);
+    assert_eq!(compiled.table.services[1].backends.len(), 1);
     assert_eq!(
         lines(&compiled.problems),
         [
@@ -184,7 +202,7 @@ fn a_node_port_without_an_address_of_the_gateway_is_reported() {
 
 #[test]
 fn a_headless_service_is_not_compiled() {
-    assert_eq!(compiled(&[service("db", "None")]).services, []);
+    assert_eq!(compiled(&[service("db", "None")]).table.services, []);
 }
 
 #[test]
@@ -192,30 +210,53 @@ fn slices_of_another_namespace_do_not_serve() {
     let other =
         slice("web-1", "web", &["10.0.2.1"]).replace("  name:", "  namespace: shop\n  name:");
     let compiled = compiled(&[service("web", "10.96.0.1"), other]);
-    assert_eq!(compiled.services[0].backends, []);
+    assert_eq!(compiled.table.services[0].backends, []);
 }
 
 #[test]
 fn the_settings_are_the_default_of_the_annotations() {
     let mut index = Index::default();
     apply(&mut index, "a", &service("a", "10.96.0.1"));
-    let noted = "metadata:\n  annotations: {sluice.dev/source-nat: masquerade}\n";
+    let noted = "metadata:\n  annotations: {sluice.dev/source-nat: masquerade, sluice.dev/backend-gone: reset, sluice.dev/refusal: icmp, sluice.dev/ping: ready, sluice.dev/mss-clamp: \"1300\", sluice.dev/forwarding: nat}\n";
     apply(
         &mut index,
         "b",
         &service("b", "10.96.0.2").replace("metadata:\n", noted),
     );
     let rules = Rules {
-        source_nat: SourceNat::Preserve,
-        backend_gone: BackendGone::Keep,
+        defaults: Defaults {
+            source_nat: SourceNatMode::Preserve,
+            backend_gone: BackendGone::Drain { seconds: 30 },
+            refusal: Refusal::TcpReset,
+            ping: Ping::Always,
+            mss_clamp: Some(1400),
+            forwarding: Forwarding::DirectReturn,
+        },
         ..Rules::default()
     };
-    let services = compile(&index, &rules).services;
+    let services = compile(&index, &rules).table.services;
+    let policies = |s: &Service| {
+        let source_nat = s.frontends[0].others.source_nat;
+        (
+            (source_nat, s.backend_gone, s.refusal),
+            (s.ping, s.mss_clamp, s.forwarding),
+        )
+    };
+    let drain = BackendGone::Drain { seconds: 30 };
     assert_eq!(
-        (services[0].source_nat, services[0].backend_gone),
-        (SourceNat::Preserve, BackendGone::Keep)
+        policies(&services[0]),
+        (
+            (SourceNat::Preserve, drain, Refusal::TcpReset),
+            (Ping::Always, Some(1400), Forwarding::DirectReturn)
+        )
     );
-    assert_eq!(services[1].source_nat, SourceNat::Masquerade);
+    assert_eq!(
+        policies(&services[1]),
+        (
+            (SourceNat::Masquerade, BackendGone::Reset, Refusal::Icmp),
+            (Ping::Ready, Some(1300), Forwarding::Nat)
+        )
+    );
 }
 
 // === Properties ===
@@ -230,7 +271,14 @@ fn any_object() -> impl Strategy<Value = String> {
         1 => Just("198.51.100.1".to_owned()),
         1 => Just("127.0.0.1".to_owned()),
         1 => Just("None".to_owned()),
-        1 => Just("\"2001:db8::1\"".to_owned()),
+        3 => (0_u8..4).prop_map(|n| format!("\"2001:db8::{n}\"")),
+    ];
+    let annotation = prop_oneof![
+        3 => Just(""),
+        1 => Just("sluice.dev/forwarding: direct-return"),
+        1 => Just("sluice.dev/port-ranges: \"1-3/tcp,2/udp\""),
+        1 => Just("sluice.dev/port-ranges: all/tcp, sluice.dev/forwarding: direct-return"),
+        1 => Just("sluice.dev/tier-minimum: \"2\", sluice.dev/source-nat: kubernetes"),
     ];
     let port = (
         prop_oneof![9 => 1_i32..4, 1 => Just(70_000)],
@@ -243,28 +291,34 @@ fn any_object() -> impl Strategy<Value = String> {
         address.clone(),
         address,
         proptest::collection::vec(port, 0..3),
+        annotation,
     );
-    let service = service.prop_map(|(name, kind, cluster, balancer, ports)| {
+    let service = service.prop_map(|(name, kind, cluster, balancer, ports, notes)| {
         let ports = ports.iter().enumerate().map(|(number, (port, protocol, node))| {
             let node = if kind == "ClusterIP" { 0 } else { *node };
             format!("{{name: p{number}, port: {port}, protocol: {protocol}, nodePort: {node}}}")
         });
         let ports = ports.collect::<Vec<_>>().join(", ");
-        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}}}\nspec: {{type: {kind}, clusterIP: {cluster}, loadBalancerIP: {balancer}, ports: [{ports}]}}\n")
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}, annotations: {{{notes}}}}}\nspec: {{type: {kind}, clusterIP: {cluster}, loadBalancerIP: {balancer}, externalIPs: [{balancer}], ports: [{ports}]}}\n")
     });
     let endpoint = (0_u8..4, any::<bool>(), any::<bool>(), any::<bool>());
     let slice = (
         0_u8..6,
         0_u8..4,
         0_u8..3,
+        any::<bool>(),
         proptest::collection::vec(endpoint, 0..5),
     );
-    let slice = slice.prop_map(|(name, service, port, endpoints)| {
+    let slice = slice.prop_map(|(name, service, port, ipv4, endpoints)| {
+        let (family, prefix) = match ipv4 {
+            true => ("IPv4", "10.96.0."),
+            false => ("IPv6", "2001:db8::"),
+        };
         let endpoints = endpoints.iter().map(|(last, ready, serving, terminating)| {
-            format!("{{addresses: [10.96.0.{last}], conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}}}")
+            format!("{{addresses: [\"{prefix}{last}\"], conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}}}")
         });
         let endpoints = endpoints.collect::<Vec<_>>().join(", ");
-        format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: e{name}, labels: {{kubernetes.io/service-name: s{service}}}}}\naddressType: IPv4\nports: [{{name: p{port}, port: 8080}}]\nendpoints: [{endpoints}]\n")
+        format!("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: e{name}, labels: {{kubernetes.io/service-name: s{service}}}}}\naddressType: {family}\nports: [{{name: p{port}, port: 8080}}]\nendpoints: [{endpoints}]\n")
     });
     prop_oneof![service, slice]
 }
@@ -289,23 +343,12 @@ fn peaceful() -> Vec<String> {
     files
 }
 
-fn bytes(services: Vec<Service>) -> Vec<u8> {
-    codec::encode(&ServiceTable {
-        generation: Generation(1),
-        services,
-    })
-    .unwrap()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn every_table_is_valid(files in proptest::collection::vec(any_object(), 0..12)) {
-        let table = ServiceTable {
-            generation: Generation(1),
-            services: compiled(&files).services,
-        };
+        let table = compiled(&files).table;
         prop_assert_eq!(table.validate(), Ok(()));
         prop_assert!(table.services.is_sorted_by(|a, b| a.name < b.name));
         for service in &table.services {
@@ -319,6 +362,6 @@ proptest! {
         let one = compiled(&peaceful());
         let other = compiled(&files);
         prop_assert_eq!(one.problems.len(), 0);
-        prop_assert_eq!(bytes(one.services), bytes(other.services));
+        prop_assert_eq!(codec::encode(&one.table).unwrap(), codec::encode(&other.table).unwrap());
     }
 }

@@ -1,14 +1,18 @@
 //! One rule for Services a test.
 
+use sluice_conf::BackendGone;
+use sluice_conf::settings::controlplane::SourceNatMode;
+
 use super::*;
 use crate::testing::check_service;
 
 /// A Service with an address, unless `spec` is about addresses.
 fn manifest(annotations: &str, spec: &str) -> String {
-    let address = match spec.contains("IP") || spec.contains("External") {
-        true => "",
-        false => "clusterIP: 10.0.0.9, ",
-    };
+    let address =
+        match spec.contains("clusterIP") || spec.contains("IPs:") || spec.contains("External") {
+            true => "",
+            false => "clusterIP: 10.0.0.9, ",
+        };
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations: {{{annotations}}}\nspec: {{{address}{spec}}}\n"
     )
@@ -99,6 +103,41 @@ fn every_impossible_value_is_named_with_its_field() {
             "\"10.0.0\" is not an IP address",
         ),
         (
+            "externalIPs: [10.0.0], ports: [{port: 1}]",
+            "spec.externalIPs[0]",
+            "\"10.0.0\" is not an IP address",
+        ),
+        (
+            "ports: [{port: 1}], internalTrafficPolicy: local",
+            "spec.internalTrafficPolicy",
+            "\"local\" is not possible; use Cluster or Local",
+        ),
+        (
+            "ports: [{port: 1}], externalTrafficPolicy: Node",
+            "spec.externalTrafficPolicy",
+            "\"Node\" is not possible; use Cluster or Local",
+        ),
+        (
+            "ports: [{port: 1}], sessionAffinity: Cookie",
+            "spec.sessionAffinity",
+            "\"Cookie\" is not possible; use None or ClientIP",
+        ),
+        (
+            "ports: [{port: 1}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}",
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            "0 is not possible; use 1 to 86400",
+        ),
+        (
+            "ports: [{port: 1}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}",
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            "86401 is not possible; use 1 to 86400",
+        ),
+        (
+            "type: LoadBalancer, clusterIP: 10.0.0.9, loadBalancerIP: 192.0.2.1, ports: [{port: 1}], loadBalancerSourceRanges: [192.0.2.1]",
+            "spec.loadBalancerSourceRanges[0]",
+            "\"192.0.2.1\" is not a network; write 10.0.0.0/8 or 2001:db8::/32",
+        ),
+        (
             "clusterIP: 127.0.0.1, ports: [{port: 1}]",
             "spec.clusterIP",
             "127.0.0.1 is a loopback address; clients could never reach it",
@@ -122,21 +161,17 @@ fn the_same_port_of_two_protocols_coexists() {
 }
 
 #[test]
-fn an_sctp_port_is_left_out_with_a_problem() {
-    let checked = check_service(&manifest("", "ports: [{port: 1, protocol: SCTP}]"));
-    assert!(checked.good.is_some());
-    assert_eq!(checked.issues[0].field, "spec.ports[0].protocol");
+fn an_sctp_port_is_served() {
+    let spec = good("", "ports: [{port: 1, protocol: SCTP}]");
+    assert_eq!(spec.ports[0].protocol, Protocol::Sctp);
 }
 
 #[test]
 fn every_address_is_a_vip_once_and_the_first_kind_wins() {
-    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {sluice.dev/load-balancer-ips: \"192.0.2.2, 192.0.2.3\"}}\nspec: {type: LoadBalancer, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, \"2001:db8::1\"], loadBalancerIP: 192.0.2.2, ports: [{port: 1}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.4}, {ip: 192.0.2.5, ipMode: Proxy}, {hostname: lb.example.com}, {ip: 10.0.0.1, ipMode: VIP}]}}\n";
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, annotations: {sluice.dev/load-balancer-ips: \"192.0.2.2, 192.0.2.3\"}}\nspec: {type: LoadBalancer, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, \"2001:db8::1\"], loadBalancerIP: 192.0.2.2, externalIPs: [192.0.2.9, 192.0.2.2], ports: [{port: 1}]}\nstatus: {loadBalancer: {ingress: [{ip: 192.0.2.4}, {ip: 192.0.2.5, ipMode: Proxy}, {hostname: lb.example.com}, {ip: 10.0.0.1, ipMode: VIP}]}}\n";
     let checked = check_service(text);
     assert_eq!(checked.issues, []);
-    assert_eq!(
-        checked.notes,
-        ["IPv6 is not served yet, skipping 2001:db8::1"]
-    );
+    assert_eq!(checked.notes, [""; 0]);
     let vips: Vec<_> = checked
         .good
         .unwrap()
@@ -151,7 +186,8 @@ fn every_address_is_a_vip_once_and_the_first_kind_wins() {
             "2001:db8::1 ClusterIp",
             "192.0.2.2 LoadBalancer",
             "192.0.2.3 LoadBalancer",
-            "192.0.2.4 LoadBalancer"
+            "192.0.2.4 LoadBalancer",
+            "192.0.2.9 ExternalIp"
         ]
     );
 }
@@ -183,13 +219,9 @@ fn what_the_gateway_does_not_do_is_a_problem_that_refuses_nothing() {
             "loadBalancerSourceRanges: [192.0.2.0/24]",
             "loadBalancerSourceRanges",
         ),
-        ("sessionAffinity: ClientIP", "sessionAffinity"),
-        ("externalTrafficPolicy: Local", "externalTrafficPolicy"),
-        ("internalTrafficPolicy: Local", "internalTrafficPolicy"),
-        ("trafficDistribution: PreferSameZone", "trafficDistribution"),
+        ("trafficDistribution: PreferMine", "trafficDistribution"),
         ("healthCheckNodePort: 30500", "healthCheckNodePort"),
         ("loadBalancerClass: example.com/x", "loadBalancerClass"),
-        ("externalIPs: [192.0.2.9]", "externalIPs"),
     ] {
         let spec = format!("clusterIP: 10.0.0.9, ports: [{{port: 1}}], {asked}");
         let checked = check_service(&manifest("", &spec));
@@ -212,11 +244,6 @@ fn a_service_that_nobody_can_reach_is_reported() {
             "type: ClusterIP, externalIPs: [], ports: [{port: 1}]",
             "spec.clusterIP",
             "is missing; addresses are not allocated, so write one",
-        ),
-        (
-            "clusterIP: \"2001:db8::1\", ports: [{port: 1}]",
-            "spec.clusterIP",
-            "an IPv4 address is missing; IPv6 is not served yet",
         ),
         (
             "type: LoadBalancer, clusterIP: 10.0.0.9, ports: [{port: 1}]",
@@ -251,17 +278,67 @@ fn an_external_name_needs_nothing() {
 
 #[test]
 fn annotations_choose_the_policies() {
-    let notes = "sluice.dev/source-nat: preserve, sluice.dev/backend-gone: keep";
+    let notes = "sluice.dev/source-nat: preserve, sluice.dev/backend-gone: keep, sluice.dev/port-ranges: 5060-5090/udp";
     let spec = good(notes, "ports: [{port: 1}]");
-    assert_eq!(spec.source_nat, Some(SourceNat::Preserve));
-    assert_eq!(spec.backend_gone, Some(BackendGone::Keep));
-    let checked = check_service(&manifest(
-        "sluice.dev/source-nat: maybe",
-        "ports: [{port: 1}]",
-    ));
+    let wanted = Policies {
+        source_nat: Some(SourceNatMode::Preserve),
+        backend_gone: Some(BackendGone::Keep),
+        ..Policies::default()
+    };
+    assert_eq!(spec.policies, wanted);
+    assert_eq!(spec.port_ranges.len(), 1);
+    let field = "metadata.annotations.sluice.dev/port-ranges";
+    assert_eq!(spec.port_ranges_place.field, field);
+    let checked = check_service(&manifest("sluice.dev/ping: maybe", "ports: [{port: 1}]"));
     assert!(checked.good.is_none());
     assert_eq!(
         checked.issues[0].message,
-        "\"maybe\" is not possible; use masquerade or preserve"
+        "\"maybe\" is not possible; use never, ready or always"
     );
+}
+
+#[test]
+fn masquerading_what_returns_directly_is_a_contradiction_that_is_told() {
+    let notes = "sluice.dev/forwarding: direct-return, sluice.dev/source-nat: masquerade";
+    let checked = check_service(&manifest(notes, "ports: [{port: 1}]"));
+    assert!(checked.good.is_some());
+    assert_eq!(
+        checked.issues[0].message,
+        "has no effect: direct return keeps the client's address"
+    );
+}
+
+#[test]
+fn a_client_stays_for_three_hours_or_for_what_is_written() {
+    let affinity = |spec: &str| good("", &format!("ports: [{{port: 1}}]{spec}")).affinity_seconds;
+    assert_eq!(affinity(""), None);
+    assert_eq!(affinity(", sessionAffinity: None"), None);
+    assert_eq!(affinity(", sessionAffinity: ClientIP"), Some(10_800));
+    for seconds in [1, 86_400] {
+        let config = format!(
+            ", sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
+        );
+        assert_eq!(affinity(&config), Some(seconds));
+    }
+}
+
+#[test]
+fn traffic_policies_are_read() {
+    let spec = good(
+        "",
+        "ports: [{port: 1}], internalTrafficPolicy: Local, trafficDistribution: PreferSameNode",
+    );
+    assert_eq!((spec.internal, spec.external), (Pool::Local, Pool::Cluster));
+    let spec = good("", "ports: [{port: 1}], externalTrafficPolicy: Local");
+    assert_eq!((spec.internal, spec.external), (Pool::Cluster, Pool::Local));
+}
+
+#[test]
+fn source_ranges_are_trimmed_and_sorted() {
+    let spec = good(
+        "",
+        "type: LoadBalancer, clusterIP: 10.0.0.9, loadBalancerIP: 192.0.2.1, ports: [{port: 1}], loadBalancerSourceRanges: [\" 203.0.113.000/025\", \"2001:db8::/32 \", 192.0.2.77/24, 192.0.2.0/24]",
+    );
+    let ranges: Vec<String> = spec.source_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["192.0.2.0/24", "203.0.113.0/25", "2001:db8::/32"]);
 }

@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Event;
-use super::scan::{Found, Hints, Identity, Scanner, is_manifest};
+use super::files::{Identity, is_manifest};
+use super::scan::{Found, Hints, Scanner};
 use crate::clock::Clock;
 use crate::words;
 

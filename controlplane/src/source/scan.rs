@@ -3,28 +3,23 @@
 //! Guarantees: what cannot be read or told apart keeps its objects; what would take objects away
 //! must be found again after a while ([`LOSS`], [`EMPTY`]), so that a file which is just being
 //! written, replaced or moved never does; a folder that was replaced takes nothing away before it
-//! had time to be filled; a file is read only when it changed; nothing but regular files (also
-//! through links) is opened, at most [`MAX_FILE`] bytes of each. It does not watch and does not
-//! wait.
+//! had time to be filled; a file is read only when it changed. It does not watch and does not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sluice_conf::message::controlplane::Problem;
 use tracing::info;
 
 use super::Event;
+use super::files::{self, Fingerprint, Identity, is_manifest};
 use super::manifest::{self, Manifest};
 use crate::object::ObjectId;
 use crate::words;
 
-/// Largest manifest file, in bytes.
-pub(crate) const MAX_FILE: u64 = 16 << 20;
 /// How long a file must be missing, without an object that it had, or without sense, before that is
 /// believed: some tools delete a file and write it anew, and a long file is written in pieces.
 pub(crate) const LOSS: Duration = Duration::from_millis(300);
@@ -43,23 +38,6 @@ pub(crate) struct Hints {
     pub(crate) written: BTreeSet<OsString>,
     /// Being written: leave them for later.
     pub(crate) open: BTreeSet<OsString>,
-}
-
-/// Tells a folder from another of the same name. Inode numbers are used again at once, so the time
-/// of birth belongs to it, on file systems that know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    inode: (u64, u64),
-    born: Option<SystemTime>,
-}
-
-impl From<&Metadata> for Identity {
-    fn from(meta: &Metadata) -> Self {
-        Self {
-            inode: (meta.dev(), meta.ino()),
-            born: meta.created().ok(),
-        }
-    }
 }
 
 /// What a scan found.
@@ -117,26 +95,6 @@ impl Doubt {
     }
 }
 
-/// Two equal fingerprints mean the same content, as far as time stamps can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    inode: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl From<&Metadata> for Fingerprint {
-    fn from(meta: &Metadata) -> Self {
-        Self {
-            inode: (meta.dev(), meta.ino()),
-            size: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-}
-
 impl Scanner {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self {
@@ -167,7 +125,7 @@ impl Scanner {
     }
 
     fn scan_all(&mut self, hints: &Hints, now: Duration, found: &mut Found) {
-        let listed = match list(&self.folder) {
+        let listed = match files::list(&self.folder) {
             Ok(listed) => listed,
             Err(error) => {
                 let why = words::plain(&error);
@@ -259,7 +217,7 @@ impl Scanner {
         if !written && known.is_unchanged(&path) {
             return;
         }
-        let content = match read(&path) {
+        let content = match files::read(&path) {
             Ok(content) => content,
             // Removed since the folder was listed: the next scan does not find it any more.
             Err(_) if path.symlink_metadata().is_err() => return,
@@ -411,94 +369,6 @@ fn kept(objects: usize) -> &'static str {
         0 => "",
         _ => "; what it held stays in use",
     }
-}
-
-/// What a folder holds.
-struct Listed {
-    identity: Identity,
-    manifests: BTreeSet<OsString>,
-    subfolders: BTreeSet<OsString>,
-}
-
-fn list(folder: &Path) -> io::Result<Listed> {
-    let meta = std::fs::metadata(folder)?;
-    let mut listed = Listed {
-        identity: Identity::from(&meta),
-        manifests: BTreeSet::new(),
-        subfolders: BTreeSet::new(),
-    };
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if is_manifest(&name) {
-            listed.manifests.insert(name);
-        } else if !name.as_encoded_bytes().starts_with(b".")
-            && entry.file_type().is_ok_and(|kind| kind.is_dir())
-        {
-            listed.subfolders.insert(name);
-        }
-    }
-    Ok(listed)
-}
-
-/// Whether a file of this name is a manifest and not an editor's: `.web.yaml.swp`, `web.yaml~`,
-/// `#web.yaml#`, `web.yaml.tmp` and all dotfiles are not.
-pub(crate) fn is_manifest(name: &OsStr) -> bool {
-    let hidden = matches!(name.as_encoded_bytes().first(), Some(b'.' | b'#') | None);
-    let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    let ours = |extension: &str| {
-        let known = ["yaml", "yml", "json"];
-        known.iter().any(|e| extension.eq_ignore_ascii_case(e))
-    };
-    !hidden && extension.is_some_and(ours)
-}
-
-/// A file as it was read.
-struct Content {
-    bytes: Vec<u8>,
-    /// What it had before it was read.
-    fingerprint: Fingerprint,
-    /// Whether it changed meanwhile.
-    moved: bool,
-}
-
-fn read(path: &Path) -> Result<Content, String> {
-    let cannot = |error: io::Error| format!("cannot be read: {}", words::plain(&error));
-    // Opening alone does things to some devices, so this looks first.
-    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
-    let (mut file, meta) = open(path).map_err(cannot)?;
-    if !meta.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    if meta.len() <= MAX_FILE {
-        let mut limited = (&mut file).take(MAX_FILE + 1);
-        limited.read_to_end(&mut bytes).map_err(cannot)?;
-    }
-    if meta.len().max(bytes.len() as u64) > MAX_FILE {
-        let limit = MAX_FILE >> 20;
-        return Err(format!("is over the limit of {limit} MiB for a manifest"));
-    }
-    let fingerprint = Fingerprint::from(&meta);
-    let after = Fingerprint::from(&file.metadata().map_err(cannot)?);
-    Ok(Content {
-        bytes,
-        fingerprint,
-        moved: after != fingerprint,
-    })
-}
-
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // It may have become a named pipe meanwhile, which would hold the scan without NONBLOCK.
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    let meta = file.metadata()?;
-    Ok((file, meta))
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::Serialize;
+use sluice_conf::Pool;
 use sluice_conf::message::controlplane::{
-    EndpointRow, EndpointsRow, PortRow, Reply, Request, ServiceRow,
+    EndpointRow, EndpointsRow, FrontendRow, PortRow, Reply, Request, ServiceRow,
 };
 use sluice_controlplane::client::ClientError;
 
@@ -104,35 +105,58 @@ fn services_table(rows: &[ServiceRow], all_namespaces: bool, wide: bool) -> Stri
         "AGE",
     ];
     if wide {
-        heading.push("FRONTENDS");
+        heading.extend(["POLICIES", "FRONTENDS"]);
     }
     let cells = rows.iter().map(|row| {
         let mut cells = vec![
             row.name.clone(),
             row.kind.clone(),
-            cluster_ip(row),
+            cluster_ips(row),
             external_ips(row),
             or_none(join(row.ports.iter().map(port))),
             age(row.age_seconds),
         ];
         if wide {
-            let frontends = row.frontends.iter().map(|frontend| {
-                let address = SocketAddr::new(frontend.address, frontend.port);
-                format!("{address}/{}", frontend.protocol)
-            });
-            cells.push(or_none(join(frontends)));
+            cells.push(or_none(join(policies(row))));
+            cells.push(or_none(join(row.frontends.iter().map(frontend))));
         }
         (row.namespace.clone(), cells)
     });
     with_namespace(heading, cells.collect(), all_namespaces)
 }
 
-fn cluster_ip(row: &ServiceRow) -> String {
-    match row.cluster_ips.first() {
-        Some(address) => address.to_string(),
-        None if row.headless => "None".to_owned(),
-        None => none(),
+fn cluster_ips(row: &ServiceRow) -> String {
+    match row.headless {
+        true => "None".to_owned(),
+        false => or_none(join(row.cluster_ips.iter().map(ToString::to_string))),
     }
+}
+
+/// What the Service asks for, in the words of its manifest; what is the API's default is left out.
+fn policies(row: &ServiceRow) -> impl Iterator<Item = String> {
+    let local = |pool| pool == Pool::Local;
+    let internal = local(row.internal_traffic_policy).then(|| "internal=Local".to_owned());
+    let external = local(row.external_traffic_policy).then(|| "external=Local".to_owned());
+    let affinity = row.affinity_seconds.map(|s| format!("affinity={s}s"));
+    let ranges = row
+        .source_ranges
+        .iter()
+        .map(|range| format!("from={range}"));
+    let traffic = [internal, external, affinity].into_iter().flatten();
+    traffic.chain(ranges)
+}
+
+/// Address, ports and protocol, and the pool of clients outside the cluster unless it is Cluster.
+fn frontend(row: &FrontendRow) -> String {
+    let mut text = SocketAddr::new(row.address, row.port).to_string();
+    if row.last_port != row.port {
+        text.push_str(&format!("-{}", row.last_port));
+    }
+    let pool = match row.pool {
+        Pool::Cluster => "",
+        Pool::Local => "(Local)",
+    };
+    format!("{text}/{}{pool}", row.protocol)
 }
 
 fn external_ips(row: &ServiceRow) -> String {
@@ -243,6 +267,8 @@ fn or_none(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sluice_conf::{FrontendKind, Protocol};
+
     use super::*;
 
     fn port_row(port: u16, node_port: Option<u16>, protocol: &str) -> PortRow {
@@ -264,6 +290,10 @@ mod tests {
             external_ips: vec![],
             ports: vec![port_row(80, Some(30080), "TCP"), port_row(443, None, "TCP")],
             age_seconds: 130,
+            affinity_seconds: None,
+            source_ranges: vec![],
+            internal_traffic_policy: Pool::Cluster,
+            external_traffic_policy: Pool::Cluster,
             frontends: vec![],
         }
     }
@@ -313,6 +343,47 @@ new    LoadBalancer   10.96.0.10   <pending>      80:30080/TCP,443/TCP   2m10s
 web    LoadBalancer   10.96.0.10   203.0.113.10   80:30080/TCP,443/TCP   2m10s
 "
         );
+    }
+
+    #[test]
+    fn wide_services_tell_policies_and_frontends_of_both_families() {
+        let mut web = service("web", "LoadBalancer");
+        web.cluster_ips.push("2001:db8::10".parse().unwrap());
+        web.external_ips = vec!["2001:db8::20".parse().unwrap()];
+        web.ports.truncate(1);
+        web.affinity_seconds = Some(10_800);
+        web.external_traffic_policy = Pool::Local;
+        web.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
+        let row = |address: &str, last_port, kind, pool| FrontendRow {
+            address: address.parse().unwrap(),
+            port: 80,
+            last_port,
+            protocol: Protocol::Tcp,
+            kind,
+            pool,
+        };
+        web.frontends = vec![
+            row("10.96.0.10", 80, FrontendKind::ClusterIp, Pool::Cluster),
+            row("2001:db8::20", 90, FrontendKind::LoadBalancer, Pool::Local),
+        ];
+        let text = services_table(&[web], false, true);
+        let line = text.lines().nth(1).unwrap();
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>(),
+            [
+                "web",
+                "LoadBalancer",
+                "10.96.0.10,2001:db8::10",
+                "2001:db8::20",
+                "80:30080/TCP",
+                "2m10s",
+                "external=Local,affinity=10800s,from=192.0.2.0/24",
+                "10.96.0.10:80/TCP,[2001:db8::20]:80-90/TCP(Local)",
+            ]
+        );
+        let plain = services_table(&[service("db", "ClusterIP")], false, true);
+        assert!(plain.contains("POLICIES"), "{plain}");
+        assert!(plain.ends_with("<none>     <none>\n"), "{plain}");
     }
 
     #[test]
