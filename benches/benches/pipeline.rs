@@ -63,7 +63,7 @@ fn new_connections(criterion: &mut Criterion) -> anyhow::Result<()> {
         let mut lane = Lane::new(source_nat)?;
         let mut numbers = 0u32..;
         let mut fill = |lane: &mut Lane| {
-            if lane.engine().table().len() >= OPENED {
+            if lane.engine().connections() >= OPENED {
                 lane.forget_opened();
             }
             let tuples: Vec<_> = numbers.by_ref().take(BATCH).map(connection).collect();

@@ -16,14 +16,15 @@ use sluice_benches::lane::{Lane, Walk};
 use sluice_benches::topology::{BACKEND_SIDE, CLIENT_SIDE, gateway_mac};
 use sluice_benches::traffic::{Tuple, connection};
 use sluice_conf::settings::dataplane::{Connections, Timeouts};
-use sluice_conf::{Protocol, SourceNat};
+use sluice_conf::{Pool, Protocol, SourceNat};
 use sluice_dataplane::conntrack::{ConnTable, Connection, Seconds, State, TcpState};
 use sluice_dataplane::flow::End;
 use sluice_dataplane::io::PacketIo;
-use sluice_dataplane::neighbour::Network;
+use sluice_dataplane::neighbour::{Network, Tags};
 use sluice_dataplane::pipeline::MAX_BURST;
-use sluice_dataplane::wire::parse::{Packet, Parsed, TcpFlags, parse};
-use sluice_dataplane::wire::rewrite::{EthernetPair, translate};
+use sluice_dataplane::service::Target;
+use sluice_dataplane::wire::parse::{Datagram, Packet, Parsed, TcpFlags, parse};
+use sluice_dataplane::wire::rewrite::{EthernetPair, translate, write_ethernet};
 
 fn main() -> anyhow::Result<()> {
     title("Stages of the path: time and throughput of one packet in one stage, on one core.");
@@ -37,11 +38,13 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn packets(lane: &mut Lane) -> Vec<Packet> {
+fn packets(lane: &mut Lane) -> Vec<Packet<Ipv4Addr>> {
     let (io, frames) = lane.frames();
-    let parsed = frames.iter().map(|frame| parse(io.bytes(frame)));
+    let parsed = frames
+        .iter()
+        .map(|frame| parse(io.bytes(frame), Tags::default()));
     let packets = parsed.filter_map(|parsed| match parsed {
-        Ok(Parsed::Packet(packet)) => Some(packet),
+        Ok(Parsed::V4(Datagram::Packet(packet))) => Some(packet),
         _ => None,
     });
     packets.collect()
@@ -61,7 +64,7 @@ fn frames(criterion: &mut Criterion) -> anyhow::Result<()> {
         items(bencher, &mut lane, fill, |lane| {
             let (io, frames) = lane.frames();
             for frame in frames {
-                let _ = black_box(parse(io.bytes(frame)));
+                let _ = black_box(parse(io.bytes(frame), Tags::default()));
             }
         });
     });
@@ -78,12 +81,9 @@ fn frames(criterion: &mut Criterion) -> anyhow::Result<()> {
         items(bencher, &mut lane, fill, |lane| {
             let (io, frames) = lane.frames();
             for (frame, packet) in frames.iter_mut().zip(&packets) {
-                black_box(translate(
-                    io.bytes_mut(frame),
-                    packet,
-                    black_box(&to),
-                    ethernet,
-                ));
+                let frame = io.bytes_mut(frame);
+                black_box(translate(frame, packet, black_box(&to)));
+                black_box(write_ethernet(frame, ethernet));
             }
         });
     });
@@ -177,7 +177,7 @@ fn find_ways(network: &Network, destinations: &[Ipv4Addr]) {
             continue;
         };
         black_box(network.link(hop.interface));
-        black_box(network.neighbour(hop.interface, hop.address));
+        black_box(network.mac(hop.interface, hop.address));
     }
 }
 
@@ -196,8 +196,14 @@ fn choices(criterion: &mut Criterion) -> anyhow::Result<()> {
         };
         items(bencher, &mut batch, fill, |batch| {
             for tuple in batch {
-                if let Some((_, service)) = services.frontend(tuple.destination, tuple.protocol) {
-                    black_box(service.pick(tuple.hash(0)));
+                let target = Target::from_end(tuple.destination, tuple.protocol);
+                if let Some(served) = services.frontend(&target) {
+                    let hash = tuple.hash(0);
+                    black_box(
+                        served
+                            .service
+                            .choose(Pool::Cluster, target.address, hash, None),
+                    );
                 }
             }
         });

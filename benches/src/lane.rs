@@ -3,12 +3,14 @@
 //! The engine is the real one with the settings that the daemon ships, one worker, and all frames
 //! of a batch in [`crate::slots`].
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 use sluice_conf::SourceNat;
 use sluice_conf::settings::dataplane;
+use sluice_dataplane::affinity::AffinityTable;
 use sluice_dataplane::clock::Time;
 use sluice_dataplane::pipeline::{Engine, EngineSettings, MAX_BURST};
 use sluice_dataplane::service::ServiceMap;
@@ -56,13 +58,15 @@ impl Lane {
             connections: dataplane::Connections::default(),
             timeouts: dataplane::Timeouts::default(),
             source_nat: dataplane::SourceNat::default(),
+            fragments: dataplane::Fragments::default(),
             answers: dataplane::Answers::default(),
             seed: 0x5eed,
         };
         let now = Time(1_000_000_000);
+        let affinity = Arc::new(AffinityTable::new(1024, 0x5eed));
         let (io, frames) = SlotIo::new(BATCH);
         Ok(Self {
-            engine: Engine::new(&settings, PerWorker::new(1), now),
+            engine: Engine::new(&settings, PerWorker::new(1), affinity, now),
             io,
             frames,
             filled: 0,
@@ -110,6 +114,7 @@ impl Lane {
             self.engine.process(
                 &mut self.io,
                 burst,
+                &[None; MAX_BURST],
                 &self.snapshot,
                 self.now,
                 &mut self.verdicts,
@@ -131,7 +136,7 @@ impl Lane {
     pub fn establish(&mut self, count: u32) -> anyhow::Result<Vec<Tuple>> {
         let originals: Vec<Tuple> = (0..count).map(connection).collect();
         self.send(&originals, TcpFlags::SYN);
-        let table = self.engine.table();
+        let table = self.engine.table::<Ipv4Addr>();
         let (ids, _) = table.page(0, table.capacity() as u32);
         let replies: Vec<Tuple> = ids.map(|id| table.get(id).reply).collect();
         self.send(&replies, TcpFlags::SYN | TcpFlags::ACK);
@@ -154,8 +159,9 @@ impl Lane {
     pub fn forget_opened(&mut self) {
         self.now = self.now.after(LONG);
         // Each call looks at several; those that are not due yet cost next to nothing.
-        for _ in 0..self.engine.table().len() {
-            self.engine.tidy(&self.snapshot.services, self.now);
+        for _ in 0..self.engine.table::<Ipv4Addr>().len() {
+            self.engine
+                .tidy(&mut self.io, &self.snapshot, self.now, &mut Vec::new());
         }
     }
 
@@ -210,7 +216,7 @@ mod tests {
             }
             lane.check().unwrap();
             lane.forget_opened();
-            assert_eq!(lane.engine().table().len(), 1000);
+            assert_eq!(lane.engine().table::<Ipv4Addr>().len(), 1000);
         }
     }
 
@@ -220,9 +226,9 @@ mod tests {
         let tuples: Vec<Tuple> = (0..BATCH as u32).map(connection).collect();
         lane.fill(&tuples, TcpFlags::SYN);
         lane.process();
-        assert_eq!(lane.engine().table().len(), BATCH);
+        assert_eq!(lane.engine().table::<Ipv4Addr>().len(), BATCH);
         lane.forget_opened();
-        assert!(lane.engine().table().is_empty());
+        assert!(lane.engine().table::<Ipv4Addr>().is_empty());
     }
 
     #[test]

@@ -13,12 +13,12 @@ use std::net::Ipv4Addr;
 use anyhow::Context;
 use sluice_conf::settings::dataplane;
 use sluice_conf::{
-    Backend, BackendGone, BackendState, Frontend, FrontendKind, Generation, Protocol, Service,
+    Access, Backend, BackendState, Frontend, FrontendKind, Generation, Protocol, Service,
     ServiceName, ServiceTable, SourceNat,
 };
 use sluice_dataplane::io::InterfaceId;
-use sluice_dataplane::neighbour::{Link, MacAddress, Network, Route};
-use sluice_dataplane::service::ServiceMap;
+use sluice_dataplane::neighbour::{Link, MacAddress, Network, Route, Routing};
+use sluice_dataplane::service::{ServiceMap, Terms};
 
 /// Services of the gateway.
 pub const SERVICES: u16 = 100;
@@ -56,9 +56,10 @@ fn node(number: u16) -> Ipv4Addr {
 pub fn network() -> Network {
     let link = |interface, address| Link {
         mac: gateway_mac(interface),
-        addresses: vec![address],
+        v4: vec![address],
         mtu: 1500,
         up: true,
+        ..Link::default()
     };
     let route = |destination, prefix_len, interface, gateway| Route {
         destination,
@@ -76,12 +77,15 @@ pub fn network() -> Network {
             link(CLIENT_SIDE, Ipv4Addr::new(10, 0, 1, 1)),
             link(BACKEND_SIDE, Ipv4Addr::new(10, 0, 2, 1)),
         ],
-        [
-            route(Ipv4Addr::new(10, 0, 1, 0), 24, CLIENT_SIDE, None),
-            route(Ipv4Addr::new(10, 0, 2, 0), 24, BACKEND_SIDE, None),
-            route(Ipv4Addr::UNSPECIFIED, 0, CLIENT_SIDE, Some(ROUTER)),
-        ],
-        nodes.chain([router]).collect::<HashMap<_, _>>(),
+        Routing::new(
+            [
+                route(Ipv4Addr::new(10, 0, 1, 0), 24, CLIENT_SIDE, None),
+                route(Ipv4Addr::new(10, 0, 2, 0), 24, BACKEND_SIDE, None),
+                route(Ipv4Addr::UNSPECIFIED, 0, CLIENT_SIDE, Some(ROUTER)),
+            ],
+            nodes.chain([router]).collect::<HashMap<_, _>>(),
+        ),
+        Routing::default(),
     )
 }
 
@@ -90,6 +94,7 @@ pub fn services(count: u16, source_nat: SourceNat) -> ServiceTable {
     ServiceTable {
         generation: Generation(1),
         services: (0..count).map(|n| service(n, source_nat)).collect(),
+        ..ServiceTable::default()
     }
 }
 
@@ -99,23 +104,29 @@ fn service(number: u16, source_nat: SourceNat) -> Service {
         port: 8000 + number,
         weight: 1,
         state: BackendState::Active,
+        local: false,
     };
-    Service {
-        name: ServiceName {
-            namespace: "default".into(),
-            // Of one length, so that the order of names is the order of numbers.
-            name: format!("service-{number:05}"),
-            port: String::new(),
-            protocol: Protocol::Tcp,
-        },
-        frontends: vec![Frontend {
-            address: vip(number).into(),
-            port: FRONTEND_PORT,
-            kind: FrontendKind::LoadBalancer,
-        }],
-        backends: (0..BACKENDS).map(backend).collect(),
+    let name = ServiceName {
+        namespace: "default".into(),
+        // Of one length, so that the order of names is the order of numbers.
+        name: format!("service-{number:05}"),
+        port: String::new(),
+        protocol: Protocol::Tcp,
+    };
+    let access = Access {
         source_nat,
-        backend_gone: BackendGone::Reset,
+        ..Access::default()
+    };
+    let kind = FrontendKind::LoadBalancer;
+    Service {
+        frontends: vec![Frontend::new(
+            vip(number).into(),
+            FRONTEND_PORT,
+            kind,
+            access,
+        )],
+        backends: (0..BACKENDS).map(backend).collect(),
+        ..Service::new(name)
     }
 }
 
@@ -124,8 +135,12 @@ fn service(number: u16, source_nat: SourceNat) -> Service {
 /// # Errors
 /// When the table is not usable, which is a mistake in this module.
 pub fn compiled(table: ServiceTable, previous: &ServiceMap) -> anyhow::Result<ServiceMap> {
-    let reserved = dataplane::SourceNat::default().ports;
-    ServiceMap::build(table, previous, 1, reserved).context("compiling the Services")
+    let terms = Terms {
+        workers: 1,
+        reserved: dataplane::SourceNat::default().ports,
+        limits: dataplane::Limits::default(),
+    };
+    ServiceMap::build(table, previous, &terms).context("compiling the Services")
 }
 
 #[cfg(test)]
@@ -140,9 +155,9 @@ mod tests {
             &ServiceMap::default(),
         );
         for backend in map.unwrap().services().flat_map(|s| &s.backends) {
-            let hop = network.next_hop(backend.end.address).unwrap();
+            let hop = network.way_to(backend.entry.address).unwrap();
             assert_eq!(hop.interface, BACKEND_SIDE);
-            assert!(network.neighbour(hop.interface, hop.address).is_some());
+            assert!(network.is_resolved(&hop));
         }
         let hop = network.next_hop(Ipv4Addr::new(100, 64, 3, 4)).unwrap();
         assert_eq!((hop.interface, hop.address), (CLIENT_SIDE, ROUTER));

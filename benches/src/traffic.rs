@@ -73,7 +73,12 @@ pub fn tcp(tuple: &Tuple, flags: u8) -> [u8; FRAME] {
     segment[2..4].copy_from_slice(&tuple.destination.port.to_be_bytes());
     segment[4..12].copy_from_slice(&[0, 0, 3, 232, 0, 0, 7, 208]);
     segment[12..16].copy_from_slice(&[0x50, flags, 0xff, 0xff]);
-    let sum = checksum::of_segment(source, destination, 6, segment);
+    let sum = checksum::of_segment(
+        Ipv4Addr::from(source),
+        Ipv4Addr::from(destination),
+        6,
+        segment,
+    );
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     frame
 }
@@ -81,18 +86,19 @@ pub fn tcp(tuple: &Tuple, flags: u8) -> [u8; FRAME] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_dataplane::wire::parse::{Parsed, TcpFlags, parse};
+    use sluice_dataplane::neighbour::Tags;
+    use sluice_dataplane::wire::parse::{Datagram, Parsed, TcpFlags, parse};
     use std::collections::HashSet;
 
     #[test]
     fn a_frame_says_what_it_was_made_of() {
         let tuple = connection(7);
         let frame = tcp(&tuple, TcpFlags::SYN);
-        let Ok(Parsed::Packet(packet)) = parse(&frame) else {
+        let Ok(Parsed::V4(Datagram::Packet(packet))) = parse(&frame, Tags::default()) else {
             unreachable!("a TCP packet");
         };
         assert_eq!(packet.tuple, tuple);
-        assert_eq!(packet.flags, TcpFlags(TcpFlags::SYN));
+        assert_eq!(packet.flags(), TcpFlags(TcpFlags::SYN));
         assert!(packet.has_right_checksum(&frame));
     }
 

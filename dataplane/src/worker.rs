@@ -223,11 +223,11 @@ impl<Io: PacketIo> Worker<Io> {
                     self.drop(frame, DropReason::FragmentLimit);
                 }
             }
-            Verdict::Kernel { network, otherwise } => self.to_kernel(frame, network, otherwise),
+            Verdict::Kernel { network, otherwise } => self.hand_back(frame, network, otherwise),
         }
     }
 
-    fn to_kernel(&mut self, frame: Io::Frame, network: u16, otherwise: DropReason) {
+    fn hand_back(&mut self, frame: Io::Frame, network: u16, otherwise: DropReason) {
         if !self.links.kernel.is_there() {
             return self.drop(frame, otherwise);
         }
