@@ -1,6 +1,6 @@
 //! The kernel's view of the network, read by netlink and kept current.
 //!
-//! One thread reads links, IPv4 addresses, routes of the main table and neighbours, builds a
+//! One thread reads links, addresses, routes of the main table and neighbours, builds a
 //! [`Network`] of the served interfaces and publishes it when it differs from the last. It also
 //! makes the kernel resolve next hops that workers ask for.
 //!
@@ -10,22 +10,27 @@
 //! Ethernet address is not sent to for long. To keep a neighbour confirmed that somebody else has
 //! resolved, ask for it too.
 //!
-//! Does not cover: IPv6, routing rules and tables other than main, routes whose gateway is an IPv6
+//! An interface whose frames carry VLAN tags has the addresses, routes, neighbours, Ethernet address
+//! and MTU of the kernel's VLAN device with these tags on it; without such a device it is down.
+//!
+//! Does not cover: routing rules and tables other than main, IPv4 routes whose gateway is an IPv6
 //! address, more than the first usable next hop of a multipath route.
 
+mod links;
 mod resolver;
-mod socket;
+mod routes;
+pub(crate) mod socket;
 mod state;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use sluice_conf::settings::dataplane::Interface;
 
-use crate::neighbour::{Neighbour, Network};
+use crate::neighbour::{Neighbour, Network, Tags};
 use resolver::Resolver;
 use socket::{Events, Requests};
 use state::State;
@@ -39,6 +44,10 @@ const DUMP_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often is looked for neighbours that have got stale.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(500);
+
+/// Route protocol number (`rtm_protocol`) of the routes that the dataplane sets itself; none of those
+/// in linux/rtnetlink.h or iproute2's rt_protos. They are no part of a [`Network`].
+pub const PROTOCOL: u8 = 83;
 
 /// Why the kernel's view cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -75,13 +84,13 @@ impl Drop for Handle {
 
 /// Reads the network once and starts the thread that follows its changes.
 ///
-/// `interfaces` are the names of the served interfaces in the order of their [`InterfaceId`]s. The
+/// `interfaces` are the served interfaces in the order of their [`InterfaceId`](crate::io::InterfaceId)s. The
 /// network is returned, not published, the first time. `publish` runs on the thread.
 ///
 /// # Errors
 /// Netlink cannot be used.
 pub fn start(
-    interfaces: &[String],
+    interfaces: &[Interface],
     requests: Receiver<Neighbour>,
     publish: impl FnMut(Network) + Send + 'static,
 ) -> Result<(Handle, Network), NetlinkError> {
@@ -215,9 +224,6 @@ impl<P: FnMut(Network)> Follower<P> {
         let state = &self.state;
         let due = self.resolver.due(now, |request| state.freshness(request));
         for Neighbour { interface, address } in due {
-            let IpAddr::V4(address) = address else {
-                continue;
-            };
             let Some(ifindex) = state.ifindex(interface) else {
                 continue;
             };
@@ -226,6 +232,12 @@ impl<P: FnMut(Network)> Follower<P> {
             }
         }
     }
+}
+
+/// The tags of an interface's frames. The settings allow two at most.
+pub(crate) fn tags_of(interface: &Interface) -> Tags {
+    let tag = |place| interface.vlan.get(place).copied().unwrap_or_default();
+    Tags([tag(0), tag(1)])
 }
 
 #[expect(

@@ -2,12 +2,14 @@
 //!
 //! A [`Filter`] is a plain value computed from the service table, the network and the settings:
 //! equal inputs give equal filters, in any order. [`crate::xdp::Steering`] writes it into the
-//! program's maps. IPv6 entries are carried along; the program passes IPv6 to the kernel for now.
+//! program's maps. [`Filter::owns`] decides as the program does, from the same value, and tests hold
+//! the two against each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use sluice_conf::service::Protocol;
+use ipnet::IpNet;
+use sluice_conf::service::{Forwarding, Frontend, Protocol, Service};
 use sluice_conf::settings::dataplane::{self, PortRange};
 use sluice_conf::table::ServiceTable;
 
@@ -18,238 +20,249 @@ use crate::neighbour::Network;
 pub struct Endpoint {
     /// Address.
     pub address: IpAddr,
-    /// Port.
+    /// Port; of a backend, 0 is every port.
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
 }
 
+/// An address and several ports in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointRange {
+    /// Address.
+    pub address: IpAddr,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Lowest port.
+    pub first: u16,
+    /// Highest port.
+    pub last: u16,
+}
+
+/// What the headers of a packet say, as far as it matters to a [`Filter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// Whom it is for.
+    pub destination: IpAddr,
+    /// Protocol of its payload (IANA "Assigned Internet Protocol Numbers"), behind IPv6 extension
+    /// headers.
+    pub protocol: u8,
+    /// Source and destination port; `None` for a fragment that is not the first, and for protocols
+    /// without ports.
+    pub ports: Option<(u16, u16)>,
+}
+
 /// Which frames are ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// Addresses that are wholly ours: every IPv4 packet to them, ARP for them.
+    /// Addresses that are wholly ours: every packet to them, ARP and neighbour solicitations for
+    /// them.
     pub vips: BTreeSet<IpAddr>,
-    /// Node ports: TCP and UDP to them.
+    /// Networks of Services: every packet to an address in them that the host does not have.
+    pub networks: BTreeSet<IpNet>,
+    /// Node ports: packets to them.
     pub node_ports: BTreeSet<Endpoint>,
+    /// Node ports in a row.
+    pub node_port_ranges: BTreeSet<EndpointRange>,
     /// Addresses and ports that replies to masqueraded connections come to.
     pub masquerade: BTreeMap<IpAddr, PortRange>,
-    /// Backends whose packets are replies to connections that keep the client's address.
+    /// Backends of connections that keep the client's address: packets from them are replies or
+    /// belong to direct connections, and so do packets to them.
     pub backends: BTreeSet<Endpoint>,
-    /// The host's own addresses: packets of a backend to them are the host's.
+    /// The host's own addresses: packets between it and a backend are the host's.
     pub host_addresses: BTreeSet<IpAddr>,
 }
 
 impl Filter {
     /// The filter for this table on this network.
     ///
-    /// A masquerade address from the settings that the host does not have is nobody's but ours, so it is a
-    /// Vip too: without an answer to ARP for it no reply would find the way back.
+    /// A masquerade address from the settings that the host does not have is nobody's but ours, so
+    /// it is a Vip too: without an answer for it no reply would find the way back.
     pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
-        let host_addresses = network.host_addresses().collect();
         let mut filter = Self {
-            host_addresses,
+            host_addresses: network.host_addresses().collect(),
+            networks: table.networks.services.iter().map(IpNet::trunc).collect(),
             ..Self::default()
         };
-        match source_nat.address.map(IpAddr::V4) {
-            Some(address) => {
-                filter.masquerade.insert(address, source_nat.ports);
-                if !filter.host_addresses.contains(&address) {
-                    filter.vips.insert(address);
-                }
-            }
-            None => {
-                let addresses = filter.host_addresses.iter();
-                filter.masquerade = addresses.map(|&host| (host, source_nat.ports)).collect();
-            }
-        }
+        filter.add_masquerade(source_nat);
         for service in &table.services {
-            let protocol = service.name.protocol;
             for frontend in &service.frontends {
-                // An address that the host has keeps its ARP and its other ports, ssh among them,
-                // whatever a manifest calls it.
-                if frontend.kind.is_vip() && !filter.host_addresses.contains(&frontend.address) {
-                    filter.vips.insert(frontend.address);
-                } else {
-                    let (address, port) = (frontend.address, frontend.port);
-                    filter.node_ports.insert(Endpoint {
-                        address,
-                        port,
-                        protocol,
-                    });
-                }
+                filter.add_frontend(frontend, service.name.protocol);
             }
-            if service.preserves() {
-                let backends = service.backends.iter();
-                filter.retain_backends(backends.map(|backend| Endpoint {
-                    address: backend.address,
-                    port: backend.port,
-                    protocol,
-                }));
-            }
+            filter.add_backends(service);
         }
         filter
+    }
+
+    fn add_masquerade(&mut self, source_nat: &dataplane::SourceNat) {
+        let fixed = [
+            source_nat.address.map(IpAddr::V4),
+            source_nat.address6.map(IpAddr::V6),
+        ];
+        for address in fixed.into_iter().flatten() {
+            self.masquerade.insert(address, source_nat.ports);
+            if !self.host_addresses.contains(&address) {
+                self.vips.insert(address);
+            }
+        }
+        let is_fixed = |host: &IpAddr| match host {
+            IpAddr::V4(_) => source_nat.address.is_some(),
+            IpAddr::V6(_) => source_nat.address6.is_some(),
+        };
+        for host in &self.host_addresses {
+            if !is_fixed(host) && !is_link_local(host) {
+                self.masquerade.insert(*host, source_nat.ports);
+            }
+        }
+    }
+
+    fn add_frontend(&mut self, frontend: &Frontend, protocol: Protocol) {
+        let (address, first, last) = (frontend.address, frontend.port, frontend.last_port);
+        // An address that the host has keeps its ARP and its other ports, ssh among them, whatever
+        // a manifest calls it.
+        if frontend.kind.is_vip() && !self.host_addresses.contains(&address) {
+            self.vips.insert(address);
+        } else if frontend.is_range() {
+            self.node_port_ranges.insert(EndpointRange {
+                address,
+                protocol,
+                first,
+                last,
+            });
+        } else {
+            self.node_ports.insert(Endpoint {
+                address,
+                port: first,
+                protocol,
+            });
+        }
+    }
+
+    /// Backends of direct return answer past the gateway.
+    fn add_backends(&mut self, service: &Service) {
+        if !service.preserves() || service.forwarding == Forwarding::DirectReturn {
+            return;
+        }
+        let backends = service.backends.iter();
+        self.retain_backends(backends.map(|backend| Endpoint {
+            address: backend.address,
+            port: backend.port,
+            protocol: service.name.protocol,
+        }));
     }
 
     /// Keeps `extra` backends ours: those that left the table and still serve connections.
     pub fn retain_backends(&mut self, extra: impl IntoIterator<Item = Endpoint>) {
         self.backends.extend(extra);
     }
+
+    /// Whether a packet that arrives for the gateway's Ethernet address is ours; of ICMP errors,
+    /// only whether the addresses already tell, see [`Filter::owns_error`].
+    pub fn owns(&self, packet: &Headers) -> bool {
+        let to = packet.destination;
+        if self.vips.contains(&to) {
+            return true;
+        }
+        if !self.is_host(&to) && self.networks.iter().any(|network| network.contains(&to)) {
+            return true;
+        }
+        self.owns_between(packet, self.is_host(&to))
+    }
+
+    /// Whether an ICMP error to `receiver` about the packet `quoted` is ours.
+    pub fn owns_error(&self, receiver: IpAddr, quoted: &Headers) -> bool {
+        // What an answer to the quoted packet would be.
+        let answer = Headers {
+            source: quoted.destination,
+            destination: quoted.source,
+            protocol: quoted.protocol,
+            ports: quoted.ports.map(|(from, to)| (to, from)),
+        };
+        let error = Headers {
+            destination: receiver,
+            protocol: 1,
+            ports: None,
+            ..answer
+        };
+        let for_host = self.is_host(&receiver) || self.is_host(&answer.destination);
+        self.owns(&error) || answer.ports.is_some() && self.owns_between(&answer, for_host)
+    }
+
+    /// Whether the two ends of a packet make it ours; `for_host`: whether the host gets it.
+    fn owns_between(&self, packet: &Headers, for_host: bool) -> bool {
+        let Some(protocol) = protocol_of(packet.protocol) else {
+            return false;
+        };
+        let (from, to) = (packet.source, packet.destination);
+        let (is_port, is_backend) = match packet.ports {
+            Some((source, destination)) => (
+                self.has_port(to, protocol, destination),
+                self.has_backend(from, protocol, source)
+                    || self.has_backend(to, protocol, destination),
+            ),
+            None => (
+                self.has_some_port(to),
+                self.has_some_backend(from) || self.has_some_backend(to),
+            ),
+        };
+        is_port || is_backend && !for_host && !self.is_host(&from)
+    }
+
+    fn is_host(&self, address: &IpAddr) -> bool {
+        self.host_addresses.contains(address)
+    }
+
+    fn has_port(&self, address: IpAddr, protocol: Protocol, port: u16) -> bool {
+        let in_range = |range: &EndpointRange| {
+            (range.address, range.protocol) == (address, protocol)
+                && (range.first..=range.last).contains(&port)
+        };
+        let masquerade = self.masquerade.get(&address);
+        let node_port = Endpoint {
+            address,
+            port,
+            protocol,
+        };
+        masquerade.is_some_and(|range| range.ports().contains(&port))
+            || self.node_ports.contains(&node_port)
+            || self.node_port_ranges.iter().any(in_range)
+    }
+
+    fn has_some_port(&self, address: IpAddr) -> bool {
+        self.masquerade.contains_key(&address)
+            || self.node_ports.iter().any(|end| end.address == address)
+            || self
+                .node_port_ranges
+                .iter()
+                .any(|range| range.address == address)
+    }
+
+    fn has_backend(&self, address: IpAddr, protocol: Protocol, port: u16) -> bool {
+        [port, 0].into_iter().any(|port| {
+            self.backends.contains(&Endpoint {
+                address,
+                port,
+                protocol,
+            })
+        })
+    }
+
+    fn has_some_backend(&self, address: IpAddr) -> bool {
+        self.backends.iter().any(|end| end.address == address)
+    }
+}
+
+/// IPv6 addresses of one link (RFC 4291 section 2.5.6) are no way back for what was routed.
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+fn protocol_of(number: u8) -> Option<Protocol> {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    all.into_iter().find(|protocol| protocol.number() == number)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use sluice_conf::service::{
-        Access, Backend, BackendState, Frontend, FrontendKind, Pool, Service, ServiceName,
-        SourceNat,
-    };
-    use sluice_conf::table::Generation;
-
-    use super::*;
-    use crate::neighbour::{Link, Routing};
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn network(addresses: &[&str]) -> Network {
-        let link = |text: &&str| Link {
-            v4: vec![text.parse().unwrap()],
-            mtu: 1500,
-            up: true,
-            ..Link::default()
-        };
-        let links = addresses.iter().map(link).collect();
-        Network::new(links, Routing::default(), Routing::default())
-    }
-
-    fn service(name: &str, address: &str, kind: FrontendKind, source_nat: SourceNat) -> Service {
-        let name = ServiceName {
-            namespace: "default".into(),
-            name: name.into(),
-            port: String::new(),
-            protocol: Protocol::Udp,
-        };
-        let pool = Pool::Cluster;
-        Service {
-            frontends: vec![Frontend::new(
-                ip(address),
-                53,
-                kind,
-                Access { pool, source_nat },
-            )],
-            backends: vec![Backend {
-                address: ip("10.0.2.10"),
-                port: 5353,
-                weight: 1,
-                state: BackendState::Draining,
-                local: false,
-            }],
-            ..Service::new(name)
-        }
-    }
-
-    fn filter(services: Vec<Service>, settings: &dataplane::SourceNat) -> Filter {
-        let table = ServiceTable {
-            generation: Generation(1),
-            services,
-            ..ServiceTable::default()
-        };
-        Filter::new(&table, &network(&["10.0.1.1", "10.0.2.1"]), settings)
-    }
-
-    const BACKEND: Endpoint = Endpoint {
-        address: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 10)),
-        port: 5353,
-        protocol: Protocol::Udp,
-    };
-
-    #[test]
-    fn a_vip_is_ours_with_every_port_and_a_node_port_alone() {
-        let masquerade = SourceNat::Masquerade;
-        let filter = filter(
-            vec![
-                service("vip", "192.0.2.1", FrontendKind::LoadBalancer, masquerade),
-                service("port", "10.0.1.1", FrontendKind::NodePort, masquerade),
-            ],
-            &dataplane::SourceNat::default(),
-        );
-        assert_eq!(filter.vips, BTreeSet::from([ip("192.0.2.1")]));
-        let node_port = Endpoint {
-            address: ip("10.0.1.1"),
-            port: 53,
-            protocol: Protocol::Udp,
-        };
-        assert_eq!(filter.node_ports, BTreeSet::from([node_port]));
-        assert_eq!(filter.backends, BTreeSet::new());
-    }
-
-    #[test]
-    fn replies_to_every_host_address_are_ours_in_the_port_range() {
-        let settings = dataplane::SourceNat::default();
-        let filter = filter(vec![], &settings);
-        let expected = BTreeMap::from([
-            (ip("10.0.1.1"), settings.ports),
-            (ip("10.0.2.1"), settings.ports),
-        ]);
-        assert_eq!(filter.masquerade, expected);
-        assert_eq!(filter.host_addresses, expected.into_keys().collect());
-        assert_eq!(filter.vips, BTreeSet::new());
-    }
-
-    #[test]
-    fn a_set_masquerade_address_is_a_vip_unless_a_link_has_it() {
-        let mut settings = dataplane::SourceNat {
-            address: Some(Ipv4Addr::new(203, 0, 113, 9)),
-            ..dataplane::SourceNat::default()
-        };
-        let own = filter(vec![], &settings);
-        assert_eq!(own.vips, BTreeSet::from([ip("203.0.113.9")]));
-        assert_eq!(
-            own.masquerade,
-            BTreeMap::from([(ip("203.0.113.9"), settings.ports)])
-        );
-
-        settings.address = Some(Ipv4Addr::new(10, 0, 2, 1));
-        let shared = filter(vec![], &settings);
-        assert_eq!(shared.vips, BTreeSet::new());
-        assert_eq!(
-            shared.masquerade,
-            BTreeMap::from([(ip("10.0.2.1"), settings.ports)])
-        );
-    }
-
-    #[test]
-    fn backends_are_ours_only_where_the_client_address_is_kept() {
-        let kind = FrontendKind::ClusterIp;
-        let services = vec![
-            service("a", "192.0.2.1", kind, SourceNat::Preserve),
-            service("b", "192.0.2.2", kind, SourceNat::Masquerade),
-        ];
-        let settings = dataplane::SourceNat::default();
-        assert_eq!(
-            filter(services, &settings).backends,
-            BTreeSet::from([BACKEND])
-        );
-    }
-
-    #[test]
-    fn a_retired_backend_stays_ours() {
-        let mut filter = filter(vec![], &dataplane::SourceNat::default());
-        filter.retain_backends([BACKEND]);
-        assert_eq!(filter.backends, BTreeSet::from([BACKEND]));
-    }
-
-    #[test]
-    fn the_order_of_services_does_not_matter() {
-        let kind = FrontendKind::ExternalIp;
-        let a = service("a", "192.0.2.1", kind, SourceNat::Preserve);
-        let b = service("b", "192.0.2.2", kind, SourceNat::Preserve);
-        let settings = dataplane::SourceNat::default();
-        assert_eq!(
-            filter(vec![a.clone(), b.clone()], &settings),
-            filter(vec![b, a], &settings)
-        );
-    }
-}
+mod tests;

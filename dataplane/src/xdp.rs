@@ -9,7 +9,10 @@
 //! Order of a change: [`Steering::extend`] before workers take up the new table,
 //! [`Steering::shrink`] after they have.
 
+mod entries;
 mod maps;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,8 +20,10 @@ use std::os::fd::RawFd;
 
 use aya::Ebpf;
 use aya::programs::{Xdp, XdpFlags};
-use sluice_conf::settings::dataplane::XdpMode;
+use sluice_conf::settings::dataplane::{Interface, XdpMode};
 
+use crate::interface::{self, InterfaceError};
+use crate::netlink::tags_of;
 use crate::steer::Filter;
 use maps::{Maps, QUEUES_PER_INTERFACE};
 
@@ -149,12 +154,13 @@ impl Steering {
     }
 
     /// Attaches the program to an interface; in [`XdpMode::Auto`] to the generic hook when the
-    /// driver cannot, with a line in the log.
+    /// driver cannot, with a line in the log. Frames with other VLAN tags than the interface's pass.
     ///
     /// # Errors
     /// The interface does not exist, has another XDP program, or refuses every mode allowed.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<AttachedMode, XdpError> {
-        let attached = match mode {
+    pub fn attach(&mut self, served: &Interface) -> Result<AttachedMode, XdpError> {
+        let interface = served.name.as_str();
+        let attached = match served.xdp {
             XdpMode::Native => self.attach_as(interface, AttachedMode::Native)?,
             XdpMode::Generic => self.attach_as(interface, AttachedMode::Generic)?,
             XdpMode::Auto => match self.attach_as(interface, AttachedMode::Native) {
@@ -169,7 +175,11 @@ impl Steering {
                 other => other?,
             },
         };
-        let base = self.maps.add_interface(interface, self.bases.len())?;
+        let facts = interface::facts(interface)
+            .map_err(|_: InterfaceError| XdpError::NoInterface(interface.to_owned()))?;
+        let place = self.bases.len();
+        let tags = tags_of(served);
+        let base = self.maps.add_interface(facts.ifindex, tags, place)?;
         self.bases.insert(interface.to_owned(), base);
         Ok(attached)
     }
@@ -221,11 +231,6 @@ impl Steering {
     /// A map refuses. What was removed before stays so, and a repetition goes on from there.
     pub fn shrink(&mut self, filter: &Filter) -> Result<(), XdpError> {
         self.maps.shrink(filter)
-    }
-
-    /// What is ours now.
-    pub fn filter(&self) -> &Filter {
-        self.maps.filter()
     }
 
     /// What the program has counted.

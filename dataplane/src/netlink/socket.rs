@@ -1,16 +1,16 @@
 //! Talking to the kernel: reading everything, reading changes, having an address resolved.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -33,6 +33,8 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
 
 /// The kernel never sends more at once (NLMSG_GOODSIZE and the dump size of af_netlink.c).
 const RECEIVE: usize = 64 << 10;
@@ -82,6 +84,8 @@ impl Events {
             RTNLGRP_NEIGH,
             RTNLGRP_IPV4_IFADDR,
             RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV6_ROUTE,
         ] {
             socket
                 .add_membership(group)
@@ -128,14 +132,14 @@ impl Events {
 }
 
 /// The socket for requests.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     socket: Socket,
     buffer: Vec<u8>,
     sequence: u32,
 }
 
 impl Requests {
-    pub(super) fn open() -> Result<Self, NetlinkError> {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a socket"))?;
         socket.bind_auto().map_err(failed("bind a socket"))?;
         socket
@@ -153,23 +157,20 @@ impl Requests {
         })
     }
 
-    /// Reads links, addresses, routes and neighbours.
+    /// Reads links, and addresses, routes and neighbours of both families.
     pub(super) fn dump(&mut self) -> Result<Dumped, NetlinkError> {
-        let mut route = RouteMessage::default();
-        route.header.address_family = AddressFamily::Inet;
-        route.header.table = RouteHeader::RT_TABLE_MAIN;
-        let mut address = AddressMessage::default();
-        address.header.family = AddressFamily::Inet;
-        let mut neighbour = NeighbourMessage::default();
-        neighbour.header.family = AddressFamily::Inet;
-
+        let mut requests = vec![RouteNetlinkMessage::GetLink(LinkMessage::default())];
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut address = AddressMessage::default();
+            address.header.family = family;
+            let mut neighbour = NeighbourMessage::default();
+            neighbour.header.family = family;
+            requests.push(RouteNetlinkMessage::GetAddress(address));
+            requests.push(get_routes(family));
+            requests.push(RouteNetlinkMessage::GetNeighbour(neighbour));
+        }
         let mut dumped = Dumped::default();
-        for request in [
-            RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            RouteNetlinkMessage::GetAddress(address),
-            RouteNetlinkMessage::GetRoute(route),
-            RouteNetlinkMessage::GetNeighbour(neighbour),
-        ] {
+        for request in requests {
             self.exchange(request, NLM_F_DUMP, &mut dumped)
                 .map_err(failed("read links, addresses, routes and neighbours"))?;
         }
@@ -177,20 +178,54 @@ impl Requests {
     }
 
     /// Makes the kernel resolve or confirm an address, as if the host itself had a packet for it.
-    pub(super) fn resolve(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+    pub(super) fn resolve(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(address);
         message.header.ifindex = ifindex;
         message.header.flags = NeighbourFlags::Use;
-        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
-            address,
-        ))];
+        message.attributes = vec![NeighbourAttribute::Destination(address.into())];
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.exchange(
-            RouteNetlinkMessage::NewNeighbour(message),
-            flags,
-            &mut Dumped::default(),
-        )
+        self.change(RouteNetlinkMessage::NewNeighbour(message), flags)
+    }
+
+    /// Routes of the main table of both families that carry this protocol number.
+    pub(crate) fn routes_by(&mut self, protocol: u8) -> io::Result<Vec<RouteMessage>> {
+        let mut dumped = Dumped::default();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            self.exchange(get_routes(family), NLM_F_DUMP, &mut dumped)?;
+        }
+        let is_of = |route: &RouteMessage| {
+            u8::from(route.header.protocol) == protocol
+                && route.header.table == RouteHeader::RT_TABLE_MAIN
+        };
+        dumped.routes.retain(is_of);
+        Ok(dumped.routes)
+    }
+
+    /// Adds a route. One that is there already is no error.
+    pub(crate) fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        match self.change(RouteNetlinkMessage::NewRoute(route), flags) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes a route. One that is not there is no error.
+    pub(crate) fn remove_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        match self.change(RouteNetlinkMessage::DelRoute(route), NLM_F_ACK) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Changes a link.
+    pub(crate) fn set_link(&mut self, link: LinkMessage) -> io::Result<()> {
+        self.change(RouteNetlinkMessage::SetLink(link), NLM_F_ACK)
+    }
+
+    fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.exchange(request, flags, &mut Dumped::default())
     }
 
     /// Sends a request and takes its answers in until the last.
@@ -259,6 +294,21 @@ impl Dumped {
             Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => self.neighbours.push(neighbour),
             _ => {}
         }
+    }
+}
+
+fn get_routes(family: AddressFamily) -> RouteNetlinkMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family;
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    RouteNetlinkMessage::GetRoute(route)
+}
+
+/// The family as netlink names it.
+pub(crate) fn family_of(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 

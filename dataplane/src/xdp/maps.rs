@@ -1,112 +1,214 @@
-//! The XDP program's maps, in the bytes that `bpf/steer.h` lays down.
+//! The XDP program's maps, and what they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::{Ebpf, Pod};
 
+use super::entries::{self, AddressKey, AddressUse, EndpointKey, Prefix};
 use super::{SteerStats, XdpError};
-use crate::interface;
-use crate::steer::{Endpoint, Filter};
+use crate::neighbour::Tags;
+use crate::steer::Filter;
 
 /// `QUEUES_PER_INTERFACE` of `bpf/steer.h`.
 pub(super) const QUEUES_PER_INTERFACE: u32 = 64;
 
-/// `struct address`.
-type AddressKey = [u8; 16];
-/// `struct endpoint`.
-type EndpointKey = [u8; 20];
-/// `struct port_range`.
-type RangeValue = [u16; 2];
+/// `struct interface`.
+type InterfaceValue = [u16; 3];
 
-/// One hash map and what an error calls its contents.
-#[derive(Debug)]
-struct Table<K, V> {
-    what: &'static str,
-    limit: u32,
-    map: HashMap<MapData, K, V>,
+/// A map of the kernel that single entries are written to.
+trait Store: TryFrom<Map, Error = MapError> {
+    type Key: Ord + Copy;
+    type Value: Copy;
+
+    fn put(&mut self, key: Self::Key, value: Self::Value) -> Result<(), MapError>;
+    fn delete(&mut self, key: Self::Key) -> Result<(), MapError>;
 }
 
-impl<K: Pod, V: Pod> Table<K, V> {
+impl<K: Pod + Ord, V: Pod> Store for HashMap<MapData, K, V> {
+    type Key = K;
+    type Value = V;
+
+    fn put(&mut self, key: K, value: V) -> Result<(), MapError> {
+        self.insert(key, value, 0)
+    }
+
+    fn delete(&mut self, key: K) -> Result<(), MapError> {
+        self.remove(&key)
+    }
+}
+
+impl<K: Pod + Ord, V: Pod> Store for LpmTrie<MapData, K, V> {
+    type Key = Prefix<K>;
+    type Value = V;
+
+    fn put(&mut self, (bits, data): Prefix<K>, value: V) -> Result<(), MapError> {
+        self.insert(&Key::new(bits, data), value, 0)
+    }
+
+    fn delete(&mut self, (bits, data): Prefix<K>) -> Result<(), MapError> {
+        self.remove(&Key::new(bits, data))
+    }
+}
+
+/// What an entry says, so that two can be joined.
+trait Flags: Copy + PartialEq {
+    /// Everything that either says.
+    fn union(self, other: Self) -> Self;
+    /// What both say.
+    fn intersection(self, other: Self) -> Self;
+}
+
+impl Flags for u8 {
+    fn union(self, other: Self) -> Self {
+        self | other
+    }
+
+    fn intersection(self, other: Self) -> Self {
+        self & other
+    }
+}
+
+/// The masquerade ports come from the settings: they never change, but may come and go.
+impl Flags for AddressUse {
+    fn union(self, other: Self) -> Self {
+        let ports = if other[2] == 0 { self } else { other };
+        [self[0] | other[0], ports[1], ports[2]]
+    }
+
+    fn intersection(self, other: Self) -> Self {
+        let ports = if self[2] == 0 { self } else { other };
+        [self[0] & other[0], ports[1], ports[2]]
+    }
+}
+
+/// One map, what it holds, and what an error calls it.
+struct Table<S: Store> {
+    what: &'static str,
+    limit: u32,
+    map: S,
+    held: BTreeMap<S::Key, S::Value>,
+}
+
+impl<S: Store<Value: Flags>> Table<S> {
     fn take(ebpf: &mut Ebpf, name: &str, what: &'static str) -> Result<Self, XdpError> {
         let map = take(ebpf, name)?;
         let limit = match &map {
-            aya::maps::Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+            Map::HashMap(data) | Map::LpmTrie(data) => {
+                data.info().map_or(0, |info| info.max_entries())
+            }
             _ => 0,
         };
-        let map = HashMap::try_from(map).map_err(|error| map_error(what, &error))?;
-        Ok(Self { what, limit, map })
+        let map = S::try_from(map).map_err(|error| map_error(what, &error))?;
+        let held = BTreeMap::new();
+        Ok(Self {
+            what,
+            limit,
+            map,
+            held,
+        })
     }
 
-    fn insert(&mut self, key: K, value: V) -> Result<(), XdpError> {
+    fn put(&mut self, key: S::Key, value: S::Value) -> Result<(), XdpError> {
+        let Self { what, limit, .. } = *self;
         self.map
-            .insert(key, value, 0)
+            .put(key, value)
             .map_err(|error| match os_code(&error) {
-                Some(libc::E2BIG) => XdpError::Full {
-                    what: self.what,
-                    limit: self.limit,
-                },
-                _ => map_error(self.what, &error),
-            })
+                // A trie says ENOSPC where a hash map says E2BIG.
+                Some(libc::E2BIG | libc::ENOSPC) => XdpError::Full { what, limit },
+                _ => map_error(what, &error),
+            })?;
+        self.held.insert(key, value);
+        Ok(())
     }
 
-    fn remove(&mut self, key: K) -> Result<(), XdpError> {
-        match self.map.remove(&key) {
+    fn delete(&mut self, key: S::Key) -> Result<(), XdpError> {
+        match self.map.delete(key) {
             Err(error) if os_code(&error) != Some(libc::ENOENT) => {
-                Err(map_error(self.what, &error))
+                return Err(map_error(self.what, &error));
             }
-            _ => Ok(()),
+            _ => self.held.remove(&key),
+        };
+        Ok(())
+    }
+
+    /// Adds what is wanted and not held.
+    fn extend(&mut self, wanted: &BTreeMap<S::Key, S::Value>) -> Result<(), XdpError> {
+        for (&key, &value) in wanted {
+            let held = self.held.get(&key).copied();
+            let joined = held.map_or(value, |held| held.union(value));
+            if held != Some(joined) {
+                self.put(key, joined)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Takes away what is held and not wanted.
+    fn shrink(&mut self, wanted: &BTreeMap<S::Key, S::Value>) -> Result<(), XdpError> {
+        let less = |(&key, &held): (&S::Key, &S::Value)| {
+            let left = wanted.get(&key).map(|&wanted| held.intersection(wanted));
+            (left != Some(held)).then_some((key, left))
+        };
+        let changes: Vec<_> = self.held.iter().filter_map(less).collect();
+        for (key, left) in changes {
+            match left {
+                Some(value) => self.put(key, value)?,
+                None => self.delete(key)?,
+            }
+        }
+        Ok(())
     }
 }
 
-/// All maps, and the filter that they hold.
+/// All maps.
 pub(super) struct Maps {
-    vips: Table<AddressKey, u8>,
-    node_ports: Table<EndpointKey, u8>,
-    masquerade: Table<AddressKey, RangeValue>,
-    backends: Table<EndpointKey, u8>,
-    host_addresses: Table<AddressKey, u8>,
-    interfaces: Table<u32, u32>,
+    addresses: Table<HashMap<MapData, AddressKey, AddressUse>>,
+    endpoints: Table<HashMap<MapData, EndpointKey, u8>>,
+    port_ranges: Table<LpmTrie<MapData, EndpointKey, u8>>,
+    networks: Table<LpmTrie<MapData, AddressKey, u8>>,
+    interfaces: HashMap<MapData, u32, InterfaceValue>,
     sockets: XskMap<MapData>,
     stats: PerCpuArray<MapData, u64>,
-    filter: Filter,
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
         Ok(Self {
-            vips: Table::take(ebpf, "vips", "Vips")?,
-            node_ports: Table::take(ebpf, "node_ports", "node ports")?,
-            masquerade: Table::take(ebpf, "masquerade", "masquerade addresses")?,
-            backends: Table::take(
-                ebpf,
-                "backends",
-                "backends of Services that keep the client's address",
-            )?,
-            host_addresses: Table::take(ebpf, "host_addresses", "host addresses")?,
-            interfaces: Table::take(ebpf, "interfaces", "interfaces")?,
+            addresses: Table::take(ebpf, "addresses", "Vips, backends and host addresses")?,
+            endpoints: Table::take(ebpf, "endpoints", "node ports and backends' ports")?,
+            port_ranges: Table::take(ebpf, "port_ranges", "ranges of node ports")?,
+            networks: Table::take(ebpf, "networks", "networks of Services")?,
+            interfaces: HashMap::try_from(take(ebpf, "interfaces")?)
+                .map_err(|error| map_error("interfaces", &error))?,
             sockets: XskMap::try_from(take(ebpf, "xsks")?)
                 .map_err(|error| map_error("sockets", &error))?,
             stats: PerCpuArray::try_from(take(ebpf, "steer_stats")?)
                 .map_err(|error| map_error("counters", &error))?,
-            filter: Filter::default(),
         })
     }
 
-    pub(super) fn filter(&self) -> &Filter {
-        &self.filter
+    /// Gives the `place`th interface its part of the socket map and returns where it begins.
+    pub(super) fn add_interface(
+        &mut self,
+        ifindex: u32,
+        tags: Tags,
+        place: usize,
+    ) -> Result<u32, XdpError> {
+        let base = place as u32 * QUEUES_PER_INTERFACE;
+        let [outer, inner] = tags.0;
+        self.interfaces
+            .insert(ifindex, [base as u16, outer, inner], 0)
+            .map_err(|error| map_error("interfaces", &error))?;
+        Ok(base)
     }
 
-    /// Gives the `place`th interface its part of the socket map and returns where it begins.
-    pub(super) fn add_interface(&mut self, name: &str, place: usize) -> Result<u32, XdpError> {
-        let facts = interface::facts(name).map_err(|_| XdpError::NoInterface(name.to_owned()))?;
-        let base = place as u32 * QUEUES_PER_INTERFACE;
-        self.interfaces.insert(facts.ifindex, base)?;
-        Ok(base)
+    #[cfg(test)]
+    pub(super) fn forget_interface(&mut self, ifindex: u32) {
+        self.interfaces.remove(&ifindex).unwrap();
     }
 
     pub(super) fn set_socket(&mut self, place: u32, socket: RawFd) -> Result<(), XdpError> {
@@ -116,68 +218,19 @@ impl Maps {
     }
 
     pub(super) fn extend(&mut self, wanted: &Filter) -> Result<(), XdpError> {
-        let Self {
-            vips,
-            node_ports,
-            masquerade,
-            backends,
-            host_addresses,
-            filter: held,
-            ..
-        } = self;
-        // Host addresses first: a backend that is ours before them would take the host's packets.
-        add(
-            host_addresses,
-            &mut held.host_addresses,
-            &wanted.host_addresses,
-            address_key,
-        )?;
-        add(vips, &mut held.vips, &wanted.vips, address_key)?;
-        add(
-            node_ports,
-            &mut held.node_ports,
-            &wanted.node_ports,
-            endpoint_key,
-        )?;
-        add(backends, &mut held.backends, &wanted.backends, endpoint_key)?;
-        for (&address, &range) in &wanted.masquerade {
-            if held.masquerade.get(&address) != Some(&range) {
-                masquerade.insert(address_key(&address), [range.first, range.last])?;
-                held.masquerade.insert(address, range);
-            }
-        }
-        Ok(())
+        // Addresses first: a backend's port that is ours before the host's addresses are known
+        // would take the host's packets.
+        self.addresses.extend(&entries::addresses(wanted))?;
+        self.endpoints.extend(&entries::endpoints(wanted))?;
+        self.port_ranges.extend(&entries::port_ranges(wanted))?;
+        self.networks.extend(&entries::networks(wanted))
     }
 
     pub(super) fn shrink(&mut self, wanted: &Filter) -> Result<(), XdpError> {
-        let Self {
-            vips,
-            node_ports,
-            masquerade,
-            backends,
-            host_addresses,
-            filter: held,
-            ..
-        } = self;
-        cut(backends, &mut held.backends, &wanted.backends, endpoint_key)?;
-        cut(
-            node_ports,
-            &mut held.node_ports,
-            &wanted.node_ports,
-            endpoint_key,
-        )?;
-        cut(vips, &mut held.vips, &wanted.vips, address_key)?;
-        cut(
-            host_addresses,
-            &mut held.host_addresses,
-            &wanted.host_addresses,
-            address_key,
-        )?;
-        for address in gone(&held.masquerade, &wanted.masquerade) {
-            masquerade.remove(address_key(&address))?;
-            held.masquerade.remove(&address);
-        }
-        Ok(())
+        self.networks.shrink(&entries::networks(wanted))?;
+        self.port_ranges.shrink(&entries::port_ranges(wanted))?;
+        self.endpoints.shrink(&entries::endpoints(wanted))?;
+        self.addresses.shrink(&entries::addresses(wanted))
     }
 
     pub(super) fn stats(&self) -> Result<SteerStats, XdpError> {
@@ -194,57 +247,7 @@ impl Maps {
     }
 }
 
-fn add<T: Ord + Copy, K: Pod>(
-    table: &mut Table<K, u8>,
-    held: &mut BTreeSet<T>,
-    wanted: &BTreeSet<T>,
-    key: impl Fn(&T) -> K,
-) -> Result<(), XdpError> {
-    let new: Vec<T> = wanted.difference(held).copied().collect();
-    for item in new {
-        table.insert(key(&item), 1)?;
-        held.insert(item);
-    }
-    Ok(())
-}
-
-fn cut<T: Ord + Copy, K: Pod>(
-    table: &mut Table<K, u8>,
-    held: &mut BTreeSet<T>,
-    wanted: &BTreeSet<T>,
-    key: impl Fn(&T) -> K,
-) -> Result<(), XdpError> {
-    let old: Vec<T> = held.difference(wanted).copied().collect();
-    for item in old {
-        table.remove(key(&item))?;
-        held.remove(&item);
-    }
-    Ok(())
-}
-
-fn gone<V>(held: &BTreeMap<IpAddr, V>, wanted: &BTreeMap<IpAddr, V>) -> Vec<IpAddr> {
-    held.keys()
-        .filter(|address| !wanted.contains_key(address))
-        .copied()
-        .collect()
-}
-
-fn address_key(address: &IpAddr) -> AddressKey {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-fn endpoint_key(endpoint: &Endpoint) -> EndpointKey {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(&address_key(&endpoint.address));
-    key[16..18].copy_from_slice(&endpoint.port.to_be_bytes());
-    key[18] = endpoint.protocol.number();
-    key
-}
-
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, XdpError> {
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, XdpError> {
     ebpf.take_map(name)
         .ok_or_else(|| XdpError::Load(format!("the object holds no map `{name}`")))
 }
@@ -262,24 +265,21 @@ fn os_code(error: &MapError) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_conf::service::Protocol;
-
     use super::*;
 
     #[test]
-    fn keys_have_the_bytes_of_the_header() {
-        let address = "192.0.2.1".parse().unwrap();
-        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
-        assert_eq!(address_key(&address), mapped);
-        let key = endpoint_key(&Endpoint {
-            address,
-            port: 0x1234,
-            protocol: Protocol::Udp,
-        });
-        assert_eq!(key[..16], mapped);
-        assert_eq!(key[16..], [0x12, 0x34, 17, 0]);
+    fn the_header_has_the_same_number_of_queues() {
         let header = include_str!("../bpf/steer.h");
         let queues = format!("#define QUEUES_PER_INTERFACE {QUEUES_PER_INTERFACE}\n");
         assert!(header.contains(&queues));
+    }
+
+    #[test]
+    fn what_an_address_is_grows_and_shrinks_by_what_is_wanted() {
+        let (host, both) = ([2, 0, 0], [6, 1024, 2047]);
+        assert_eq!(host.union(both), both);
+        assert_eq!(both.union(host), both);
+        assert_eq!(both.intersection(host), host);
+        assert_eq!(host.intersection(both), host);
     }
 }
