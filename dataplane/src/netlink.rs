@@ -17,10 +17,15 @@
 //! address, more than the first usable next hop of a multipath route.
 
 mod links;
+#[cfg(test)]
+#[expect(unsafe_code, reason = "rustix calls every unshare unsafe")]
+pub(crate) mod namespace;
 mod resolver;
 mod routes;
 pub(crate) mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

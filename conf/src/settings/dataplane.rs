@@ -43,6 +43,9 @@ pub struct Dataplane {
     /// Answers that the dataplane makes itself.
     #[serde(default)]
     pub answers: Answers,
+    /// What is set in the host's kernel.
+    #[serde(default)]
+    pub kernel: Kernel,
     /// Control socket.
     #[serde(default)]
     pub control: Control,
@@ -305,6 +308,29 @@ impl Default for Answers {
     }
 }
 
+/// `[kernel]`: what the dataplane sets in the network namespace that it runs in, and takes back when
+/// it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kernel {
+    /// Whether Vips and networks of Services get blackhole routes.
+    pub vip_routes: bool,
+    /// Whether [`SourceNat::ports`] are kept from the host's own connections.
+    pub reserve_ports: bool,
+    /// Name of the TUN device by which packets go back to the kernel; empty: none.
+    pub tun: String,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            vip_routes: true,
+            reserve_ports: true,
+            tun: "sluice0".into(),
+        }
+    }
+}
+
 /// `[control]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -418,6 +444,7 @@ impl Dataplane {
         self.fragments.check()?;
         self.limits.check()?;
         self.timeouts.check()?;
+        self.kernel.check(&self.interfaces)?;
         self.source_nat.check()
     }
 
@@ -499,6 +526,23 @@ impl Limits {
     }
 }
 
+impl Kernel {
+    fn check(&self, interfaces: &[Interface]) -> Result<(), Impossible> {
+        let tun = self.tun.as_str();
+        // dev_valid_name of the kernel's net/core/dev.c; `%` asks it for a number.
+        let is_odd = |c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace();
+        if tun.len() > 15 || tun == "." || tun == ".." || tun.contains(is_odd) {
+            let message = format!("{tun:?} cannot name a device; use 1 to 15 letters and digits");
+            return Err(Impossible::new("kernel.tun", message));
+        }
+        if interfaces.iter().any(|interface| interface.name == tun) {
+            let message = format!("{tun:?} is a served interface; use a name that is free");
+            return Err(Impossible::new("kernel.tun", message));
+        }
+        Ok(())
+    }
+}
+
 impl SourceNat {
     fn check(&self) -> Result<(), Impossible> {
         let PortRange { first, last } = self.ports;
@@ -573,6 +617,7 @@ mod tests {
         assert_eq!(example.affinity, minimal.affinity);
         assert_eq!(example.fragments, minimal.fragments);
         assert_eq!(example.limits, minimal.limits);
+        assert_eq!(example.kernel, minimal.kernel);
         assert_eq!(example.control, minimal.control);
         assert_eq!(example.log, minimal.log);
     }
@@ -600,6 +645,20 @@ mod tests {
         assert_eq!(
             refused(&format!("{MINIMAL}[source_nat]\nports = \"9-5\"\n")),
             "dp.toml:4: source_nat.ports: \"9-5\" is not possible; use 1024 to 65535, low-high"
+        );
+    }
+
+    #[test]
+    fn a_tun_device_needs_a_name_that_is_possible_and_free() {
+        let tun = |name| format!("{MINIMAL}[kernel]\ntun = \"{name}\"\n");
+        assert!(Dataplane::parse(&tun(""), "dp.toml").is_ok());
+        assert_eq!(
+            refused(&tun("a/b")),
+            "dp.toml:4: kernel.tun: \"a/b\" cannot name a device; use 1 to 15 letters and digits"
+        );
+        assert_eq!(
+            refused(&tun("eth1")),
+            "dp.toml:4: kernel.tun: \"eth1\" is a served interface; use a name that is free"
         );
     }
 

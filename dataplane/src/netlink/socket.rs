@@ -224,6 +224,12 @@ impl Requests {
         self.change(RouteNetlinkMessage::SetLink(link), NLM_F_ACK)
     }
 
+    /// Gives a link an address that it does not have.
+    pub(crate) fn add_address(&mut self, address: AddressMessage) -> io::Result<()> {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.change(RouteNetlinkMessage::NewAddress(address), flags)
+    }
+
     fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.exchange(request, flags, &mut Dumped::default())
     }

@@ -1,7 +1,8 @@
 use std::net::Ipv4Addr;
 
 use sluice_conf::service::{
-    Access, Backend, BackendState, Frontend, FrontendKind, Pool, Service, ServiceName, SourceNat,
+    Access, Backend, BackendState, Forwarding, Frontend, FrontendKind, Pool, Service, ServiceName,
+    SourceNat,
 };
 use sluice_conf::table::Generation;
 
@@ -150,4 +151,159 @@ fn the_order_of_services_does_not_matter() {
         filter(vec![a.clone(), b.clone()], &settings),
         filter(vec![b, a], &settings)
     );
+}
+
+const ADDRESSES: [&str; 4] = ["10.0.1.1", "10.0.2.1", "2001:db8:1::1", "fe80::1"];
+
+fn filter_of(table: &ServiceTable, settings: &dataplane::SourceNat) -> Filter {
+    let links = ADDRESSES.map(|text| match ip(text) {
+        IpAddr::V4(v4) => Link {
+            v4: vec![v4],
+            ..Link::default()
+        },
+        IpAddr::V6(v6) => Link {
+            v6: vec![v6],
+            ..Link::default()
+        },
+    });
+    let network = Network::new(links.to_vec(), Routing::default(), Routing::default());
+    Filter::new(table, &network, settings)
+}
+
+fn table_of(services: Vec<Service>) -> ServiceTable {
+    ServiceTable {
+        generation: Generation(1),
+        services,
+        ..ServiceTable::default()
+    }
+}
+
+fn udp(source: &str, destination: &str, ports: Option<(u16, u16)>) -> Headers {
+    Headers {
+        source: ip(source),
+        destination: ip(destination),
+        protocol: 17,
+        ports,
+    }
+}
+
+#[test]
+fn each_family_masquerades_by_its_own_address() {
+    let settings = dataplane::SourceNat {
+        address6: Some("2001:db8:ffff::1".parse().unwrap()),
+        ..dataplane::SourceNat::default()
+    };
+    let filter = filter_of(&table_of(vec![]), &settings);
+    let by: Vec<IpAddr> = filter.masquerade.keys().copied().collect();
+    assert_eq!(by, ["10.0.1.1", "10.0.2.1", "2001:db8:ffff::1"].map(ip));
+    assert_eq!(filter.vips, BTreeSet::from([ip("2001:db8:ffff::1")]));
+
+    let every = filter_of(&table_of(vec![]), &dataplane::SourceNat::default());
+    let by: Vec<IpAddr> = every.masquerade.keys().copied().collect();
+    // A link-local address is no way back for what was routed.
+    assert_eq!(by, ["10.0.1.1", "10.0.2.1", "2001:db8:1::1"].map(ip));
+    assert!(every.host_addresses.contains(&ip("fe80::1")));
+}
+
+#[test]
+fn a_range_on_an_address_of_the_host_is_ours_port_by_port() {
+    let mut range = service(
+        "range",
+        "2001:db8:1::1",
+        FrontendKind::LoadBalancer,
+        SourceNat::Masquerade,
+    );
+    range.frontends[0].last_port = 60;
+    let filter = filter_of(&table_of(vec![range]), &dataplane::SourceNat::default());
+    assert_eq!(filter.vips, BTreeSet::new());
+    for (port, ours) in [(52, false), (53, true), (60, true), (61, false)] {
+        let packet = udp("2001:db8:9::9", "2001:db8:1::1", Some((4000, port)));
+        assert_eq!(filter.owns(&packet), ours, "{port}");
+        let tcp = Headers {
+            protocol: 6,
+            ..packet
+        };
+        assert!(!filter.owns(&tcp));
+    }
+    assert!(filter.owns(&udp("2001:db8:9::9", "2001:db8:1::1", None)));
+}
+
+#[test]
+fn every_address_of_a_service_network_is_ours_but_the_hosts() {
+    let mut table = table_of(vec![]);
+    table.networks.services = vec![
+        "10.0.2.7/24".parse().unwrap(),
+        "fd00::/112".parse().unwrap(),
+    ];
+    let filter = filter_of(&table, &dataplane::SourceNat::default());
+    for (address, ours) in [
+        ("10.0.2.9", true),
+        ("10.0.2.1", false),
+        ("10.0.3.1", false),
+        ("fd00::77", true),
+        ("fd00::1:0", false),
+    ] {
+        let source = if address.contains(':') {
+            "2001:db8::9"
+        } else {
+            "198.51.100.9"
+        };
+        let ping = Headers {
+            protocol: 1,
+            ..udp(source, address, None)
+        };
+        assert_eq!(filter.owns(&ping), ours, "{address}");
+    }
+    assert_eq!(filter.vips, BTreeSet::new());
+}
+
+#[test]
+fn packets_to_and_from_a_backend_are_ours_unless_the_host_talks_to_it() {
+    let web = service(
+        "a",
+        "192.0.2.1",
+        FrontendKind::ClusterIp,
+        SourceNat::Preserve,
+    );
+    let filter = filter_of(&table_of(vec![web]), &dataplane::SourceNat::default());
+    let (client, backend, host) = ("198.51.100.9", "10.0.2.10", "10.0.1.1");
+    assert!(filter.owns(&udp(backend, client, Some((5353, 4000)))));
+    assert!(filter.owns(&udp(client, backend, Some((4000, 5353)))));
+    assert!(filter.owns(&udp(client, backend, None)));
+    assert!(!filter.owns(&udp(client, backend, Some((4000, 5354)))));
+    assert!(!filter.owns(&udp(backend, host, Some((5353, 4000)))));
+    assert!(!filter.owns(&udp(host, backend, Some((4000, 5353)))));
+
+    let quoted = udp(client, backend, Some((4000, 5353)));
+    assert!(filter.owns_error(ip(client), &quoted));
+    assert!(!filter.owns_error(ip(host), &udp(host, backend, Some((4000, 5353)))));
+}
+
+#[test]
+fn a_backend_that_follows_the_clients_port_is_ours_with_every_port() {
+    let mut service = service(
+        "a",
+        "192.0.2.1",
+        FrontendKind::ClusterIp,
+        SourceNat::Preserve,
+    );
+    service.backends[0].port = 0;
+    let filter = filter_of(&table_of(vec![service]), &dataplane::SourceNat::default());
+    for port in [1, 5353, u16::MAX] {
+        assert!(filter.owns(&udp("10.0.2.10", "198.51.100.9", Some((port, 4000)))));
+    }
+}
+
+#[test]
+fn nothing_is_expected_back_from_a_backend_of_direct_return() {
+    let mut service = service(
+        "a",
+        "192.0.2.1",
+        FrontendKind::ClusterIp,
+        SourceNat::Preserve,
+    );
+    service.forwarding = Forwarding::DirectReturn;
+    let filter = filter_of(&table_of(vec![service]), &dataplane::SourceNat::default());
+    assert_eq!(filter.backends, BTreeSet::new());
+    assert_eq!(filter.vips, BTreeSet::from([ip("192.0.2.1")]));
 }
