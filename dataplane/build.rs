@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const PROGRAM: &str = "src/bpf/steer.bpf.c";
-const HEADER: &str = "src/bpf/steer.h";
+const HEADERS: [&str; 2] = ["src/bpf/maps.h", "src/bpf/steer.h"];
 const PACKAGES: &str = "on Debian: apt-get install clang llvm libbpf-dev linux-libc-dev \
      libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib";
 
 fn main() -> ExitCode {
-    for watched in [PROGRAM, HEADER] {
+    for watched in HEADERS.into_iter().chain([PROGRAM]) {
         println!("cargo::rerun-if-changed={watched}");
     }
     println!("cargo::rerun-if-env-changed=CLANG");

@@ -1,5 +1,5 @@
 //! What the host's kernel is told, so that it does not work against the gateway: blackhole routes
-//! for Vips, reserved ports, and warnings about what is set in the way.
+//! for Vips, reserved ports, groups to receive, and warnings about what is set in the way.
 //!
 //! Guarantees: what was set is taken back by [`Hygiene::end`] or when it is dropped; routes of a
 //! process that was killed are removed at the next start. Nothing here is fatal: what fails is a
@@ -7,6 +7,8 @@
 //! dataplanes in one namespace would remove each other's routes.
 
 mod findings;
+#[expect(unsafe_code, reason = "a socket option that rustix does not have")]
+mod groups;
 mod ports;
 mod routes;
 pub(crate) mod sysctl;
@@ -18,6 +20,7 @@ use ipnet::IpNet;
 use sluice_conf::settings::dataplane::Dataplane;
 
 use findings::Facts;
+use groups::AllGroups;
 use ports::Reservation;
 use routes::Routes;
 
@@ -25,6 +28,7 @@ use routes::Routes;
 pub struct Hygiene {
     routes: Option<Routes>,
     reservation: Option<Reservation>,
+    groups: Option<AllGroups>,
     interfaces: Vec<String>,
     hands_back: bool,
     said: BTreeSet<String>,
@@ -34,11 +38,16 @@ impl Hygiene {
     /// Sets what does not hang on the service table.
     pub fn new(settings: &Dataplane) -> Self {
         let kernel = &settings.kernel;
-        let names = settings.interfaces.iter();
+        let interfaces: Vec<String> = settings
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.clone())
+            .collect();
         Self {
+            groups: receive_groups(&interfaces),
             routes: kernel.vip_routes.then(open_routes).flatten(),
             reservation: kernel.reserve_ports.then(|| reserve(settings)).flatten(),
-            interfaces: names.map(|interface| interface.name.clone()).collect(),
+            interfaces,
             hands_back: !kernel.tun.is_empty(),
             said: BTreeSet::new(),
         }
@@ -66,6 +75,7 @@ impl Hygiene {
 
     /// Takes everything back.
     pub fn end(&mut self) {
+        self.groups = None;
         if let Some(mut routes) = self.routes.take() {
             routes.set(&BTreeSet::new());
         }
@@ -95,6 +105,17 @@ fn reserve(settings: &Dataplane) -> Option<Reservation> {
         tracing::warn!(%error, "source_nat.ports are not reserved; keep them apart from net.ipv4.ip_local_port_range");
     }
     reserved.ok()
+}
+
+fn receive_groups(interfaces: &[String]) -> Option<AllGroups> {
+    let opened = AllGroups::open().and_then(|groups| {
+        interfaces.iter().try_for_each(|name| groups.add(name))?;
+        Ok(groups)
+    });
+    if let Err(error) = &opened {
+        tracing::warn!(%error, "neighbour solicitations for IPv6 Vips may not arrive; `ip link set dev NAME allmulticast on` lets them in");
+    }
+    opened.ok()
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "steer.h"
+#include "maps.h"
 
 /* struct iphdr.frag_off: 13 bits of offset below three flags (RFC 791, 3.1). */
 #define FRAGMENT_OFFSET 0x1fff
@@ -48,60 +48,6 @@
 #define NDP_SOLICITATION 135
 /* The identifier in a tag, below priority and drop eligibility (IEEE 802.1Q, 9.6). */
 #define TAG_ID 0x0fff
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_ADDRESSES);
-	__type(key, struct address);
-	__type(value, struct address_use);
-} addresses SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_ENDPOINTS);
-	__type(key, struct endpoint);
-	__type(value, __u8);
-} endpoints SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_PORT_PREFIXES);
-	__type(key, struct port_prefix);
-	__type(value, __u8);
-} port_ranges SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_NETWORKS);
-	__type(key, struct network);
-	__type(value, __u8);
-} networks SEC(".maps");
-
-/* By interface index. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_INTERFACES);
-	__type(key, __u32);
-	__type(value, struct interface);
-} interfaces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, MAX_INTERFACES * QUEUES_PER_INTERFACE);
-	__type(key, __u32);
-	__type(value, __u32);
-} xsks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, STATS);
-	__type(key, __u32);
-	__type(value, __u64);
-} steer_stats SEC(".maps");
 
 struct tag {
 	__be16 control;
@@ -373,21 +319,21 @@ static __always_inline bool icmpv6_is_ours(struct xdp_md *ctx, struct icmp6hdr *
 /* A packet that its addresses alone have not made ours. */
 static __always_inline bool payload_is_ours(struct xdp_md *ctx, struct packet *packet,
 					    struct address_use destination, void *payload,
-					    __be16 type)
+					    bool is_ipv6)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	struct ports *ports;
 
-	if (type == bpf_htons(ETH_P_IPV6))
+	if (is_ipv6)
 		payload = skip_extensions(ctx, payload, packet);
 	if (!payload)
 		return false;
 	ports = payload;
 	if (packet->later_fragment)
 		return has_ports(packet->protocol) && ends_are_ours(packet, &destination);
-	if (packet->protocol == IPPROTO_ICMP)
+	if (packet->protocol == IPPROTO_ICMP && !is_ipv6)
 		return icmp_is_ours(payload, destination, data_end);
-	if (packet->protocol == IPPROTO_ICMPV6)
+	if (packet->protocol == IPPROTO_ICMPV6 && is_ipv6)
 		return icmpv6_is_ours(ctx, payload, destination);
 	if (!has_ports(packet->protocol) || (void *)(ports + 1) > data_end)
 		return false;
@@ -416,28 +362,26 @@ static __always_inline bool arp_is_ours(struct arp_ipv4 *arp, void *data_end)
 	return is_vip(&target);
 }
 
-static __always_inline bool ip_is_ours(struct xdp_md *ctx, void *ip, __be16 type, bool to_group)
+static __always_inline bool ip_is_ours(struct xdp_md *ctx, void *ip, bool is_ipv6, bool to_group)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	struct packet packet = {};
 	struct address_use destination;
 	void *payload;
 
-	if (type == bpf_htons(ETH_P_IP))
-		payload = read_ipv4(ip, data_end, &packet);
-	else
+	if (is_ipv6)
 		payload = read_ipv6(ip, data_end, &packet);
+	else
+		payload = read_ipv4(ip, data_end, &packet);
 	if (!payload)
 		return false;
-	if (to_group) {
-		if (type != bpf_htons(ETH_P_IPV6) || packet.protocol != IPPROTO_ICMPV6)
-			return false;
-		return solicitation_is_ours(payload, data_end);
-	}
+	if (to_group)
+		return is_ipv6 && packet.protocol == IPPROTO_ICMPV6 &&
+		       solicitation_is_ours(payload, data_end);
 	destination = use_of(&packet.destination.address);
 	if (destination.flags & ADDRESS_VIP)
 		return true;
-	if (payload_is_ours(ctx, &packet, destination, payload, type))
+	if (payload_is_ours(ctx, &packet, destination, payload, is_ipv6))
 		return true;
 	return !(destination.flags & ADDRESS_HOST) && is_service_network(&packet.destination.address);
 }
@@ -475,7 +419,7 @@ static __always_inline bool is_ours(struct xdp_md *ctx, const struct interface *
 	if (!packet)
 		return false;
 	if (type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6))
-		return ip_is_ours(ctx, packet, type, ethernet->h_dest[0] & 1);
+		return ip_is_ours(ctx, packet, type == bpf_htons(ETH_P_IPV6), ethernet->h_dest[0] & 1);
 	return type == bpf_htons(ETH_P_ARP) && arp_is_ours(packet, data_end);
 }
 
