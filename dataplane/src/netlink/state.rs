@@ -128,7 +128,10 @@ impl State {
                 _ => {}
             }
         }
-        let Some(address) = address else { return false };
+        // The kernel lists the groups it sends to, too; nothing of ours goes there.
+        let Some(address) = address.filter(|address| !address.is_multicast()) else {
+            return false;
+        };
         let key = Neighbour { interface, address };
         match lladdr.filter(|_| is_resolved(message.header.state)) {
             Some(mac) => {

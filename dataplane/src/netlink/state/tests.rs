@@ -342,6 +342,15 @@ fn a_neighbour_of_ipv6_is_known_by_its_link() {
 }
 
 #[test]
+fn a_group_is_no_neighbour() {
+    let mut state = state(vec![]);
+    let mut message = neighbour(NeighbourState::Noarp);
+    message.attributes[0] = NeighbourAttribute::Destination(v6("ff02::16").into());
+    assert!(!state.neighbour(message));
+    assert_eq!(state.network().mac(InterfaceId(0), v6("ff02::16")), None);
+}
+
+#[test]
 fn a_tagged_interface_is_the_vlan_device_on_it() {
     let links = || {
         vec![
