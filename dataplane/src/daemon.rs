@@ -16,11 +16,12 @@ use sluice_conf::settings::dataplane::Dataplane as Settings;
 use crate::affinity::AffinityTable;
 use crate::clock::Clock;
 use crate::control::{self, About, Answers, Listener, SocketError};
-use crate::gateway::{Around, Gateway, Slots};
+use crate::gateway::{Around, Gateway, KernelGate, Slots};
 use crate::handover::Handover;
+use crate::hygiene::Hygiene;
 use crate::interface::{self, InterfaceError};
 use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
-use crate::kernel::NoWay;
+use crate::kernel::{NoWay, ToKernel};
 use crate::listing::Query;
 use crate::metrics;
 use crate::neighbour::Neighbour;
@@ -29,6 +30,7 @@ use crate::pipeline::{Engine, EngineSettings};
 use crate::service::Terms;
 use crate::snapshot::{Observer, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
+use crate::tun::Tun;
 use crate::worker::{Connections, Worker};
 use crate::xdp::{AttachedMode, Steering, XdpError};
 
@@ -106,7 +108,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
     let names: Vec<String> = settings.interfaces.iter().map(|i| i.name.clone()).collect();
     let counters = PerWorker::with(workers as u16, || WorkerCounters::new(&names));
     let (sender, networks) = bounded(64);
-    let (_netlink, network) = netlink::start(&names, requests, move |network| {
+    let (_netlink, network) = netlink::start(&settings.interfaces, requests, move |network| {
         // Full only while a table is being applied; then this thread waits a moment.
         let _ = sender.send(network);
     })?;
@@ -137,7 +139,9 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         clock,
         stop: Arc::clone(stop),
     };
-    let gateway = Arc::new(Gateway::new(publisher, Box::new(steering), around));
+    let hygiene = Hygiene::new(settings);
+    let gate = KernelGate::new(steering, hygiene);
+    let gateway = Arc::new(Gateway::new(publisher, Box::new(gate), around));
     let about = About {
         interfaces,
         cores: cores.clone(),
@@ -151,6 +155,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         clock,
         counters,
         affinity: Arc::new(AffinityTable::new(settings.affinity.clients, random()?)),
+        tun: open_tun(&settings.kernel.tun),
         resolver,
         stop: Arc::clone(&stop),
     };
@@ -220,7 +225,7 @@ fn attach(
     let mut devices = Vec::new();
     let mut modes = Vec::new();
     for interface in &settings.interfaces {
-        let mode = steering.attach(&interface.name, interface.xdp)?;
+        let mode = steering.attach(interface)?;
         let native = mode == AttachedMode::Native;
         devices.push(Device {
             name: interface.name.clone(),
@@ -266,6 +271,7 @@ struct Crew<'a> {
     clock: Clock,
     counters: Arc<PerWorker<WorkerCounters>>,
     affinity: Arc<AffinityTable>,
+    tun: Option<Arc<Tun>>,
     resolver: Sender<Neighbour>,
     stop: Arc<AtomicBool>,
 }
@@ -289,7 +295,7 @@ impl Crew<'_> {
         for (id, (((io, handover), observer), queries)) in (0..).zip(parts) {
             let links = Connections {
                 handover,
-                kernel: Box::new(NoWay),
+                kernel: way_back(self.tun.as_ref()),
                 observer,
                 resolve: self.resolver.clone(),
                 queries,
@@ -342,6 +348,26 @@ impl Crew<'_> {
         Ok(std::thread::Builder::new()
             .name(format!("worker-{id}"))
             .spawn(body)?)
+    }
+}
+
+/// The device by which packets go back to the kernel. Without it the gateway serves on, and drops
+/// what is nobody's.
+fn open_tun(name: &str) -> Option<Arc<Tun>> {
+    if name.is_empty() {
+        return None;
+    }
+    let opened = Tun::open(name);
+    if let Err(error) = &opened {
+        tracing::warn!(%error, "packets that are no Service's cannot go back to the kernel and are dropped");
+    }
+    opened.ok().map(Arc::new)
+}
+
+fn way_back(tun: Option<&Arc<Tun>>) -> Box<dyn ToKernel> {
+    match tun {
+        Some(tun) => Box::new(Arc::clone(tun)),
+        None => Box::new(NoWay),
     }
 }
 
@@ -398,6 +424,7 @@ impl Running {
             .filter(Result::is_err)
             .count();
         listener.remove();
+        self.gateway.end();
         if failed > 0 {
             return Err(DaemonError::Workers(failed));
         }

@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
+use ipnet::IpNet;
 use sluice_conf::settings::dataplane::SourceNat;
 use sluice_conf::{Generation, ServiceTable};
 
 use crate::clock::{Clock, Time};
+use crate::hygiene::Hygiene;
 use crate::listing::Query;
 use crate::neighbour::{Neighbour, Network};
 use crate::service::{ServiceMap, Terms};
@@ -55,19 +57,44 @@ pub trait Gate: Send {
 
     /// What was counted.
     fn stats(&self) -> Option<SteerStats>;
+
+    /// Takes back what must not outlive the process.
+    fn end(&mut self) {}
 }
 
-impl Gate for Steering {
+/// The gate of a running dataplane: the XDP program, and what the rest of the kernel is told.
+pub struct KernelGate {
+    steering: Steering,
+    hygiene: Hygiene,
+}
+
+impl KernelGate {
+    /// The gate over both.
+    pub fn new(steering: Steering, hygiene: Hygiene) -> Self {
+        Self { steering, hygiene }
+    }
+}
+
+impl Gate for KernelGate {
     fn extend(&mut self, filter: &Filter) -> Result<(), String> {
-        Steering::extend(self, filter).map_err(|error| error.to_string())
+        let extended = self.steering.extend(filter);
+        extended.map_err(|error| error.to_string())
     }
 
     fn shrink(&mut self, filter: &Filter) -> Result<(), String> {
-        Steering::shrink(self, filter).map_err(|error| error.to_string())
+        let networks: Vec<IpNet> = filter.networks.iter().copied().collect();
+        self.hygiene.apply(&filter.vips, &networks);
+        self.hygiene.look(!filter.backends.is_empty());
+        let shrunk = self.steering.shrink(filter);
+        shrunk.map_err(|error| error.to_string())
     }
 
     fn stats(&self) -> Option<SteerStats> {
-        Steering::stats(self).ok()
+        self.steering.stats().ok()
+    }
+
+    fn end(&mut self) {
+        self.hygiene.end();
     }
 }
 
@@ -232,6 +259,11 @@ impl Gateway {
                 return;
             }
         }
+    }
+
+    /// Takes back what must not outlive the process.
+    pub fn end(&self) {
+        self.lock().gate.end();
     }
 
     /// What workers read now.

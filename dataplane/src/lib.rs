@@ -42,6 +42,12 @@ pub mod snapshot;
 
 pub mod pipeline;
 
+pub mod interface;
+pub mod netlink;
+
+pub mod hygiene;
+pub mod tun;
+
 pub mod assembling;
 pub mod handover;
 pub mod kernel;
@@ -49,8 +55,6 @@ pub mod listing;
 pub mod waiting;
 pub mod worker;
 
-pub mod interface;
-pub mod netlink;
 pub mod steer;
 pub mod xdp;
 
