@@ -201,7 +201,13 @@ mod tests {
 
     fn hear(socket: &UdpSocket) -> (String, String) {
         let mut buffer = [0; 64];
-        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        // A call with a timeout is not taken up again after a signal (signal(7)).
+        let (length, from) = loop {
+            match socket.recv_from(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.unwrap(),
+            }
+        };
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         (text, from.ip().to_canonical().to_string())
     }
@@ -211,6 +217,16 @@ mod tests {
         ip("link add eth1 type veth peer name far");
         ip("addr add 10.0.1.1/24 dev eth1");
         ip("addr add 2001:db8:1::1/64 dev eth1 nodad");
+    }
+
+    /// The kernel puts IPv6 addresses to use some time after they are set.
+    fn settle(address: &str) {
+        let local = format!("local {address} dev");
+        while !ip("-6 route show table local").contains(&local)
+            || !ip("-6 route show").contains("2001:db8:1::/64")
+        {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -226,6 +242,7 @@ mod tests {
         ip("link set far up");
         sysctl::write("ipv4/conf/all/rp_filter", rp_filter).unwrap();
         ip("route add default via 10.0.1.254");
+        settle("2001:db8:1::1");
         let tun = Tun::open("sluice0").unwrap();
         let socket = listen();
         for (from, to) in [
@@ -254,10 +271,14 @@ mod tests {
             ip("addr add 2001:db8:1::2/64 dev far nodad");
             ip("link set far up");
             ip("route add default via 10.0.1.1");
+            settle("2001:db8:1::2");
             ip("route add default via 2001:db8:1::1");
             listen()
         });
-        let tun = gateway.run(|| Tun::open("sluice0").unwrap());
+        let tun = gateway.run(|| {
+            settle("2001:db8:1::1");
+            Tun::open("sluice0").unwrap()
+        });
         for (from, to) in [
             ("198.51.100.9", "10.0.1.2"),
             ("2001:db8:9::9", "2001:db8:1::2"),
