@@ -203,6 +203,7 @@ fn worker(id: &str, counters: &WorkerCounters) {
             "sluice_icmp_errors_translated_total",
             &counters.complaints_translated,
         ),
+        ("sluice_own_frames_total", &counters.own_frames),
         ("sluice_mss_clamped_total", &counters.mss_clamped),
         ("sluice_to_kernel_packets_total", &counters.to_kernel),
     ] {

@@ -205,12 +205,16 @@ pub struct Network {
 impl Network {
     /// A network of these links, indexed by [`InterfaceId`], with their routes and neighbours.
     pub fn new(links: Vec<Link>, v4: Routing<Ipv4Addr>, v6: Routing<Ipv6Addr>) -> Self {
-        let of_link = |link: &Link| {
-            let v4: Vec<IpAddr> = link.v4.iter().copied().map(IpAddr::V4).collect();
-            v4.into_iter()
-                .chain(link.v6.iter().copied().map(IpAddr::V6).collect::<Vec<_>>())
+        // A link-local address is the host's on its own link only, and never a client's business.
+        let v6_of = |link: &Link| {
+            let wide = link.v6.iter().filter(|v6| !v6.is_unicast_link_local());
+            wide.copied().map(IpAddr::V6).collect::<Vec<_>>()
         };
-        let host_addresses = links.iter().flat_map(of_link).collect();
+        let v4_of = |link: &Link| link.v4.iter().copied().map(IpAddr::V4).collect::<Vec<_>>();
+        let host_addresses = links
+            .iter()
+            .flat_map(|link| [v4_of(link), v6_of(link)].concat())
+            .collect();
         Self {
             links,
             v4,

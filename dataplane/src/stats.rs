@@ -102,6 +102,8 @@ pub struct WorkerCounters {
     pub mss_clamped: Counter,
     /// Packets handed to the kernel because they are no Service's.
     pub to_kernel: Counter,
+    /// Frames that the engine made of nothing.
+    pub own_frames: Counter,
     /// Fragments waiting for the first of their packet now.
     pub fragments_waiting: Counter,
     /// Turns of the loop that found something to do.

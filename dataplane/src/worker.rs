@@ -255,6 +255,7 @@ impl<Io: PacketIo> Worker<Io> {
         self.engine
             .tidy(&mut self.io, snapshot, now, &mut self.outbox);
         let mut outbox = std::mem::take(&mut self.outbox);
+        self.count(|counters| counters.own_frames.add(outbox.len() as u64));
         for (frame, interface) in outbox.drain(..) {
             self.transmit(frame, interface);
         }

@@ -129,7 +129,8 @@ fn accounted(scene: &Scene) -> Result<Stats> {
         std::thread::sleep(Duration::from_millis(100));
         let now = link.stats()?;
         let quiet = now.received == last.received;
-        let balanced = now.received.frames == now.transmitted.frames + dropped(&now);
+        let went = now.transmitted.frames + dropped(&now) + now.to_kernel;
+        let balanced = now.received.frames + now.own == went;
         last = now;
         Ok((quiet && balanced).then(|| last.clone()))
     });

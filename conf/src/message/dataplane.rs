@@ -115,6 +115,12 @@ pub struct Stats {
     pub received: Traffic,
     /// Frames and bytes put on transmit rings.
     pub transmitted: Traffic,
+    /// Packets handed back to the kernel because they are no Service's.
+    pub to_kernel: u64,
+    /// Frames that nobody had sent: resets of connections whose backend is gone. They are in
+    /// `transmitted` or `drops` too, so that
+    /// `received + own = transmitted + drops + to_kernel` once nothing waits.
+    pub own: u64,
     /// Drops by reason; every reason is listed, those that never happened with 0. Reasons that
     /// start with `kernel_` are frames that never reached a worker and so are not in `received`.
     pub drops: Vec<Drop>,

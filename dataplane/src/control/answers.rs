@@ -133,6 +133,8 @@ impl Answers {
         Stats {
             received: stats::total(counters().map(|c| c.received.get())),
             transmitted: stats::total(counters().map(|c| c.transmitted.get())),
+            to_kernel: counters().map(|c| c.to_kernel.get()).sum(),
+            own: counters().map(|c| c.own_frames.get()).sum(),
             drops: drops.chain(self.kernel_drops()).collect(),
             services: self
                 .gateway
