@@ -19,11 +19,12 @@ use crate::control::{self, About, Answers, Listener, SocketError};
 use crate::gateway::{Around, Gateway, KernelGate, Slots};
 use crate::handover::Handover;
 use crate::hygiene::Hygiene;
-use crate::interface::{self, InterfaceError};
+use crate::interface::{self, InterfaceError, Watch};
 use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
 use crate::kernel::{NoWay, ToKernel};
 use crate::listing::Query;
 use crate::metrics;
+use crate::nat::alarm::PortAlarm;
 use crate::neighbour::Neighbour;
 use crate::netlink::{self, NetlinkError};
 use crate::pipeline::{Engine, EngineSettings};
@@ -82,6 +83,8 @@ struct Running {
     workers: Vec<JoinHandle<XskIo>>,
     gateway: Arc<Gateway>,
     answers: Arc<Answers>,
+    watch: Watch,
+    ports: PortAlarm,
 }
 
 /// Runs until `stop` is set.
@@ -166,6 +169,8 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         workers,
         gateway,
         answers,
+        watch: Watch::new(&settings.interfaces, &facts, settings.frames.size),
+        ports: PortAlarm::default(),
     };
     running.serve(listener)
 }
@@ -404,11 +409,14 @@ impl Running {
             .spawn(move || control::serve(serving.socket(), &answers))?;
         tracing::info!("ready, waiting for a service table");
         let mut periods = 0u32;
+        let (mut watch, mut ports) = (self.watch, self.ports);
         let confirm_every = (CONFIRM_PERIOD.as_millis() / metrics::PERIOD.as_millis()) as u32;
         while !self.stop.load(Ordering::Relaxed)
             && !self.workers.iter().any(JoinHandle::is_finished)
         {
             metrics::publish(&self.gateway);
+            watch.look();
+            ports.look(self.gateway.counters());
             if periods.is_multiple_of(confirm_every) {
                 self.gateway.confirm_next_hops();
             }

@@ -6,11 +6,15 @@
 //! Usable are the queues in `/sys/class/net/NAME/queues/rx-*`. Their number is set with
 //! `ethtool -L NAME combined N` (for veth at creation: `ip link add ... numrxqueues N`).
 
+mod watch;
+
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use sluice_conf::settings::dataplane::{Frames, Interface};
+
+pub use watch::Watch;
 
 /// Bytes of a slot that the kernel keeps in front of a frame: `XDP_PACKET_HEADROOM`, linux/bpf.h.
 pub const HEADROOM: u32 = 256;
@@ -111,8 +115,9 @@ pub fn check(interfaces: &[Interface], frames: &Frames) -> Result<Vec<Facts>, In
         .iter()
         .map(|interface| facts(&interface.name))
         .collect::<Result<_, _>>()?;
+    let tags = watch::tag_bytes(interfaces);
     for (interface, facts) in interfaces.iter().zip(&all) {
-        check_mtu(&interface.name, facts.mtu, frames.size)?;
+        check_mtu(&interface.name, facts.mtu, frames.size, tags)?;
     }
     let named: Vec<(&str, u32)> = interfaces
         .iter()
@@ -123,12 +128,12 @@ pub fn check(interfaces: &[Interface], frames: &Frames) -> Result<Vec<Facts>, In
     Ok(all)
 }
 
-fn check_mtu(name: &str, mtu: u32, size: u32) -> Result<(), InterfaceError> {
-    let max = largest_mtu(size);
+fn check_mtu(name: &str, mtu: u32, size: u32, tags: u32) -> Result<(), InterfaceError> {
+    let max = largest_mtu(size, tags);
     if mtu <= max {
         return Ok(());
     }
-    let alternative = if size < 4096 && mtu <= largest_mtu(4096) {
+    let alternative = if size < 4096 && mtu <= largest_mtu(4096, tags) {
         " or set frames.size = 4096"
     } else {
         ""
@@ -142,9 +147,9 @@ fn check_mtu(name: &str, mtu: u32, size: u32) -> Result<(), InterfaceError> {
     })
 }
 
-/// Largest MTU that a slot of `size` bytes has room for.
-pub const fn largest_mtu(size: u32) -> u32 {
-    size.saturating_sub(HEADROOM + ETHERNET_HEADER)
+/// Largest MTU that a slot of `size` bytes has room for, with so many bytes of VLAN tags.
+pub const fn largest_mtu(size: u32, tags: u32) -> u32 {
+    size.saturating_sub(HEADROOM + ETHERNET_HEADER + tags)
 }
 
 fn check_queues(named: &[(&str, u32)]) -> Result<(), InterfaceError> {
@@ -201,14 +206,14 @@ mod tests {
 
     #[test]
     fn an_mtu_that_does_not_fit_says_what_would() {
-        assert!(check_mtu("eth1", 1778, 2048).is_ok());
+        assert!(check_mtu("eth1", 1778, 2048, 0).is_ok());
         assert_eq!(
-            check_mtu("eth1", 3000, 2048).unwrap_err().to_string(),
+            check_mtu("eth1", 3000, 2048, 0).unwrap_err().to_string(),
             "interface eth1: MTU 3000 does not fit in frames.size 2048 (at most 1778); lower the \
              MTU or set frames.size = 4096"
         );
         assert_eq!(
-            check_mtu("eth1", 9000, 4096).unwrap_err().to_string(),
+            check_mtu("eth1", 9000, 4096, 0).unwrap_err().to_string(),
             "interface eth1: MTU 9000 does not fit in frames.size 4096 (at most 3826); lower the \
              MTU"
         );
