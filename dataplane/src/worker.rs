@@ -192,13 +192,14 @@ impl<Io: PacketIo> Worker<Io> {
         let mut frames = std::mem::take(&mut self.frames);
         let mut ports = std::mem::take(&mut self.ports);
         let verdicts = std::mem::take(&mut self.verdicts);
-        for ((frame, ports), verdict) in frames.drain(..).zip(ports.drain(..)).zip(&verdicts) {
-            self.carry_out(frame, ports, *verdict, now);
+        for (frame, verdict) in frames.drain(..).zip(&verdicts) {
+            self.carry_out(frame, *verdict, now);
         }
+        ports.clear();
         (self.frames, self.ports, self.verdicts) = (frames, ports, verdicts);
     }
 
-    fn carry_out(&mut self, frame: Io::Frame, ports: Option<Ports>, verdict: Verdict, now: Time) {
+    fn carry_out(&mut self, frame: Io::Frame, verdict: Verdict, now: Time) {
         match verdict {
             Verdict::Forward(interface) | Verdict::Reply(interface) => {
                 self.transmit(frame, interface);
@@ -210,7 +211,7 @@ impl<Io: PacketIo> Worker<Io> {
                     Err((frame, _)) => self.drop(frame, DropReason::HandoverFull),
                 }
             }
-            Verdict::Hold(hop) => match self.waiting.hold((frame, ports), hop, now) {
+            Verdict::Hold { hop, ports } => match self.waiting.hold((frame, ports), hop, now) {
                 Ok(()) => {
                     // Lost when the channel is full; the next frame asks again.
                     let _ = self.links.resolve.try_send(hop);

@@ -2,10 +2,14 @@
 //! (Linux, nf_conntrack_proto_tcp.c).
 //!
 //! Sequence numbers are followed but data is not judged by them: only a reset can do harm, and a
-//! window that was seen wrongly would do more.
+//! window that was seen wrongly would do more. What lies outside the window is passed on without
+//! being believed, or a guess from outside would make the next one exact.
 
 use crate::flow::Direction;
 use crate::wire::parse::{Segment, TcpFlags};
+
+/// Farthest that a window can be shifted (RFC 7323 section 2.3).
+const MAX_SHIFT: u8 = 14;
 
 /// State of a TCP connection as seen from the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,10 +74,26 @@ impl Side {
         end: 0,
         expects: 0,
         window: 0,
-        shift: 0,
+        // Whose SYN was not seen may scale as much as anybody (RFC 7323 section 2.3).
+        shift: MAX_SHIFT,
         has_sent: false,
         has_acknowledged: false,
     };
+
+    /// Whether a segment that ends here lies in the window, as far as it is known.
+    const fn may_receive(&self, end: u32) -> bool {
+        !self.has_acknowledged || end.wrapping_sub(self.expects) <= self.window_or_probe()
+    }
+
+    /// Whether it can have sent all bytes before this one, as far as is known.
+    const fn may_have_sent(&self, end: u32) -> bool {
+        !self.has_sent || !is_after(end, self.end)
+    }
+
+    /// The window; a byte is sent to ask whether one that was closed has opened.
+    const fn window_or_probe(&self) -> u32 {
+        if self.window == 0 { 1 } else { self.window }
+    }
 }
 
 impl Progress {
@@ -85,21 +105,24 @@ impl Progress {
 
     /// Takes in a segment.
     pub fn note(&mut self, direction: Direction, segment: &Segment) {
+        let other = *self.side(direction.reverse());
         let side = self.side_mut(direction);
         let end = segment.sequence_end();
-        if segment.flags.any(TcpFlags::SYN) {
+        // Who has acknowledged something has had its SYN: another one is a guess from outside.
+        if segment.flags.any(TcpFlags::SYN) && !side.has_acknowledged {
             *side = Side {
-                shift: segment.scale.unwrap_or(0).min(14),
+                shift: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
         }
-        if !side.has_sent || is_after(end, side.end) {
+        if !side.has_sent || (is_after(end, side.end) && other.may_receive(end)) {
             side.end = end;
             side.has_sent = true;
         }
         if segment.flags.any(TcpFlags::ACK) {
             let expected = segment.acknowledgement;
-            if !side.has_acknowledged || is_after(expected, side.expects) {
+            let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
+            if !side.has_acknowledged || is_news {
                 side.expects = expected;
                 side.has_acknowledged = true;
             }
@@ -131,7 +154,7 @@ impl Progress {
             return ResetWorth::Exact;
         }
         let ahead = at.wrapping_sub(receiver.expects);
-        if ahead <= receiver.window.max(1) {
+        if ahead <= receiver.window_or_probe() {
             ResetWorth::InWindow
         } else {
             ResetWorth::Forged
@@ -362,6 +385,38 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_outside_the_window_teaches_nobody_the_exact_number() {
+        let guesses = [
+            segment(SYN, 5_000_000, 0),
+            segment(ACK, 5_000_000, 901),
+            segment(ACK, 101, 70_000),
+        ];
+        for guess in guesses {
+            let mut progress = established();
+            progress.note(Original, &guess);
+            let blind = segment(RST, guess.sequence_end(), 0);
+            if guess.sequence != 101 {
+                assert_eq!(progress.judge(Original, &blind), ResetWorth::Forged);
+            }
+            assert_eq!(progress.expected(Original), Ok(101));
+            assert_eq!(progress.expected(Reply), Ok(901));
+            let meant = segment(RST, 101, 0);
+            assert_eq!(progress.judge(Original, &meant), ResetWorth::Exact);
+        }
+    }
+
+    #[test]
+    fn a_window_of_unknown_scale_is_as_wide_as_any() {
+        let mut progress = Progress::NONE;
+        progress.note(Original, &segment(ACK, 100, 900));
+        progress.note(Reply, &segment(ACK, 900, 100));
+        // Far beyond 1,000 bytes, but not beyond 1,000 shifted by 14.
+        progress.note(Original, &segment(ACK, 1_000_100, 900));
+        progress.note(Reply, &segment(ACK, 900, 1_000_100));
+        assert_eq!(progress.expected(Original), Ok(1_000_100));
+    }
+
+    #[test]
     fn a_reset_of_a_syn_must_acknowledge_it() {
         let mut progress = Progress::NONE;
         progress.note(Original, &segment(SYN, 100, 0));
@@ -380,6 +435,7 @@ mod tests {
         let mut progress = Progress::NONE;
         progress.note(Original, &segment(ACK, u32::MAX - 1, 5));
         progress.note(Reply, &segment(ACK, 5, u32::MAX));
+        progress.note(Original, &segment(ACK, 3, 5));
         progress.note(Reply, &segment(ACK, 5, 3));
         assert_eq!(progress.expected(Original), Ok(3));
         assert_eq!(

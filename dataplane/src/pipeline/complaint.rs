@@ -2,6 +2,7 @@
 //! path-MTU discovery and traceroute work through the gateway (RFC 5508 section 4).
 
 use super::forward::send;
+use super::known::way_of;
 use super::{Engine, Moment, Tracked};
 use crate::io::PacketIo;
 use crate::verdict::{DropReason, Verdict};
@@ -28,8 +29,13 @@ impl Engine {
         let Some((id, direction)) = A::lane(self).table.lookup(hash, &answer) else {
             return unknown(complaint, moment);
         };
+        if complaint.destination != complaint.about.source.address {
+            // Who did not send the packet is not told of it, except by who wants to be believed.
+            return Verdict::Drop(DropReason::QuoteUnknown);
+        }
         // The error goes the way of an answer; the packet was sent the other way.
-        let sent = *A::lane(self).table.get(id).tuple(direction.reverse());
+        let connection = *A::lane(self).table.get(id);
+        let sent = connection.translated(direction).invert();
         // Whoever it was sent to complains by the name that the sender knows; a router on the way
         // by its own, or traceroute would show nothing.
         let by_destination = complaint.source == complaint.about.destination.address;
@@ -38,7 +44,7 @@ impl Engine {
             false => complaint.source,
         };
         let to = (source, sent.source.address);
-        let way = match moment.way(to.1) {
+        let way = match moment.way(way_of(&connection, direction)) {
             Ok(way) => way,
             Err(verdict) => return verdict,
         };

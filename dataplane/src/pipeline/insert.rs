@@ -2,7 +2,7 @@
 
 use sluice_conf::{Access, SourceNat};
 
-use super::{Engine, Tracked};
+use super::{Engine, Moment, Tracked};
 use crate::conntrack::{ConnId, Connection, Handling, InsertError};
 use crate::flow::{End, scale};
 use crate::nat::ports::candidates;
@@ -23,12 +23,16 @@ impl Engine {
         connection: Connection<A>,
         access: Access,
         own: A,
+        moment: Moment<'_>,
     ) -> Result<ConnId, DropReason> {
         let client = connection.original.source.address;
         // A backend that talks to itself through the Vip must not see its own address as source:
         // it would answer itself and never the gateway (kube-proxy's hairpin rule).
         let is_hairpin = client == connection.backend().address;
-        let keeps = access.source_nat == SourceNat::Preserve && !is_hairpin;
+        // Between two backends nobody can tell from an answer alone which of them is the client; a
+        // source port of ours leads it to the worker that knows.
+        let comes_back = self.other_owner(&connection.reply, moment).is_none();
+        let keeps = access.source_nat == SourceNat::Preserve && !is_hairpin && comes_back;
         if keeps || connection.handling != Handling::Translated {
             match self.insert_or_evict(connection) {
                 Ok(id) => return Ok(id),

@@ -30,9 +30,16 @@ impl Engine {
         if packet.flags().any(decisive) && !packet.has_right_checksum(io.bytes(frame)) {
             return Verdict::Drop(DropReason::BadTransportChecksum);
         }
-        match A::lane(self).table.lookup(hash, &packet.tuple) {
+        let verdict = match A::lane(self).table.lookup(hash, &packet.tuple) {
             Some((id, direction)) => self.known(io, frame, packet, Found { id, direction }, moment),
             None => self.unknown(io, frame, packet, moment),
+        };
+        match verdict {
+            Verdict::Hold { hop, .. } => Verdict::Hold {
+                hop,
+                ports: packet.place.piece.map(|_| packet.tuple.ports()),
+            },
+            verdict => verdict,
         }
     }
 
@@ -136,7 +143,7 @@ pub(super) fn wants_reset<A: Tracked>(connection: &Connection<A>) -> bool {
 }
 
 /// Where a packet goes: to whom it is translated, or with direct return to the backend's link.
-fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
+pub(super) fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
     match (connection.handling, direction) {
         (Handling::Direct, Direction::Original) => connection.backend().address,
         _ => connection.translated(direction).destination.address,

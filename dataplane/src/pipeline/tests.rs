@@ -2,9 +2,15 @@
 
 mod answers;
 mod changes;
+mod closing;
+mod errors;
 mod forwarding;
 mod limits;
+mod model;
+mod pieces;
+mod protocols;
 mod workers;
+mod world;
 
 use std::net::SocketAddr;
 

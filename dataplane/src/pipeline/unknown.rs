@@ -92,7 +92,7 @@ impl Engine {
             until: None,
         };
         let connection = opened(packet.tuple, state, end, binding, entry.forwarding, moment);
-        match self.insert(connection, access, way.hop.source) {
+        match self.insert(connection, access, way.hop.source, moment) {
             Ok(id) => {
                 self.remember(client, served.service, backend, moment);
                 self.count_new(backend);

@@ -110,6 +110,14 @@ pub fn backend_v6(last: u8) -> Ipv6Addr {
 
 /// The network of the picture above, with these backends resolved.
 pub fn network(backends: impl IntoIterator<Item = u8>) -> Network {
+    network_on(backends, |_| {})
+}
+
+/// As [`network`], with links that `edit` has changed.
+pub fn network_on(
+    backends: impl IntoIterator<Item = u8>,
+    edit: impl FnOnce(&mut [Link]),
+) -> Network {
     let subnet = |number: u16| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, 0);
     let own = |number: u16| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, 1);
     let client = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
@@ -128,11 +136,13 @@ pub fn network(backends: impl IntoIterator<Item = u8>) -> Network {
         v4.insert((BACKENDS, Ipv4Addr::new(10, 0, 2, last)), backend_mac(last));
         v6.insert((BACKENDS, backend_v6(last)), backend_mac(last));
     }
+    let mut links = vec![
+        link(GATEWAY_MAC, client_side, own(1)),
+        link(GATEWAY_BACKEND_MAC, backend_side, own(2)),
+    ];
+    edit(&mut links);
     Network::new(
-        vec![
-            link(GATEWAY_MAC, client_side, own(1)),
-            link(GATEWAY_BACKEND_MAC, backend_side, own(2)),
-        ],
+        links,
         Routing::new(
             [
                 on_link(Ipv4Addr::new(10, 0, 1, 0), 24, CLIENTS),
@@ -354,12 +364,22 @@ impl Rig {
         self.counters.of(worker).unwrap()
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// Connections in all tables.
     pub fn connections(&self) -> usize {
         self.workers
             .iter()
             .map(|worker| worker.engine().connections())
             .sum()
+    }
+
+    /// The engine of a worker, to look at its connections.
+    pub fn engine(&self, worker: usize) -> &Engine {
+        self.workers[worker].engine()
     }
 
     /// Slots that hold a frame; 0 when nothing has leaked and nothing waits.
