@@ -30,7 +30,7 @@ impl Engine {
             return unknown(complaint, moment);
         };
         if complaint.destination != complaint.about.source.address {
-            // Who did not send the packet is not told of it, except by who wants to be believed.
+            // Only the sender of a packet is told of it: an error to anybody else is forged.
             return Verdict::Drop(DropReason::QuoteUnknown);
         }
         // The error goes the way of an answer; the packet was sent the other way.

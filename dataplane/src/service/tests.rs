@@ -198,3 +198,46 @@ fn one_port_wins_over_a_range_that_holds_it() {
     assert_eq!(found(5004).as_deref(), Some("b"));
     assert_eq!(found(5010), None);
 }
+
+/// As large as the largest clusters: the table is accepted, fits one message, and one changed
+/// endpoint leaves everything else as it was compiled.
+#[test]
+fn ten_thousand_services_with_a_hundred_thousand_backends_are_accepted() {
+    let lines = |changed: bool| -> Vec<String> {
+        (0..10_000u32)
+            .map(|n| {
+                let vip = std::net::Ipv4Addr::from(0x0a60_0000 + n);
+                let first = 0x0a80_0000 + n * 10 + u32::from(changed && n == 77);
+                let backends: Vec<String> = (first..first + 10)
+                    .map(|bits| format!("{}:8080", std::net::Ipv4Addr::from(bits)))
+                    .collect();
+                format!("s{n:05} tcp {vip}:80 -> {}", backends.join(" "))
+            })
+            .collect()
+    };
+    let compiled = |changed, previous: &ServiceMap| {
+        let lines = lines(changed);
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let terms = Terms {
+            limits: Limits::default(),
+            ..TERMS
+        };
+        let table = table(&lines);
+        let message = sluice_conf::message::dataplane::Request::Push(table.clone());
+        let bytes = sluice_conf::codec::encode(&message).unwrap().len();
+        assert!(
+            bytes < sluice_conf::codec::MAX_BODY as usize,
+            "{bytes} bytes"
+        );
+        ServiceMap::build(table, previous, &terms).unwrap()
+    };
+    let first = compiled(false, &ServiceMap::default());
+    let backends = |map: &ServiceMap| map.services().map(|s| s.backends.len()).sum::<usize>();
+    assert_eq!(
+        (first.services().len(), backends(&first)),
+        (10_000, 100_000)
+    );
+    let second = compiled(true, &first);
+    let pairs = first.services.iter().zip(&second.services);
+    assert_eq!(pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1);
+}
