@@ -136,8 +136,8 @@ impl Model {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Client { who, udp, flags } => self.from_client(who, udp, flags),
-            Step::Backend { who, udp, flags } => self.from_backend(who, udp, flags),
+            Step::Client { who, udp, flags } => self.client_sends(who, udp, flags),
+            Step::Backend { who, udp, flags } => self.backend_sends(who, udp, flags),
             Step::Complaint { who, udp } => self.complaint(who, udp),
             Step::Stray { backend, who } => self.stray(usize::from(backend), who),
             Step::Table { states, deleted } => self.table(states, deleted),
@@ -166,10 +166,11 @@ impl Model {
         };
         let idle = self.now - known.last;
         let lasts = !udp && known.handshake == 3 && !known.closing;
-        !known.gone && !(known.closing && reopens) && (idle < SHORTEST || lasts)
+        let ends = known.gone || (known.closing && reopens);
+        !ends && (idle < SHORTEST || lasts)
     }
 
-    fn from_client(&mut self, who: u8, udp: bool, flags: u8) {
+    fn client_sends(&mut self, who: u8, udp: bool, flags: u8) {
         let (client, vip) = (self.client(who), self.setting.world.vip(80));
         let frame = match udp {
             true => Build::udp(&client, &vip).payload(b"question").frame(),
@@ -260,7 +261,7 @@ impl Model {
         );
     }
 
-    fn from_backend(&mut self, who: u8, udp: bool, flags: u8) {
+    fn backend_sends(&mut self, who: u8, udp: bool, flags: u8) {
         let Some(known) = self.known.get(&(udp, who)).cloned() else {
             return;
         };
