@@ -3,12 +3,15 @@
 mod answers;
 mod changes;
 mod closing;
+mod crossing;
 mod errors;
 mod forwarding;
 mod limits;
 mod model;
 mod pieces;
 mod protocols;
+mod serving;
+mod tagged;
 mod workers;
 mod world;
 

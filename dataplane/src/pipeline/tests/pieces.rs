@@ -2,7 +2,7 @@
 
 use super::world::*;
 use super::*;
-use crate::testutil::rig::{RigSettings, network};
+use crate::testutil::rig::{RigSettings, network, network_on};
 use crate::verdict::DropReason;
 use std::time::Duration;
 
@@ -229,5 +229,46 @@ fn a_first_fragment_that_waits_for_its_next_hop_is_no_repetition_of_itself() {
         sent.extend(arriving(&mut rig, 0, &pieces[1..]));
         assert!(reassemble(&sent).is_whole_right());
         assert_eq!((rig.drops(), rig.outstanding()), (vec![], 0));
+    });
+}
+
+#[test]
+fn fragments_that_do_not_fit_are_cut_by_the_kernel_or_told_of_once() {
+    for world in WORLDS {
+        let narrow = network_on(11..=19, |links| links[1].mtu = 1280);
+        let settings = RigSettings::default();
+        let mut rig = Rig::on(&settings, narrow, &[&world.web("udp", &[11], "")]);
+        let pieces = question(world, 40_000, 2500).fragments(1400, 1);
+        assert_eq!(pieces.len(), 2);
+        let sent = arriving(&mut rig, 0, &pieces);
+        if world.v6 {
+            let told = seen(&sent[0].1);
+            assert_eq!((told.payload[0], told.payload[1]), world.too_big());
+            assert_eq!((sent.len(), sent[0].0, rig.drops()), (2, CLIENTS, vec![]));
+        } else {
+            let given = rig.to_kernel();
+            assert_eq!(given.len(), 1);
+            let mut whole: Vec<Sent> =
+                vec![(BACKENDS, [&[0; 12][..], &[8, 0], &given[0]].concat())];
+            whole.extend(sent);
+            assert!(reassemble(&whole).is_whole_right());
+            assert_eq!(rig.drops(), vec![]);
+        }
+        assert_eq!(rig.outstanding(), 0);
+    }
+}
+
+#[test]
+fn a_repetition_after_the_end_waits_in_vain_and_costs_its_slot_only() {
+    everywhere(|world, settings, policy| {
+        let mut rig = Rig::with(settings, &[&world.web("udp", &[11], policy)]);
+        let pieces = question(world, 40_000, 300).fragments(104, 1);
+        assert_eq!(arriving(&mut rig, 0, &pieces).len(), 3);
+        assert_eq!(arriving(&mut rig, 0, &pieces[1..]), []);
+        assert_eq!(rig.outstanding(), 2);
+        rig.pass(Duration::from_secs(30));
+        rig.run();
+        assert_eq!(rig.drops(), [(DropReason::FragmentTimeout, 2)]);
+        assert_eq!(rig.outstanding(), 0);
     });
 }
