@@ -22,15 +22,18 @@ impl Engine {
         hash: u64,
         moment: Moment<'_>,
     ) -> Verdict {
-        if packet.place.hop_limit <= 1 {
-            return self.time_exceeded(io, frame, packet, moment);
-        }
         // A damaged segment must not make, end or reset a connection.
         let decisive = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
         if packet.flags().any(decisive) && !packet.has_right_checksum(io.bytes(frame)) {
             return Verdict::Drop(DropReason::BadTransportChecksum);
         }
-        let verdict = match A::lane(self).table.lookup(hash, &packet.tuple) {
+        let found = A::lane(self).table.lookup(hash, &packet.tuple);
+        // What is for the host itself goes no hop further.
+        let goes_on = found.is_some() || !is_for_host(packet, moment);
+        let verdict = match found {
+            _ if packet.place.hop_limit <= 1 && goes_on => {
+                self.time_exceeded(io, frame, packet, moment)
+            }
             Some((id, direction)) => self.known(io, frame, packet, Found { id, direction }, moment),
             None => self.unknown(io, frame, packet, moment),
         };
@@ -132,6 +135,12 @@ impl Engine {
             _ => self.reset(io, frame, packet, DropReason::BackendGone, moment),
         }
     }
+}
+
+fn is_for_host<A: Tracked>(packet: &Packet<A>, moment: Moment<'_>) -> bool {
+    let to = packet.tuple.destination;
+    let target = Target::from_end(to, packet.tuple.protocol);
+    moment.network.is_own(to.address) && moment.services.frontend(&target).is_none()
 }
 
 /// Whether there is somebody to be told that the connection has ended: both sides of a TCP

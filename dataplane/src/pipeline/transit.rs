@@ -35,14 +35,19 @@ impl Engine {
             let target = Target::from_end(end, tuple.protocol);
             moment.services.is_preserving_backend(&target)
         };
+        let to = tuple.destination.address;
+        if A::lane(self).source == Some(to) && !moment.network.is_own(to) {
+            // The masquerade address of the settings is ours alone.
+            return Verdict::Drop(DropReason::NoConnection);
+        }
         let (from_backend, to_backend) = (is_end(tuple.source), is_end(tuple.destination));
-        if moment.network.is_own(tuple.destination.address) || !(from_backend || to_backend) {
+        if moment.network.is_own(to) || !(from_backend || to_backend) {
             return to_kernel;
         }
         let Some(state) = passing_state(&packet.signal, from_backend && !to_backend) else {
             return Verdict::Drop(DropReason::NoConnection);
         };
-        let way = match moment.way(tuple.destination.address) {
+        let way = match moment.way(to) {
             Ok(way) => way,
             Err(Verdict::Drop(_)) => return to_kernel,
             Err(verdict) => return verdict,

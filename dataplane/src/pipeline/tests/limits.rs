@@ -305,3 +305,28 @@ fn a_question_and_its_answer_do_not_hold_a_port_as_long_as_a_stream() {
     rig.run();
     assert_eq!(rig.connections(), 1);
 }
+
+#[test]
+fn what_is_for_the_host_goes_to_it_with_its_last_hop() {
+    let mut rig = Rig::new(&[WEB]);
+    let last_hop = Build::tcp("10.0.2.11:8080", "10.0.2.1:20000")
+        .flags(ACK)
+        .ttl(1)
+        .macs(backend_mac(11), GATEWAY_BACKEND_MAC)
+        .frame();
+    assert_eq!(rig.send(BACKENDS, &last_hop), []);
+    assert_eq!(rig.to_kernel(), [last_hop[14..].to_vec()]);
+}
+
+#[test]
+fn strays_to_a_masquerade_address_of_our_own_are_dropped() {
+    let mut settings = RigSettings::default();
+    settings.source_nat.address = Some("203.0.113.99".parse().unwrap());
+    let mut rig = Rig::with(&settings, &[WEB]);
+    let stray = Build::tcp("10.0.2.11:8080", "203.0.113.99:20000")
+        .flags(ACK)
+        .macs(backend_mac(11), GATEWAY_BACKEND_MAC);
+    assert_eq!(rig.send(BACKENDS, &stray.frame()), []);
+    assert_eq!(rig.drops(), [(DropReason::NoConnection, 1)]);
+    assert_eq!(rig.to_kernel(), Vec::<Vec<u8>>::new());
+}
