@@ -308,12 +308,22 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     fn answer_queries(&mut self, now: Time) {
-        if self.listing.is_none() {
-            self.listing = self.links.queries.try_recv().ok().map(Listing::new);
+        let snapshot = self.links.observer.current();
+        if self.listing.is_none()
+            && let Ok(query) = self.links.queries.try_recv()
+        {
+            match query {
+                Query::List(wanted) => self.listing = Some(Listing::new(wanted)),
+                Query::Explain { question, answer } => {
+                    if let Some(explanation) = self.engine.answer(&question, snapshot, now) {
+                        // Nobody waits any more when the client has gone.
+                        let _ = answer.send(explanation);
+                    }
+                }
+            }
         }
         if let Some(listing) = self.listing.take() {
-            let services = &self.links.observer.current().services;
-            self.listing = listing.go_on(&self.engine, services, self.id, now);
+            self.listing = listing.go_on(&self.engine, &snapshot.services, now);
         }
     }
 

@@ -15,6 +15,15 @@ const LOOK: u32 = 64;
 /// nine of ten ports taken, one in six needs more.
 const SCARCE: usize = 16;
 
+/// Whether the backend is to see the client's own address and port.
+pub(super) fn keeps_source<A: Tracked>(connection: &Connection<A>, access: Access) -> bool {
+    // A backend that talks to itself through the Vip must not see its own address as source: it
+    // would answer itself and never the gateway (kube-proxy's hairpin rule).
+    let is_hairpin = connection.original.source.address == connection.backend().address;
+    let keeps = access.source_nat == SourceNat::Preserve && !is_hairpin;
+    keeps || connection.handling != Handling::Translated
+}
+
 impl Engine {
     /// Inserts both directions of a connection. `own` is the address that masquerade uses when the
     /// settings name none.
@@ -24,12 +33,7 @@ impl Engine {
         access: Access,
         own: A,
     ) -> Result<ConnId, DropReason> {
-        let client = connection.original.source.address;
-        // A backend that talks to itself through the Vip must not see its own address as source:
-        // it would answer itself and never the gateway (kube-proxy's hairpin rule).
-        let is_hairpin = client == connection.backend().address;
-        let keeps = access.source_nat == SourceNat::Preserve && !is_hairpin;
-        if keeps || connection.handling != Handling::Translated {
+        if keeps_source(&connection, access) {
             match self.insert_or_evict(connection) {
                 Ok(id) => return Ok(id),
                 Err(InsertError::Full) => return Err(DropReason::ConnectionTableFull),

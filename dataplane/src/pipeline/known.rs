@@ -136,7 +136,7 @@ pub(super) fn wants_reset<A: Tracked>(connection: &Connection<A>) -> bool {
 }
 
 /// Where a packet goes: to whom it is translated, or with direct return to the backend's link.
-fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
+pub(super) fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
     match (connection.handling, direction) {
         (Handling::Direct, Direction::Original) => connection.backend().address,
         _ => connection.translated(direction).destination.address,
@@ -144,7 +144,7 @@ fn way_of<A: Tracked>(connection: &Connection<A>, direction: Direction) -> A {
 }
 
 /// Whether the first packet of a client opens a new connection on the tuple of one that has ended.
-fn starts_anew<A: Tracked>(
+pub(super) fn starts_anew<A: Tracked>(
     connection: &Connection<A>,
     direction: Direction,
     signal: &Signal,
