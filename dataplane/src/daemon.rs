@@ -29,6 +29,7 @@ use crate::pipeline::{Engine, EngineSettings};
 use crate::service::Terms;
 use crate::snapshot::{Observer, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
+use crate::tap::Tap;
 use crate::worker::{Connections, Worker};
 use crate::xdp::{AttachedMode, Steering, XdpError};
 
@@ -143,7 +144,13 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         cores: cores.clone(),
         capacity: settings.connections.capacity,
     };
-    let answers = Arc::new(Answers::new(Arc::clone(&gateway), about, clock));
+    let tap = Arc::default();
+    let answers = Arc::new(Answers::new(
+        Arc::clone(&gateway),
+        Arc::clone(&tap),
+        about,
+        clock,
+    ));
     let stop = Arc::clone(stop);
     let crew = Crew {
         settings,
@@ -152,6 +159,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         counters,
         affinity: Arc::new(AffinityTable::new(settings.affinity.clients, random()?)),
         resolver,
+        tap,
         stop: Arc::clone(&stop),
     };
     let workers = crew.start(opened, observers, asked)?;
@@ -267,6 +275,7 @@ struct Crew<'a> {
     counters: Arc<PerWorker<WorkerCounters>>,
     affinity: Arc<AffinityTable>,
     resolver: Sender<Neighbour>,
+    tap: Arc<Tap>,
     stop: Arc<AtomicBool>,
 }
 
@@ -294,6 +303,7 @@ impl Crew<'_> {
                 resolve: self.resolver.clone(),
                 queries,
                 counters: Arc::clone(&self.counters),
+                tap: Arc::clone(&self.tap),
             };
             let engine = self.engine(id, count)?;
             let worker = Worker::new(

@@ -46,6 +46,7 @@ pub mod assembling;
 pub mod handover;
 pub mod kernel;
 pub mod listing;
+pub mod tap;
 pub mod waiting;
 pub mod worker;
 
@@ -58,7 +59,6 @@ pub mod gateway;
 
 pub mod control;
 pub mod metrics;
-pub mod pcapng;
 
 pub mod daemon;
 

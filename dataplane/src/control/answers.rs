@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, bounded};
 use sluice_conf::message::dataplane::explain::{Explanation, Question};
+use sluice_conf::message::dataplane::tap::{TapBatch, TapSettings};
 use sluice_conf::message::dataplane::{
     BackendStats, Connection, ConnectionFilter, Connections, Drop, Interface, Reply, Request,
     ServiceStats, Stats, Status, Worker,
@@ -16,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::listing::{Query, Wanted};
 use crate::service::{CompiledBackend, CompiledService};
 use crate::stats::{self, Totals, WorkerCounters};
+use crate::tap::{Around, Session, Tap};
 use crate::verdict::{DropReason, KernelDrop};
 
 /// Most connections of one listing.
@@ -40,15 +42,17 @@ pub struct About {
 /// Answers requests.
 pub struct Answers {
     gateway: Arc<Gateway>,
+    tap: Arc<Tap>,
     about: About,
     clock: Clock,
 }
 
 impl Answers {
     /// Answers for this gateway.
-    pub fn new(gateway: Arc<Gateway>, about: About, clock: Clock) -> Self {
+    pub fn new(gateway: Arc<Gateway>, tap: Arc<Tap>, about: About, clock: Clock) -> Self {
         Self {
             gateway,
+            tap,
             about,
             clock,
         }
@@ -66,12 +70,13 @@ impl Answers {
     /// The answer to a request.
     pub fn answer(&self, request: Request) -> Reply {
         match request {
+            // Answered by many replies, which is not for here.
+            Request::Tap(_) => Reply::Refused("a tap is no single answer".into()),
             Request::Hello(_) => self.hello(),
             Request::Status => Reply::Status(self.status()),
             Request::Stats => Reply::Stats(self.stats()),
             Request::Connections(filter) => self.connections(filter),
             Request::Explain(question) => self.explain(question),
-            Request::Tap(_) => Reply::Refused("a tap is the last request of its connection".into()),
             Request::Push(table) => {
                 let generation = table.generation;
                 let services = table.services.len();
@@ -88,6 +93,27 @@ impl Answers {
                 }
             }
         }
+    }
+
+    /// Switches the tap on.
+    ///
+    /// # Errors
+    /// In words: somebody else has it.
+    pub fn tap(&self, settings: &TapSettings) -> Result<Session, String> {
+        let taken = "another sluicectl trace or capture is running; end that one first";
+        self.tap.start(settings).ok_or_else(|| taken.to_owned())
+    }
+
+    /// What the tap has seen since the last batch.
+    pub fn tapped(&self, session: &Session) -> TapBatch {
+        let counters = self.gateway.counters().of(0);
+        let interface_name =
+            |id| counters.map_or_else(String::new, |counters| counters.interface_name(id));
+        session.batch(&Around {
+            services: &self.gateway.snapshot().services,
+            clock: &self.clock,
+            interface_name: &interface_name,
+        })
     }
 
     /// How the dataplane is.

@@ -247,9 +247,7 @@ impl Engine {
         let service = served.service;
         let seconds = service.entry.affinity_seconds?;
         let now = moment.seconds.0;
-        let seen = self
-            .affinity
-            .look(service.key, client.bits(), now, seconds);
+        let seen = self.affinity.look(service.key, client.bits(), now, seconds);
         let backend = match choice {
             Choice::Affinity(_, backend) => backend.end::<A>(served.frontend.port),
             _ => None,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod explained;
 mod forwarding;
 mod limits;
 mod workers;

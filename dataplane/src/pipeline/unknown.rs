@@ -256,7 +256,11 @@ pub(super) fn opened<A: Tracked>(
 
 /// The state that a first packet leads to; `None` for one from the middle of a connection that is
 /// not known here any more.
-pub(super) fn first_state(signal: &Signal, forwarding: Forwarding, source_nat: SourceNat) -> Option<State> {
+pub(super) fn first_state(
+    signal: &Signal,
+    forwarding: Forwarding,
+    source_nat: SourceNat,
+) -> Option<State> {
     // With the client's address kept, Maglev finds the backend again and the connection goes on
     // as if nothing had been lost; with masquerade the source port is lost for good.
     let goes_on = forwarding == Forwarding::DirectReturn || source_nat == SourceNat::Preserve;

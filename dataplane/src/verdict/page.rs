@@ -44,7 +44,11 @@ fn markdown() -> String {
             remedy,
         } in entries
         {
-            write!(page, "\n### `{name}`\n\n{sentence}\n\n**What to do:** {remedy}\n").unwrap();
+            write!(
+                page,
+                "\n### `{name}`\n\n{sentence}\n\n**What to do:** {remedy}\n"
+            )
+            .unwrap();
         }
     };
     section(&mut page, &mut workers());
