@@ -7,9 +7,8 @@ use sluice_conf::message::dataplane::explain::{
 };
 use sluice_conf::{Pool, Protocol};
 
-use super::*;
 use crate::testutil::rig::{BACKENDS, CLIENTS, Rig, RigSettings, network};
-use crate::testutil::{Build, table};
+use crate::testutil::{Build, RESERVED, table};
 use crate::verdict::DropReason;
 use crate::wire::parse::TcpFlags;
 
