@@ -19,8 +19,12 @@ pub fn run(common: &Common, which: &Which, path: &Path) -> anyhow::Result<Answer
     let file = BufWriter::new(File::create(path).with_context(cannot)?);
     let mut pages = Pages::new(file).with_context(cannot)?;
     let tally = follow(common, which, MAX_SNAP_LEN, |packet| {
-        pages.write(packet).with_context(cannot)?;
-        Ok(ControlFlow::Continue(()))
+        // What comes again is written only then.
+        let counts = !packet.fate.comes_again();
+        if counts {
+            pages.write(packet).with_context(cannot)?;
+        }
+        Ok(ControlFlow::Continue(counts))
     })?;
     pages.writer.into_inner().with_context(cannot)?;
     Ok(Answer {
@@ -47,9 +51,6 @@ impl<W: Write> Pages<W> {
 
     /// The frame that came in, with what became of it, and the one that left.
     fn write(&mut self, packet: &TappedPacket) -> std::io::Result<()> {
-        if packet.fate.comes_again() {
-            return Ok(());
-        }
         let comment = comment(packet);
         if let Some(side) = &packet.before {
             self.frame(packet, side, Course::Inbound, &comment)?;
@@ -153,8 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_comes_again_is_written_only_then() {
-        assert_eq!(written(&[packet(Fate::Hold)]), written(&[]));
+    fn a_forwarded_frame_is_written_on_both_sides() {
         let both = TappedPacket {
             after: Some(side("eth1")),
             ..packet(Fate::Forward)

@@ -78,13 +78,13 @@ impl Tally {
     }
 }
 
-/// Hands packets to `each` until it says stop, the limits of the call are reached or Ctrl-C is
-/// pressed.
+/// Hands packets to `each` until it breaks, the limits of the call are reached or Ctrl-C is
+/// pressed. `each` says whether the packet counts.
 pub fn follow(
     common: &Common,
     which: &Which,
     snap_len: u16,
-    mut each: impl FnMut(&TappedPacket) -> anyhow::Result<ControlFlow<()>>,
+    mut each: impl FnMut(&TappedPacket) -> anyhow::Result<ControlFlow<(), bool>>,
 ) -> anyhow::Result<Tally> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -111,10 +111,13 @@ pub fn follow(
         };
         tally.lost = batch.lost;
         for packet in &batch.packets {
-            if which.count.is_some_and(|most| tally.shown >= most) || each(packet)?.is_break() {
+            if which.count.is_some_and(|most| tally.shown >= most) {
                 return Ok(tally);
             }
-            tally.shown += 1;
+            match each(packet)? {
+                ControlFlow::Continue(counts) => tally.shown += u64::from(counts),
+                ControlFlow::Break(()) => return Ok(tally),
+            }
         }
         let is_over = which.count.is_some_and(|most| tally.shown >= most)
             || end.is_some_and(|end| clock.now() >= end)

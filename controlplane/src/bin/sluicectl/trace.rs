@@ -21,7 +21,10 @@ pub fn run(common: &Common, which: &Which) -> anyhow::Result<Answer> {
         {
             // Whoever reads may stop early, as head does.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-            written => Ok(ControlFlow::Continue(written?)),
+            written => {
+                written?;
+                Ok(ControlFlow::Continue(true))
+            }
         }
     })?;
     Ok(Answer {
