@@ -109,6 +109,76 @@ mod tests {
         assert_eq!(decode::<Request>(&bytes[HEADER_LEN..]), Ok(message));
     }
 
+    fn survives(reply: &Reply) {
+        let bytes = encode(reply).unwrap();
+        assert_eq!(decode::<Reply>(&bytes[HEADER_LEN..]).as_ref(), Ok(reply));
+    }
+
+    #[test]
+    fn explanations_and_tapped_packets_survive_the_round_trip() {
+        use crate::message::dataplane::explain::*;
+        use crate::message::dataplane::tap::*;
+        let packet = Question {
+            protocol: crate::Protocol::Udp,
+            source: "[2001:db8::1]:5".parse().unwrap(),
+            destination: "[2001:db8::2]:53".parse().unwrap(),
+        };
+        let masquerade = Source::Masquerade {
+            address: packet.source.ip(),
+            first: 1,
+            last: 9,
+        };
+        let reason = Reason {
+            name: "ttl".into(),
+            sentence: "It ran out.".into(),
+            remedy: "Look.".into(),
+        };
+        survives(&Reply::Explained(Box::new(Explanation {
+            packet,
+            steered: Some(false),
+            generation: None,
+            worker: 3,
+            known: None,
+            rule: None,
+            affinity: Some(Affinity {
+                seconds: 60,
+                backend: Some(packet.destination),
+                left: Some(7),
+            }),
+            row: Some(Row { row: 1, rows: 251 }),
+            translation: Some(Translation {
+                source: masquerade,
+                destination: packet.destination,
+            }),
+            way: None,
+            outcome: Outcome::Drop(reason.clone()),
+        })));
+        let before = Side {
+            interface: "eth0".into(),
+            headers: Some(Headers {
+                protocol: 6,
+                source: packet.source.ip(),
+                destination: packet.destination.ip(),
+                ports: Some((5, 53)),
+                flags: Some(2),
+            }),
+            len: 60,
+            bytes: vec![1, 2, 3],
+        };
+        survives(&Reply::Tapped(TapBatch {
+            packets: vec![TappedPacket {
+                nanoseconds: u64::MAX,
+                worker: 1,
+                service: None,
+                backend: None,
+                before: Some(before),
+                after: None,
+                fate: Fate::Drop(reason),
+            }],
+            lost: 5,
+        }));
+    }
+
     #[test]
     fn a_header_of_something_else_is_refused() {
         assert_eq!(

@@ -107,26 +107,41 @@ impl Client {
         request: &Q,
     ) -> Result<A, ClientError> {
         let daemon = self.daemon;
-        let codec = |source| ClientError::Codec { daemon, source };
-        let broken = |source: io::Error| match source.kind() {
-            // What a socket with a time limit answers when the limit is reached.
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(daemon),
-            _ => ClientError::Broken { daemon, source },
-        };
-        let bytes = codec::encode(request).map_err(codec)?;
+        let bytes =
+            codec::encode(request).map_err(|source| ClientError::Codec { daemon, source })?;
         let sent = self.stream.write_all(&bytes);
-        let mut header = [0; HEADER_LEN];
-        let answered = self.stream.read_exact(&mut header);
         // Who refuses may close before it was asked; its reason can still be read.
-        answered.map_err(|error| broken(sent.err().unwrap_or(error)))?;
+        self.receive().map_err(|error| match (error, sent) {
+            (ClientError::Broken { .. }, Err(source)) => self.broken(source),
+            (error, _) => error,
+        })
+    }
+
+    /// Reads a further reply to the last request.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn receive<A: DeserializeOwned>(&mut self) -> Result<A, ClientError> {
+        let daemon = self.daemon;
+        let codec = |source| ClientError::Codec { daemon, source };
+        let mut header = [0; HEADER_LEN];
+        let read = self.stream.read_exact(&mut header);
+        read.map_err(|error| self.broken(error))?;
         let length = codec::body_len(&header, MAX_BODY).map_err(codec)?;
         let mut body = Vec::new();
         let stream = &mut self.stream;
-        stream
-            .take(length as u64)
-            .read_to_end(&mut body)
-            .map_err(broken)?;
+        let read = stream.take(length as u64).read_to_end(&mut body);
+        read.map_err(|error| self.broken(error))?;
         codec::decode(&body).map_err(codec)
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        let daemon = self.daemon;
+        match source.kind() {
+            // What a socket with a time limit answers when the limit is reached.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(daemon),
+            _ => ClientError::Broken { daemon, source },
+        }
     }
 }
 

@@ -59,5 +59,7 @@ pub mod daemon;
 
 pub mod client;
 
+pub mod pcapng;
+
 #[cfg(test)]
 mod testing;

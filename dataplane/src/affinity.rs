@@ -111,12 +111,16 @@ impl AffinityTable {
         if timeout > self.longest_timeout.load(Relaxed) {
             self.longest_timeout.fetch_max(timeout, Relaxed);
         }
+        self.look(service, client, now, timeout)
+            .map(|(backend, _)| backend)
+    }
+
+    /// As [`Self::get`], and for how many seconds more the client is remembered; changes nothing.
+    pub fn look(&self, service: u64, client: u64, now: u32, timeout: u32) -> Option<(u32, u32)> {
         let owner = self.owner(service, client);
-        self.bucket(owner)
-            .iter()
-            .map(Slot::read)
-            .find(|(of, entry)| *of == owner && entry.idle(now) <= timeout)
-            .map(|(_, entry)| entry.backend)
+        let mut slots = self.bucket(owner).iter().map(Slot::read);
+        let (_, entry) = slots.find(|(of, entry)| *of == owner && entry.idle(now) <= timeout)?;
+        Some((entry.backend, timeout - entry.idle(now)))
     }
 
     /// Remembers the backend of a new connection; the timeout starts again.

@@ -1,6 +1,6 @@
 //! Time as the engine sees it: an argument, counted from the start of the process.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::conntrack::Seconds;
 
@@ -23,7 +23,11 @@ impl Time {
 
 /// Reads the monotonic clock; only the loops around the engine hold one.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(std::time::Instant);
+pub struct Clock {
+    started: std::time::Instant,
+    /// The start in nanoseconds since the start of 1970, UTC.
+    since_1970: u64,
+}
 
 impl Clock {
     /// A clock that starts now.
@@ -32,11 +36,21 @@ impl Clock {
         reason = "this is the one place that reads the clock"
     )]
     pub fn start() -> Self {
-        Self(std::time::Instant::now())
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            started: std::time::Instant::now(),
+            since_1970: since_1970.map_or(0, |passed| passed.as_nanos() as u64),
+        }
     }
 
     /// Time since the start.
     pub fn now(&self) -> Time {
-        Time(self.0.elapsed().as_nanos() as u64)
+        Time(self.started.elapsed().as_nanos() as u64)
+    }
+
+    /// The time in nanoseconds since the start of 1970, UTC; does not follow what is done to the
+    /// host's date later.
+    pub const fn since_1970(&self, time: Time) -> u64 {
+        self.since_1970.saturating_add(time.0)
     }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluice_conf::codec::{self, CodecError, HEADER_LEN, MAX_BODY};
+use sluice_conf::message::dataplane::tap::TapSettings;
 use sluice_conf::message::dataplane::{Reply, Request};
 
 pub use answers::{About, Answers};
@@ -25,6 +26,12 @@ const MAX_CLIENTS: usize = 32;
 
 /// How long a client may take to send the rest of a message, or to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the tap is looked at while there is nothing to tell.
+const TAP_PERIOD: Duration = Duration::from_millis(20);
+
+/// How often a client of the tap hears something at the least.
+const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// Why a client was sent away.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +118,35 @@ fn converse(stream: &UnixStream, answers: &Answers) -> Result<(), ClientError> {
     );
     send(stream, &answers.hello())?;
     while let Some(request) = receive(stream)? {
-        send(stream, &answers.answer(request))?;
+        match request {
+            Request::Tap(settings) => return pour(stream, answers, &settings),
+            request => send(stream, &answers.answer(request))?,
+        }
     }
     Ok(())
+}
+
+/// Tells the client what the tap sees, until it has gone. One that does not read loses packets and,
+/// after a while, the connection; the workers never wait for it.
+fn pour(stream: &UnixStream, answers: &Answers, settings: &TapSettings) -> Result<(), ClientError> {
+    let session = match answers.tap(settings) {
+        Ok(session) => session,
+        Err(reason) => return send(stream, &Reply::Refused(reason)),
+    };
+    let mut idle = HEARTBEAT;
+    loop {
+        let batch = answers.tapped(&session);
+        let more = !batch.packets.is_empty();
+        if more || idle >= HEARTBEAT {
+            // Also the way to notice that the client has gone.
+            send(stream, &Reply::Tapped(batch))?;
+            idle = Duration::ZERO;
+        }
+        if !more {
+            std::thread::sleep(TAP_PERIOD);
+            idle += TAP_PERIOD;
+        }
+    }
 }
 
 /// The next request; `None` when the client has closed between two messages.

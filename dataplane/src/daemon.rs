@@ -31,6 +31,7 @@ use crate::pipeline::{Engine, EngineSettings};
 use crate::service::Terms;
 use crate::snapshot::{Observer, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
+use crate::tap::Tap;
 use crate::tun::Tun;
 use crate::worker::{Connections, Worker};
 use crate::xdp::{AttachedMode, Steering, XdpError};
@@ -150,7 +151,13 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         cores: cores.clone(),
         capacity: settings.connections.capacity,
     };
-    let answers = Arc::new(Answers::new(Arc::clone(&gateway), about, clock));
+    let tap = Arc::default();
+    let answers = Arc::new(Answers::new(
+        Arc::clone(&gateway),
+        Arc::clone(&tap),
+        about,
+        clock,
+    ));
     let stop = Arc::clone(stop);
     let crew = Crew {
         settings,
@@ -160,6 +167,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         affinity: Arc::new(AffinityTable::new(settings.affinity.clients, random()?)),
         tun: open_tun(&settings.kernel.tun),
         resolver,
+        tap,
         stop: Arc::clone(&stop),
     };
     let workers = crew.start(opened, observers, asked)?;
@@ -278,6 +286,7 @@ struct Crew<'a> {
     affinity: Arc<AffinityTable>,
     tun: Option<Arc<Tun>>,
     resolver: Sender<Neighbour>,
+    tap: Arc<Tap>,
     stop: Arc<AtomicBool>,
 }
 
@@ -305,6 +314,7 @@ impl Crew<'_> {
                 resolve: self.resolver.clone(),
                 queries,
                 counters: Arc::clone(&self.counters),
+                tap: Arc::clone(&self.tap),
             };
             let engine = self.engine(id, count)?;
             let worker = Worker::new(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use ipnet::IpNet;
+use sluice_conf::message::dataplane::explain::Question;
 use sluice_conf::settings::dataplane::SourceNat;
 use sluice_conf::{Generation, ServiceTable};
 
@@ -244,6 +245,19 @@ impl Gateway {
             );
             state.publisher.publish(snapshot);
         }
+    }
+
+    /// Whether the program in the kernel gives a packet to the workers; `None` when not known.
+    pub fn steers(&self, _question: &Question) -> Option<bool> {
+        // LEAD: as soon as `Filter::owns` is in the base, this is
+        //   let ports = Some((question.source.port(), question.destination.port()));
+        //   Some(self.lock().filter.owns(&Headers {
+        //       source: question.source.ip(),
+        //       destination: question.destination.ip(),
+        //       protocol: question.protocol.number(),
+        //       ports,
+        //   }))
+        None
     }
 
     /// Asks the kernel to resolve the way to every backend and to keep it fresh, so that the first

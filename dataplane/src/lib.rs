@@ -52,6 +52,7 @@ pub mod assembling;
 pub mod handover;
 pub mod kernel;
 pub mod listing;
+pub mod tap;
 pub mod waiting;
 pub mod worker;
 
@@ -62,7 +63,6 @@ pub mod gateway;
 
 pub mod control;
 pub mod metrics;
-pub mod pcapng;
 
 pub mod daemon;
 

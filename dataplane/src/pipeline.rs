@@ -19,6 +19,7 @@
 
 mod answer;
 mod complaint;
+mod explain;
 mod forward;
 mod insert;
 mod known;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::flow::{Address, End};
 use ipnet::IpNet;
+use sluice_conf::message::dataplane::explain::Class;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
     Access, Frontend, Generation, Networks, Protocol, ServiceName, ServiceTable, TableError,
@@ -231,14 +232,23 @@ impl ServiceMap {
             .map(|(_, _, place)| *place)
     }
 
+    /// What a client counts as.
+    pub fn class(&self, client: IpAddr) -> Class {
+        if holds(&self.networks.pods, client) {
+            Class::Pod
+        } else if holds(&self.networks.nodes, client) {
+            Class::Node
+        } else {
+            Class::Other
+        }
+    }
+
     /// What a client gets at a frontend.
     pub fn access(&self, frontend: &Frontend, client: IpAddr) -> Access {
-        if holds(&self.networks.pods, client) {
-            frontend.pods
-        } else if holds(&self.networks.nodes, client) {
-            frontend.nodes
-        } else {
-            frontend.others
+        match self.class(client) {
+            Class::Pod => frontend.pods,
+            Class::Node => frontend.nodes,
+            Class::Other => frontend.others,
         }
     }
 

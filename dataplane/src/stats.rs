@@ -7,7 +7,7 @@ use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
 use sluice_conf::message::dataplane::Traffic;
 
-use crate::io::RingStats;
+use crate::io::{InterfaceId, RingStats};
 use crate::verdict::DropReason;
 
 /// A number that one thread changes and others read. Adding is a plain load and store, never a
@@ -172,6 +172,15 @@ impl WorkerCounters {
     /// Readings of the rings, by interface.
     pub fn rings(&self) -> &[RingCounters] {
         &self.rings
+    }
+
+    /// Name of an interface, for the operator.
+    pub fn interface_name(&self, interface: InterfaceId) -> String {
+        let ring = self.rings.get(usize::from(interface.0));
+        ring.map_or_else(
+            || format!("interface {}", interface.0),
+            |ring| ring.interface.clone(),
+        )
     }
 
     /// Counts a drop.

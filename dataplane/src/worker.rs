@@ -17,6 +17,7 @@ use crate::neighbour::Neighbour;
 use crate::pipeline::{Engine, MAX_BURST, Sent};
 use crate::snapshot::Observer;
 use crate::stats::{PerWorker, WorkerCounters};
+use crate::tap::{Tap, Tapping};
 use crate::verdict::{DropReason, Ports, Verdict};
 use crate::waiting::Waiting;
 
@@ -47,6 +48,8 @@ pub struct Connections<Frame> {
     pub queries: Receiver<Query>,
     /// The counters of all workers.
     pub counters: Arc<PerWorker<WorkerCounters>>,
+    /// The operator's look at packets.
+    pub tap: Arc<Tap>,
 }
 
 /// A worker.
@@ -60,6 +63,7 @@ pub struct Worker<Io: PacketIo> {
     waiting: Waiting<Noted<Io::Frame>>,
     assembling: Assembling<Io::Frame>,
     listing: Option<Listing>,
+    tapping: Tapping,
     frames: Vec<Io::Frame>,
     /// Of each frame, what another worker has found out.
     ports: Vec<Option<Ports>>,
@@ -83,6 +87,7 @@ impl<Io: PacketIo> Worker<Io> {
             burst: burst.clamp(2, MAX_BURST),
             io,
             engine,
+            tapping: Tapping::new(Arc::clone(&links.tap), id),
             links,
             waiting: Waiting::default(),
             assembling: Assembling::new(fragments),
@@ -113,6 +118,7 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// One turn. True when there was something to do.
     pub fn turn(&mut self, now: Time) -> bool {
+        self.tapping.begin(now);
         // Once a turn: whoever looked twice would see a change between the two and miss it.
         if self.links.observer.observe() {
             self.retry_waiting(now);
@@ -180,6 +186,13 @@ impl<Io: PacketIo> Worker<Io> {
         if self.frames.is_empty() {
             return;
         }
+        let is_tapped = self.tapping.is_on();
+        if is_tapped {
+            for (place, frame) in self.frames.iter().enumerate() {
+                let (interface, bytes) = (self.io.interface(frame), self.io.bytes(frame));
+                self.tapping.came(place, interface, bytes);
+            }
+        }
         self.verdicts.clear();
         self.engine.process(
             &mut self.io,
@@ -192,8 +205,14 @@ impl<Io: PacketIo> Worker<Io> {
         let mut frames = std::mem::take(&mut self.frames);
         let mut ports = std::mem::take(&mut self.ports);
         let verdicts = std::mem::take(&mut self.verdicts);
-        for (frame, verdict) in frames.drain(..).zip(&verdicts) {
+        for (place, (frame, verdict)) in frames.drain(..).zip(&verdicts).enumerate() {
+            if is_tapped {
+                self.tapping.decided(place, *verdict, self.io.bytes(&frame));
+            }
             self.carry_out(frame, *verdict, now);
+            if is_tapped {
+                self.tapping.done();
+            }
         }
         ports.clear();
         (self.frames, self.ports, self.verdicts) = (frames, ports, verdicts);
@@ -258,6 +277,9 @@ impl<Io: PacketIo> Worker<Io> {
         let mut outbox = std::mem::take(&mut self.outbox);
         self.count(|counters| counters.own_frames.add(outbox.len() as u64));
         for (frame, interface) in outbox.drain(..) {
+            if self.tapping.is_on() {
+                self.tapping.sent(interface, self.io.bytes(&frame));
+            }
             self.transmit(frame, interface);
         }
         self.outbox = outbox;
@@ -273,6 +295,10 @@ impl<Io: PacketIo> Worker<Io> {
 
     fn drop(&mut self, frame: Io::Frame, reason: DropReason) {
         self.count(|counters| counters.drop(reason));
+        if self.tapping.is_on() {
+            let (interface, bytes) = (self.io.interface(&frame), self.io.bytes(&frame));
+            self.tapping.dropped(reason, interface, bytes);
+        }
         self.io.recycle(frame);
     }
 
@@ -310,12 +336,22 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     fn answer_queries(&mut self, now: Time) {
-        if self.listing.is_none() {
-            self.listing = self.links.queries.try_recv().ok().map(Listing::new);
+        let snapshot = self.links.observer.current();
+        if self.listing.is_none()
+            && let Ok(query) = self.links.queries.try_recv()
+        {
+            match query {
+                Query::List(wanted) => self.listing = Some(Listing::new(wanted)),
+                Query::Explain { question, answer } => {
+                    if let Some(explanation) = self.engine.answer(&question, snapshot, now) {
+                        // Nobody waits any more when the client has gone.
+                        let _ = answer.send(explanation);
+                    }
+                }
+            }
         }
         if let Some(listing) = self.listing.take() {
-            let services = &self.links.observer.current().services;
-            self.listing = listing.go_on(&self.engine, services, self.id, now);
+            self.listing = listing.go_on(&self.engine, &snapshot.services, now);
         }
     }
 

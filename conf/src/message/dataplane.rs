@@ -1,9 +1,14 @@
 //! Requests to the dataplane and its replies.
 
+pub mod explain;
+pub mod tap;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use self::explain::{Explanation, Question};
+use self::tap::{TapBatch, TapSettings};
 use super::Hello;
 use crate::service::{Protocol, ServiceName};
 use crate::table::{Generation, ServiceTable};
@@ -22,6 +27,11 @@ pub enum Request {
     Stats,
     /// Answered by [`Reply::Connections`].
     Connections(ConnectionFilter),
+    /// Answered by [`Reply::Explained`].
+    Explain(Question),
+    /// Answered by [`Reply::Tapped`] again and again, until the client closes the connection; the
+    /// first one comes at once. The last request of its connection.
+    Tap(TapSettings),
 }
 
 /// The dataplane's answers.
@@ -49,6 +59,10 @@ pub enum Reply {
     Stats(Stats),
     /// The connections that matched.
     Connections(Connections),
+    /// What would become of the packet.
+    Explained(Box<Explanation>),
+    /// What was seen since the last batch.
+    Tapped(TapBatch),
     /// The request could not be served.
     Refused(String),
 }
@@ -144,6 +158,8 @@ pub struct Drop {
     pub reason: String,
     /// One sentence for the operator.
     pub description: String,
+    /// What to do about it.
+    pub remedy: String,
     /// Frames.
     pub frames: u64,
 }

@@ -4,7 +4,8 @@
 use crate::flow::Direction;
 
 // Chunk types (RFC 9260 section 3.2).
-const INIT: u8 = 1;
+/// The chunk that begins an association.
+pub const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const ABORT: u8 = 6;
 const SHUTDOWN: u8 = 7;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{RecvTimeoutError, bounded};
+use sluice_conf::message::dataplane::explain::{Explanation, Question};
+use sluice_conf::message::dataplane::tap::{TapBatch, TapSettings};
 use sluice_conf::message::dataplane::{
     BackendStats, Connection, ConnectionFilter, Connections, Drop, Interface, Reply, Request,
     ServiceStats, Stats, Status, Worker,
@@ -12,16 +14,19 @@ use sluice_conf::message::dataplane::{
 
 use crate::clock::Clock;
 use crate::gateway::Gateway;
-use crate::listing::Query;
+use crate::listing::{Query, Wanted};
 use crate::service::{CompiledBackend, CompiledService};
 use crate::stats::{self, Totals, WorkerCounters};
-use crate::verdict::DropReason;
+use crate::tap::{Around, Session, Tap};
+use crate::verdict::{DropReason, KernelDrop};
 
 /// Most connections of one listing.
 const MAX_LISTED: u32 = 100_000;
 
 /// How long the workers may take for a listing.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const SILENT_WORKERS: &str = "the workers did not answer in time";
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -37,15 +42,17 @@ pub struct About {
 /// Answers requests.
 pub struct Answers {
     gateway: Arc<Gateway>,
+    tap: Arc<Tap>,
     about: About,
     clock: Clock,
 }
 
 impl Answers {
     /// Answers for this gateway.
-    pub fn new(gateway: Arc<Gateway>, about: About, clock: Clock) -> Self {
+    pub fn new(gateway: Arc<Gateway>, tap: Arc<Tap>, about: About, clock: Clock) -> Self {
         Self {
             gateway,
+            tap,
             about,
             clock,
         }
@@ -63,10 +70,13 @@ impl Answers {
     /// The answer to a request.
     pub fn answer(&self, request: Request) -> Reply {
         match request {
+            // Answered by many replies, which is not for here.
+            Request::Tap(_) => Reply::Refused("a tap is no single answer".into()),
             Request::Hello(_) => self.hello(),
             Request::Status => Reply::Status(self.status()),
             Request::Stats => Reply::Stats(self.stats()),
             Request::Connections(filter) => self.connections(filter),
+            Request::Explain(question) => self.explain(question),
             Request::Push(table) => {
                 let generation = table.generation;
                 let services = table.services.len();
@@ -83,6 +93,27 @@ impl Answers {
                 }
             }
         }
+    }
+
+    /// Switches the tap on.
+    ///
+    /// # Errors
+    /// In words: somebody else has it.
+    pub fn tap(&self, settings: &TapSettings) -> Result<Session, String> {
+        let taken = "another sluicectl trace or capture is running; end that one first";
+        self.tap.start(settings).ok_or_else(|| taken.to_owned())
+    }
+
+    /// What the tap has seen since the last batch.
+    pub fn tapped(&self, session: &Session) -> TapBatch {
+        let counters = self.gateway.counters().of(0);
+        let interface_name =
+            |id| counters.map_or_else(String::new, |counters| counters.interface_name(id));
+        session.batch(&Around {
+            services: &self.gateway.snapshot().services,
+            clock: &self.clock,
+            interface_name: &interface_name,
+        })
     }
 
     /// How the dataplane is.
@@ -128,6 +159,7 @@ impl Answers {
         let drops = DropReason::ALL.iter().map(|reason| Drop {
             reason: reason.name().to_owned(),
             description: reason.sentence().to_owned(),
+            remedy: reason.remedy().to_owned(),
             frames: counters().map(|c| c.drops(*reason)).sum(),
         });
         Stats {
@@ -147,77 +179,46 @@ impl Answers {
     }
 
     /// What was ours and never reached a worker.
-    fn kernel_drops(&self) -> [Drop; 4] {
-        let rings = || {
-            self.gateway
-                .counters()
-                .iter()
-                .flat_map(|c| c.rings())
-                .map(|r| r.get())
-        };
-        let no_socket = self
-            .gateway
-            .steer_stats()
-            .map_or(0, |stats| stats.redirect_failed);
-        [
-            (
-                "kernel_rx_ring_full",
-                "The kernel found the receive ring full: the worker was too slow or frames.ring is too small.",
-                rings().map(|ring| ring.rx_ring_full).sum(),
-            ),
-            (
-                "kernel_fill_ring_empty",
-                "The kernel found no free slot: the worker was too slow or frames.ring is too small.",
-                rings().map(|ring| ring.fill_ring_empty).sum(),
-            ),
-            (
-                "kernel_rx_dropped",
-                "The kernel dropped the frame for another reason, for example because it is longer than a slot.",
-                rings().map(|ring| ring.rx_dropped).sum(),
-            ),
-            (
-                "kernel_no_socket",
-                "The frame came in by a queue that no worker serves; the number of queues has changed since the start.",
-                no_socket,
-            ),
-        ]
-        .map(|(reason, description, frames)| Drop {
-            reason: reason.to_owned(),
-            description: description.to_owned(),
-            frames,
+    fn kernel_drops(&self) -> impl Iterator<Item = Drop> {
+        KernelDrop::ALL.iter().map(|reason| Drop {
+            reason: reason.name().to_owned(),
+            description: reason.sentence().to_owned(),
+            remedy: reason.remedy().to_owned(),
+            frames: self.kernel_dropped(*reason),
         })
+    }
+
+    fn kernel_dropped(&self, reason: KernelDrop) -> u64 {
+        let counters = self.gateway.counters().iter();
+        let rings = counters.flat_map(WorkerCounters::rings).map(|r| r.get());
+        match reason {
+            KernelDrop::RxRingFull => rings.map(|ring| ring.rx_ring_full).sum(),
+            KernelDrop::FillRingEmpty => rings.map(|ring| ring.fill_ring_empty).sum(),
+            KernelDrop::RxDropped => rings.map(|ring| ring.rx_dropped).sum(),
+            KernelDrop::NoSocket => self
+                .gateway
+                .steer_stats()
+                .map_or(0, |stats| stats.redirect_failed),
+        }
     }
 
     fn connections(&self, filter: ConnectionFilter) -> Reply {
         let limit = filter.limit.min(MAX_LISTED);
         let filter = ConnectionFilter { limit, ..filter };
-        let asked: Option<Vec<Receiver<Vec<Connection>>>> = self
-            .gateway
-            .queries()
-            .iter()
-            .map(|worker| {
-                let (answer, answered) = bounded(1);
-                worker
-                    .send_timeout(
-                        Query {
-                            filter: filter.clone(),
-                            answer,
-                        },
-                        PATIENCE,
-                    )
-                    .ok()?;
-                Some(answered)
-            })
-            .collect();
-        let gather = |asked: Vec<Receiver<Vec<Connection>>>| {
-            asked
-                .iter()
-                .map(|answered| answered.recv_timeout(PATIENCE).ok())
+        let (answer, answered) = bounded(self.gateway.queries().len());
+        let asked = self.ask_workers(|| {
+            let (filter, answer) = (filter.clone(), answer.clone());
+            Query::List(Wanted { filter, answer })
+        });
+        drop(answer);
+        let gather = |()| -> Option<Vec<Vec<Connection>>> {
+            let workers = self.gateway.queries().iter();
+            workers
+                .map(|_| answered.recv_timeout(PATIENCE).ok())
                 .collect()
         };
-        let gathered: Option<Vec<Vec<Connection>>> = asked.and_then(gather);
-        let Some(gathered) = gathered else {
-            return Reply::Refused("the workers did not answer in time".into());
+        let Some(gathered) = asked.and_then(gather) else {
+            return Reply::Refused(SILENT_WORKERS.into());
         };
         let mut connections = gathered.concat();
         connections.sort_by_key(|connection| (connection.client, connection.frontend));
@@ -227,6 +228,46 @@ impl Answers {
             connections,
             truncated,
         })
+    }
+
+    fn explain(&self, question: Question) -> Reply {
+        if question.source.is_ipv4() != question.destination.is_ipv4() {
+            let Question {
+                source,
+                destination,
+                ..
+            } = question;
+            return Reply::Refused(format!(
+                "{source} and {destination} are of two address families; no packet has both"
+            ));
+        }
+        let (answer, answered) = bounded(self.gateway.queries().len());
+        let asked = self.ask_workers(|| {
+            let answer = answer.clone();
+            Query::Explain { question, answer }
+        });
+        drop(answer);
+        let silent = || Reply::Refused(SILENT_WORKERS.into());
+        if asked.is_none() {
+            return silent();
+        }
+        match answered.recv_timeout(PATIENCE) {
+            Ok(explanation) => Reply::Explained(Box::new(Explanation {
+                steered: self.gateway.steers(&question),
+                ..explanation
+            })),
+            Err(RecvTimeoutError::Timeout) => silent(),
+            // Each worker took the flow for another one's: some knew the new table already.
+            Err(RecvTimeoutError::Disconnected) => {
+                Reply::Refused("the table changed during the question; ask again".into())
+            }
+        }
+    }
+
+    /// Puts a question to every worker; `None` when one does not take it in time.
+    fn ask_workers(&self, query: impl Fn() -> Query) -> Option<()> {
+        let mut workers = self.gateway.queries().iter();
+        workers.try_for_each(|worker| worker.send_timeout(query(), PATIENCE).ok())
     }
 }
 

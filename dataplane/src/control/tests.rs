@@ -16,6 +16,8 @@ use proptest::prelude::*;
 use sluice_conf::Generation;
 use sluice_conf::message::Hello;
 use sluice_conf::message::dataplane::ConnectionFilter;
+use sluice_conf::message::dataplane::explain::{Outcome, Question};
+use sluice_conf::message::dataplane::tap::{TapBatch, TapFilter};
 use sluice_conf::settings::dataplane as settings;
 
 struct Open;
@@ -61,6 +63,7 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
         seed: 1,
     };
     let engine = Engine::new(&engine, Arc::clone(&counters), affinity, Time(0));
+    let tap = Arc::default();
     let links = Connections {
         handover: Handover::new(1, 1).unwrap().remove(0),
         kernel: Box::new(crate::kernel::NoWay),
@@ -68,6 +71,7 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
         resolve: resolve.clone(),
         queries,
         counters: Arc::clone(&counters),
+        tap: Arc::clone(&tap),
     };
     let io = MemoryPool::new(16, 1778).io(2);
     let fragments = settings::Fragments::default();
@@ -96,7 +100,7 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
         capacity: 1024,
     };
     let clock = Clock::start();
-    let answers = Arc::new(Answers::new(Arc::new(gateway), about, clock));
+    let answers = Arc::new(Answers::new(Arc::new(gateway), tap, about, clock));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| worker.run(&clock, &stop));
@@ -270,4 +274,49 @@ fn a_socket_is_replaced_when_its_owner_is_dead_and_refused_when_alive() {
     ));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_packet_is_explained_by_the_worker_that_owns_it() {
+    with_client(|client, _| {
+        ask(client, &hello());
+        let push = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]);
+        ask(client, &Request::Push(push));
+        let mut question = Question {
+            protocol: sluice_conf::Protocol::Tcp,
+            source: "10.0.1.10:40000".parse().unwrap(),
+            destination: "203.0.113.1:80".parse().unwrap(),
+        };
+        let Reply::Explained(said) = ask(client, &Request::Explain(question)) else {
+            panic!("no explanation")
+        };
+        assert_eq!(said.outcome, Outcome::Forward);
+        assert_eq!(said.generation, Some(Generation(1)));
+        question.source = "[2001:db8::1]:40000".parse().unwrap();
+        assert!(matches!(
+            ask(client, &Request::Explain(question)),
+            Reply::Refused(reason) if reason.contains("two address families")
+        ));
+    });
+}
+
+#[test]
+fn the_tap_answers_at_once_refuses_a_second_client_and_ends_with_its_own() {
+    with_client(|client, answers| {
+        ask(client, &hello());
+        let settings = TapSettings {
+            filter: TapFilter::default(),
+            sample: 1,
+            snap_len: 0,
+        };
+        let first = ask(client, &Request::Tap(settings.clone()));
+        assert_eq!(first, Reply::Tapped(TapBatch::default()));
+        let reason = answers.tap(&settings).unwrap_err();
+        assert!(reason.contains("another sluicectl"), "{reason}");
+        client.shutdown(std::net::Shutdown::Both).unwrap();
+        // It is noticed with the next heartbeat.
+        while answers.tap(&settings).is_err() {
+            std::thread::yield_now();
+        }
+    });
 }

@@ -9,6 +9,28 @@ use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Arp, Echo, Packet, Question, Signal, TcpFlags};
 use crate::wire::{IcmpKind, arp, icmp, ndp, reset};
 
+/// What the sender of a refused packet gets.
+pub(super) enum Told {
+    /// Nothing.
+    Nothing,
+    /// A TCP reset.
+    Reset,
+    /// ICMP port unreachable.
+    PortUnreachable,
+}
+
+impl Told {
+    /// ICMP port unreachable, for TCP and UDP alike (kube-proxy's REJECT in nftables mode,
+    /// KEP-3866), or as the Service wants it.
+    pub(super) const fn of(refusal: Refusal, protocol: Protocol) -> Self {
+        match (refusal, protocol) {
+            (Refusal::Drop, _) => Told::Nothing,
+            (Refusal::TcpReset, Protocol::Tcp) => Told::Reset,
+            (Refusal::Icmp | Refusal::TcpReset, _) => Told::PortUnreachable,
+        }
+    }
+}
+
 impl Engine {
     /// ARP for a Vip is answered with the interface's own Ethernet address.
     pub(super) fn arp<Io: PacketIo>(
@@ -103,8 +125,7 @@ impl Engine {
         Verdict::Reply(io.interface(frame))
     }
 
-    /// Refuses a packet that nothing can serve: ICMP port unreachable, for TCP and UDP alike
-    /// (kube-proxy's REJECT in nftables mode, KEP-3866), or as the Service wants it.
+    /// Refuses a packet that nothing can serve.
     pub(super) fn refuse<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
@@ -113,12 +134,10 @@ impl Engine {
         refusal: Refusal,
         moment: Moment<'_>,
     ) -> Verdict {
-        match refusal {
-            Refusal::Drop => Verdict::Drop(DropReason::Refused),
-            Refusal::TcpReset if packet.tuple.protocol == Protocol::Tcp => {
-                self.reset(io, frame, packet, DropReason::NoAnswer, moment)
-            }
-            Refusal::Icmp | Refusal::TcpReset => {
+        match Told::of(refusal, packet.tuple.protocol) {
+            Told::Nothing => Verdict::Drop(DropReason::Refused),
+            Told::Reset => self.reset(io, frame, packet, DropReason::NoAnswer, moment),
+            Told::PortUnreachable => {
                 let source = packet.tuple.destination.address;
                 let why = (A::PORT_UNREACHABLE, 0, DropReason::NoAnswer);
                 self.complain(io, frame, packet, source, why, moment)
@@ -236,6 +255,6 @@ impl Engine {
 
 /// Whether an answer could reach anybody, and only somebody else: two gateways must not complain
 /// to each other in our name.
-fn may_be_told<A: Tracked>(source: A, moment: Moment<'_>) -> bool {
+pub(super) fn may_be_told<A: Tracked>(source: A, moment: Moment<'_>) -> bool {
     source.is_sender() && moment.services.vips().get(source.into()).is_none()
 }

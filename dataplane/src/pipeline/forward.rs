@@ -10,7 +10,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Signal};
 use crate::wire::rewrite::{EthernetPair, clamp_mss, translate, write_ethernet};
 use crate::wire::tags::retag;
-use sluice_conf::Protocol;
+use sluice_conf::{Forwarding, Protocol};
 
 /// Where a packet goes on, resolved.
 #[derive(Clone, Copy)]
@@ -43,6 +43,20 @@ impl<'a> Moment<'a> {
                 ports: None,
             }),
         }
+    }
+
+    /// The way to a backend. With direct return it must be on a link of ours: behind a router the
+    /// Ethernet address would be the router's.
+    pub(super) fn way_to_backend<A: Tracked>(
+        &self,
+        backend: A,
+        forwarding: Forwarding,
+    ) -> Result<Way<'a, A>, Verdict> {
+        let way = self.way(backend)?;
+        if forwarding == Forwarding::DirectReturn && way.hop.address != backend {
+            return Err(Verdict::Drop(DropReason::NoRoute));
+        }
+        Ok(way)
     }
 }
 

@@ -16,6 +16,25 @@ const LOOK: u32 = 64;
 const SCARCE: usize = 16;
 
 impl Engine {
+    /// Whether the backend of a new connection gets to see the client's address.
+    pub(super) fn keeps_source<A: Tracked>(
+        &self,
+        connection: &Connection<A>,
+        access: Access,
+        moment: Moment<'_>,
+    ) -> bool {
+        if connection.handling != Handling::Translated {
+            return true;
+        }
+        // A backend that talks to itself through the Vip must not see its own address as source: it
+        // would answer itself and never the gateway (kube-proxy's hairpin rule).
+        let is_hairpin = connection.original.source.address == connection.backend().address;
+        // Between two backends nobody can tell from an answer alone which of them is the client; a
+        // source port of ours leads it to the worker that knows.
+        let comes_back = || self.other_owner(&connection.reply, moment).is_none();
+        access.source_nat == SourceNat::Preserve && !is_hairpin && comes_back()
+    }
+
     /// Inserts both directions of a connection. `own` is the address that masquerade uses when the
     /// settings name none.
     pub(super) fn insert<A: Tracked>(
@@ -25,15 +44,7 @@ impl Engine {
         own: A,
         moment: Moment<'_>,
     ) -> Result<ConnId, DropReason> {
-        let client = connection.original.source.address;
-        // A backend that talks to itself through the Vip must not see its own address as source:
-        // it would answer itself and never the gateway (kube-proxy's hairpin rule).
-        let is_hairpin = client == connection.backend().address;
-        // Between two backends nobody can tell from an answer alone which of them is the client; a
-        // source port of ours leads it to the worker that knows.
-        let comes_back = self.other_owner(&connection.reply, moment).is_none();
-        let keeps = access.source_nat == SourceNat::Preserve && !is_hairpin && comes_back;
-        if keeps || connection.handling != Handling::Translated {
+        if self.keeps_source(&connection, access, moment) {
             match self.insert_or_evict(connection) {
                 Ok(id) => return Ok(id),
                 Err(InsertError::Full) => return Err(DropReason::ConnectionTableFull),

@@ -160,7 +160,7 @@ pub(super) fn way_of<A: Tracked>(connection: &Connection<A>, direction: Directio
 }
 
 /// Whether the first packet of a client opens a new connection on the tuple of one that has ended.
-fn starts_anew<A: Tracked>(
+pub(super) fn starts_anew<A: Tracked>(
     connection: &Connection<A>,
     direction: Direction,
     signal: &Signal,

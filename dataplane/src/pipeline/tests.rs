@@ -5,6 +5,7 @@ mod changes;
 mod closing;
 mod crossing;
 mod errors;
+mod explained;
 mod forwarding;
 mod limits;
 mod model;

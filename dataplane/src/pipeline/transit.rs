@@ -12,7 +12,7 @@ use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{
     Binding, Connection, Handling, InsertError, Progress, SctpState, State, TcpState,
 };
-use crate::flow::Direction;
+use crate::flow::{Direction, FiveTuple};
 use crate::io::PacketIo;
 use crate::service::Target;
 use crate::verdict::{DropReason, Verdict};
@@ -31,20 +31,15 @@ impl Engine {
             network: packet.place.network,
             otherwise: DropReason::NoConnection,
         };
-        let is_end = |end| {
-            let target = Target::from_end(end, tuple.protocol);
-            moment.services.is_preserving_backend(&target)
-        };
         let to = tuple.destination.address;
         if A::lane(self).source == Some(to) && !moment.network.is_own(to) {
             // The masquerade address of the settings is ours alone.
             return Verdict::Drop(DropReason::NoConnection);
         }
-        let (from_backend, to_backend) = (is_end(tuple.source), is_end(tuple.destination));
-        if moment.network.is_own(to) || !(from_backend || to_backend) {
+        let Some(may_be_answer) = crosses(&tuple, moment) else {
             return to_kernel;
-        }
-        let Some(state) = passing_state(&packet.signal, from_backend && !to_backend) else {
+        };
+        let Some(state) = passing_state(&packet.signal, may_be_answer) else {
             return Verdict::Drop(DropReason::NoConnection);
         };
         let way = match moment.way(to) {
@@ -74,6 +69,19 @@ impl Engine {
             Err(InsertError::InUse(_)) => Verdict::Drop(DropReason::NoConnection),
         }
     }
+}
+
+/// Whether a packet that crosses may be the answer to another; `None` when neither end is a
+/// backend that answers clients by its own name, so that the kernel can have it.
+pub(super) fn crosses<A: Tracked>(tuple: &FiveTuple<A>, moment: Moment<'_>) -> Option<bool> {
+    let is_end = |end| {
+        let target = Target::from_end(end, tuple.protocol);
+        moment.services.is_preserving_backend(&target)
+    };
+    let (from_backend, to_backend) = (is_end(tuple.source), is_end(tuple.destination));
+    let is_kernels =
+        moment.network.is_own(tuple.destination.address) || !(from_backend || to_backend);
+    (!is_kernels).then_some(from_backend && !to_backend)
 }
 
 /// The state that a first packet leads to. An answer begins nothing, but with UDP nobody can tell

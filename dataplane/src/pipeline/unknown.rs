@@ -7,9 +7,64 @@ use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{Binding, Connection, Handling, Progress, SctpState, State, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::io::PacketIo;
-use crate::service::{Choice, CompiledBackend, CompiledService, Served, Target};
+use crate::service::{Choice, CompiledBackend, CompiledService, Served, ServiceMap, Target};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Signal, TcpFlags};
+
+/// Whom a packet of no connection is for.
+pub(super) enum Addressee<'a> {
+    /// A Service.
+    Frontend(Served<'a>),
+    /// A Vip, but a port that it does not define: rejected, never forwarded.
+    Vip,
+    /// An address of the Service networks that no Service has.
+    Unallocated,
+    /// No Service.
+    Nobody,
+}
+
+impl<'a> Addressee<'a> {
+    pub(super) fn of(target: &Target, services: &'a ServiceMap) -> Self {
+        match services.frontend(target) {
+            Some(served) => Self::Frontend(served),
+            None if services.vips().get(target.address).is_some() => Self::Vip,
+            None if services.is_service_address(target.address) => Self::Unallocated,
+            None => Self::Nobody,
+        }
+    }
+}
+
+/// The backend of a new connection and where it is.
+pub(super) struct Chosen<'a, A> {
+    pub(super) place: u16,
+    pub(super) backend: &'a CompiledBackend,
+    pub(super) end: End<A>,
+}
+
+/// Why a new connection gets no backend.
+pub(super) enum Unserved {
+    /// Others could serve, but not by the policy that counts for this client.
+    NotByPolicy,
+    /// Nobody can serve.
+    Nobody,
+}
+
+impl<'a, A: Tracked> Chosen<'a, A> {
+    /// The backend for a client that used port `port`.
+    pub(super) fn of(choice: Choice<'a>, port: u16) -> Result<Self, Unserved> {
+        let (place, backend) = match choice {
+            Choice::Row(place, backend, _) | Choice::Affinity(place, backend) => (place, backend),
+            Choice::NotByPolicy => return Err(Unserved::NotByPolicy),
+            Choice::Nobody => return Err(Unserved::Nobody),
+        };
+        let end = backend.end(port).ok_or(Unserved::Nobody)?;
+        Ok(Self {
+            place,
+            backend,
+            end,
+        })
+    }
+}
 
 impl Engine {
     pub(super) fn unknown<A: Tracked, Io: PacketIo>(
@@ -21,20 +76,14 @@ impl Engine {
     ) -> Verdict {
         let to = packet.tuple.destination;
         let target = Target::from_end(to, packet.tuple.protocol);
-        let services = moment.services;
         if !packet.place.has_transport() {
             return self.stray_fragment(packet, moment);
         }
-        match services.frontend(&target) {
-            Some(served) => self.open(io, frame, packet, served, moment),
-            // A port that a Vip does not define is rejected, never forwarded.
-            None if services.vips().get(target.address).is_some() => {
-                self.refuse(io, frame, packet, Refusal::Icmp, moment)
-            }
-            None if services.is_service_address(target.address) => {
-                Verdict::Drop(DropReason::Unallocated)
-            }
-            None => self.transit(io, frame, packet, moment),
+        match Addressee::of(&target, moment.services) {
+            Addressee::Frontend(served) => self.open(io, frame, packet, served, moment),
+            Addressee::Vip => self.refuse(io, frame, packet, Refusal::Icmp, moment),
+            Addressee::Unallocated => Verdict::Drop(DropReason::Unallocated),
+            Addressee::Nobody => self.transit(io, frame, packet, moment),
         }
     }
 
@@ -66,25 +115,26 @@ impl Engine {
         let Some(state) = first_state(&packet.signal, entry.forwarding, access.source_nat) else {
             return self.reset(io, frame, packet, DropReason::NoAnswer, moment);
         };
-        if let Err(reason) = self.may_open(io.bytes(frame), packet, served, moment) {
+        if let Err(reason) = self.admit(client, served, moment) {
             return Verdict::Drop(reason);
         }
-        let (place, backend) = match self.choose(&packet.tuple, served, access.pool, moment) {
-            Choice::Row(place, backend, _) | Choice::Affinity(place, backend) => (place, backend),
-            Choice::NotByPolicy => return Verdict::Drop(DropReason::NoLocalBackend),
-            Choice::Nobody => return self.refuse(io, frame, packet, entry.refusal, moment),
+        if !packet.has_right_checksum(io.bytes(frame)) {
+            return Verdict::Drop(DropReason::BadTransportChecksum);
+        }
+        let choice = self.choose(&packet.tuple, served, access.pool, moment);
+        let Chosen {
+            place,
+            backend,
+            end,
+        } = match Chosen::of(choice, packet.tuple.destination.port) {
+            Ok(chosen) => chosen,
+            Err(Unserved::NotByPolicy) => return Verdict::Drop(DropReason::NoLocalBackend),
+            Err(Unserved::Nobody) => return self.refuse(io, frame, packet, entry.refusal, moment),
         };
-        let Some(end) = backend.end::<A>(packet.tuple.destination.port) else {
-            return self.refuse(io, frame, packet, entry.refusal, moment);
-        };
-        let way = match moment.way(end.address) {
+        let way = match moment.way_to_backend(end.address, entry.forwarding) {
             Ok(way) => way,
             Err(verdict) => return verdict,
         };
-        if entry.forwarding == Forwarding::DirectReturn && way.hop.address != end.address {
-            // Behind a router the Ethernet address would be the router's.
-            return Verdict::Drop(DropReason::NoRoute);
-        }
         let binding = Binding {
             version: moment.services.version(),
             service: served.place,
@@ -103,24 +153,20 @@ impl Engine {
         }
     }
 
-    fn may_open<A: Tracked>(
+    /// Whether the client may open connections to the frontend at all.
+    pub(super) fn admit<A: Tracked>(
         &self,
-        frame: &[u8],
-        packet: &Packet<A>,
+        client: A,
         served: Served<'_>,
         moment: Moment<'_>,
     ) -> Result<(), DropReason> {
-        let client = packet.tuple.source.address;
         if self.is_martian(client, moment) {
             return Err(DropReason::Martian);
         }
         if served.frontend.guarded && !served.service.admits(client.into()) {
             return Err(DropReason::SourceNotAllowed);
         }
-        match packet.has_right_checksum(frame) {
-            true => Ok(()),
-            false => Err(DropReason::BadTransportChecksum),
-        }
+        Ok(())
     }
 
     /// The backend for a new connection. Every gateway computes the same hash, so they all choose
@@ -181,7 +227,7 @@ impl Engine {
     }
 }
 
-fn opened<A: Tracked>(
+pub(super) fn opened<A: Tracked>(
     original: FiveTuple<A>,
     state: State,
     backend: End<A>,
@@ -210,7 +256,11 @@ fn opened<A: Tracked>(
 
 /// The state that a first packet leads to; `None` for one from the middle of a connection that is
 /// not known here any more.
-fn first_state(signal: &Signal, forwarding: Forwarding, source_nat: SourceNat) -> Option<State> {
+pub(super) fn first_state(
+    signal: &Signal,
+    forwarding: Forwarding,
+    source_nat: SourceNat,
+) -> Option<State> {
     // With the client's address kept, Maglev finds the backend again and the connection goes on
     // as if nothing had been lost; with masquerade the source port is lost for good.
     let goes_on = forwarding == Forwarding::DirectReturn || source_nat == SourceNat::Preserve;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use sluice_conf::message::dataplane::explain::{Explanation, Question};
 use sluice_conf::settings::dataplane::{
     Answers, Connections as Capacity, Fragments, Limits, SourceNat, Timeouts,
 };
@@ -29,6 +30,7 @@ use crate::pipeline::{Engine, EngineSettings};
 use crate::service::{MapError, ServiceMap, Terms};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
+use crate::tap::Tap;
 use crate::verdict::DropReason;
 use crate::worker::{Connections, Worker};
 
@@ -57,6 +59,7 @@ pub struct Rig {
     resolve: Receiver<Neighbour>,
     kernel: Arc<Mutex<Vec<Vec<u8>>>>,
     queries: Vec<Sender<Query>>,
+    tap: Arc<Tap>,
     now: Time,
     generation: u64,
     /// Largest table.
@@ -216,6 +219,7 @@ impl Rig {
         let handovers = Handover::new(workers, settings.handover).unwrap();
         let affinity = Arc::new(AffinityTable::new(4096, 7));
         let kernel = Arc::default();
+        let tap = Arc::default();
         let mut queries = Vec::new();
         let now = Time(1_000_000_000);
         let mut made = Vec::new();
@@ -235,6 +239,7 @@ impl Rig {
                 resolve: resolver.clone(),
                 queries: asked,
                 counters: Arc::clone(&counters),
+                tap: Arc::clone(&tap),
             };
             let io = pool.io(interfaces);
             made.push(Worker::new(id, 64, &settings.fragments, io, engine, links));
@@ -247,6 +252,7 @@ impl Rig {
             resolve,
             kernel,
             queries,
+            tap,
             now,
             generation: 0,
             limits: Limits::default(),
@@ -395,6 +401,17 @@ impl Rig {
     /// Asks a worker for its connections.
     pub fn ask(&self, worker: usize, query: Query) {
         self.queries[worker].send(query).unwrap();
+    }
+
+    /// The switch that its workers look at.
+    pub fn tap(&self) -> &Arc<Tap> {
+        &self.tap
+    }
+
+    /// What a worker says would become of a packet.
+    pub fn explain(&self, worker: usize, question: &Question) -> Option<Explanation> {
+        let engine = self.workers[worker].engine();
+        engine.answer(question, &self.snapshot(), self.now)
     }
 
     /// What workers read now.

@@ -1,20 +1,24 @@
 //! `sluicectl`: what an operator asks of Sluice's two daemons.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod connections;
 mod drops;
+mod explain;
+mod follow;
 mod get;
 mod output;
 mod status;
+mod trace;
 
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sluice_conf::message::{controlplane, dataplane};
-use sluice_conf::settings;
+use sluice_conf::{Protocol, settings};
 use sluice_controlplane::client::{Client, ClientError};
 use sluice_controlplane::words;
 
@@ -70,6 +74,21 @@ enum Verb {
         /// Also reasons that never happened.
         #[arg(long)]
         all: bool,
+        /// Also what to do about them.
+        #[arg(long)]
+        explain: bool,
+    },
+    /// What would become of a packet, and why; sends nothing.
+    Explain(explain::Packet),
+    /// Follows live packets, one line each.
+    Trace(follow::Which),
+    /// Writes live packets to a file, for Wireshark and tcpdump.
+    Capture {
+        #[command(flatten)]
+        which: follow::Which,
+        /// The pcapng file; an existing one is replaced.
+        #[arg(short, long, value_name = "FILE")]
+        write: PathBuf,
     },
     /// Prints a completion script.
     Completions {
@@ -106,6 +125,27 @@ struct Filter {
     /// At most so many.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+}
+
+/// A protocol as it is written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl From<Proto> for Protocol {
+    fn from(proto: Proto) -> Self {
+        match proto {
+            Proto::Tcp => Protocol::Tcp,
+            Proto::Udp => Protocol::Udp,
+            Proto::Sctp => Protocol::Sctp,
+        }
+    }
 }
 
 /// What a verb has to say.
@@ -163,7 +203,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Get(Object::Services(only)) => get::services(common, &only.names),
         Verb::Get(Object::Endpoints(only)) => get::endpoints(common, &only.names),
         Verb::Connections(filter) => connections::run(common, filter),
-        Verb::Drops { all } => drops::run(common, *all),
+        Verb::Drops { all, explain } => drops::run(common, *all, *explain),
+        Verb::Explain(packet) => explain::run(common, packet),
+        Verb::Trace(which) => trace::run(common, which),
+        Verb::Capture { which, write } => capture::run(common, which, write),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = Arguments::command();

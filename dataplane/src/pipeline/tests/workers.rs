@@ -1,7 +1,7 @@
 //! Several workers: whose flow is it?
 
 use super::*;
-use crate::listing::Query;
+use crate::listing::{Query, Wanted};
 use crate::testutil::Build;
 use crate::testutil::rig::{BACKENDS, CLIENTS, Rig, RigSettings};
 use crate::verdict::DropReason;
@@ -114,7 +114,7 @@ fn connections_are_listed_by_service_and_client() {
     rig.pass(Duration::from_secs(3));
     let mut list = |filter: ConnectionFilter| {
         let (answer, answered) = crossbeam::channel::bounded(1);
-        rig.ask(0, Query { filter, answer });
+        rig.ask(0, Query::List(Wanted { filter, answer }));
         for _ in 0..64 {
             rig.run();
         }
