@@ -25,7 +25,7 @@ use crate::neighbour::{Neighbour, Network};
 use crate::service::{ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
-use crate::steer::{Endpoint, Filter};
+use crate::steer::{Endpoint, Filter, Headers};
 use crate::xdp::{SteerStats, Steering};
 
 /// How long workers may take to take up a snapshot before something is wrong with them.
@@ -247,17 +247,15 @@ impl Gateway {
         }
     }
 
-    /// Whether the program in the kernel gives a packet to the workers; `None` when not known.
-    pub fn steers(&self, _question: &Question) -> Option<bool> {
-        // LEAD: as soon as `Filter::owns` is in the base, this is
-        //   let ports = Some((question.source.port(), question.destination.port()));
-        //   Some(self.lock().filter.owns(&Headers {
-        //       source: question.source.ip(),
-        //       destination: question.destination.ip(),
-        //       protocol: question.protocol.number(),
-        //       ports,
-        //   }))
-        None
+    /// Whether the program in the kernel gives a packet to the workers.
+    pub fn steers(&self, question: &Question) -> bool {
+        let (source, destination) = (question.source, question.destination);
+        self.lock().filter.owns(&Headers {
+            source: source.ip(),
+            destination: destination.ip(),
+            protocol: question.protocol.number(),
+            ports: Some((source.port(), destination.port())),
+        })
     }
 
     /// Asks the kernel to resolve the way to every backend and to keep it fresh, so that the first

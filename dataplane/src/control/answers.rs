@@ -253,7 +253,7 @@ impl Answers {
         }
         match answered.recv_timeout(PATIENCE) {
             Ok(explanation) => Reply::Explained(Box::new(Explanation {
-                steered: self.gateway.steers(&question),
+                steered: Some(self.gateway.steers(&question)),
                 ..explanation
             })),
             Err(RecvTimeoutError::Timeout) => silent(),
