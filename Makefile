@@ -12,10 +12,13 @@ BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multil
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
 	bpftool procps findutils util-linux
 
-.PHONY: help deps build demo test bench lint clean
+# Where the conformance data is.
+CONFORMANCE ?= ../shared/conformance
+
+.PHONY: help deps build demo test conformance bench lint clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install the Debian packages that are missing.
 	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
@@ -29,6 +32,21 @@ demo: build ## Show Sluice at work in network namespaces; needs root.
 test: deps ## Run all tests, also those that need root.
 	cargo build --workspace --locked
 	@.ci/test
+	@$(MAKE) --no-print-directory conformance
+
+conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
+	@cargo build --release --locked -p sluice-tests --bin conformance
+	@dir="$(CONFORMANCE)"; \
+	if [ ! -d "$$dir" ]; then \
+		echo "make conformance: there is no folder $$dir; the kept cases are run instead"; \
+		dir=tests/conformance; \
+	fi; \
+	failed=0; \
+	for suite in proxy-flows maglev; do \
+		echo "$$suite:"; \
+		"$(TARGET)/release/conformance" "$$suite" "$$dir" || failed=1; \
+	done; \
+	exit $$failed
 
 bench: deps ## Run the benchmarks.
 	cargo bench -p sluice-benches --locked

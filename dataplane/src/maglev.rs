@@ -41,17 +41,32 @@ pub struct Maglev {
 impl Maglev {
     /// Fills a table for these backends; `None` when there are none.
     pub fn build(candidates: &[Candidate]) -> Option<Self> {
-        let heaviest = candidates
-            .iter()
-            .map(|c| u32::from(c.weight))
-            .max()
-            .filter(|w| *w > 0)?;
-        let rows = rows_for(candidates.len());
-        let mut turns: Vec<Turn> = candidates.iter().map(|c| Turn::new(c, rows)).collect();
+        Self::with_rows(candidates, rows_for(candidates.len()))
+    }
+
+    /// As [`Maglev::build`], with so many rows; `None`, too, when they are no prime.
+    pub fn with_rows(candidates: &[Candidate], rows: usize) -> Option<Self> {
+        if !is_prime(rows) {
+            return None;
+        }
         // Turns are taken in the order of identities, whatever the order of the input.
-        turns.sort_by_key(|turn| turn.identity);
+        let mut sorted = candidates.to_vec();
+        sorted.sort_by_key(|candidate| (candidate.address, candidate.port));
+        let turns = sorted.iter().map(|candidate| Turn::of(candidate, rows));
+        Self::of_turns(&mut turns.collect::<Vec<_>>(), rows)
+    }
+
+    /// Fills a table of so many rows for backends that take turns in this order; `None` when none
+    /// of them has a weight, when the rows are no prime, or when a walk leaves them.
+    pub fn of_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
+        let heaviest = turns.iter().map(|turn| turn.weight).max();
+        let heaviest = heaviest.filter(|weight| *weight > 0)?;
+        let stays = |turn: &Turn| turn.position < rows && (1..rows).contains(&turn.skip);
+        if !is_prime(rows) || !turns.iter().all(stays) {
+            return None;
+        }
         Some(Self {
-            rows: fill(&mut turns, heaviest, rows),
+            rows: fill(turns, heaviest, rows),
         })
     }
 
@@ -90,8 +105,8 @@ fn is_prime(n: usize) -> bool {
 }
 
 /// One backend's walk through the rows that it prefers.
-struct Turn {
-    identity: (IpAddr, u16),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
     index: u16,
     weight: u32,
     credit: u32,
@@ -100,16 +115,20 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(candidate: &Candidate, rows: usize) -> Self {
-        let (offset, skip) = permutation(candidate.address, candidate.port, rows);
+    /// Row `j` of the walk is `(offset + j * skip) mod rows`.
+    pub fn new(index: u16, weight: u16, (offset, skip): (usize, usize)) -> Self {
         Self {
-            identity: (candidate.address, candidate.port),
-            index: candidate.index,
-            weight: u32::from(candidate.weight),
+            index,
+            weight: u32::from(weight),
             credit: 0,
             position: offset,
             skip,
         }
+    }
+
+    fn of(candidate: &Candidate, rows: usize) -> Self {
+        let walk = permutation(candidate.address, candidate.port, rows);
+        Self::new(candidate.index, candidate.weight, walk)
     }
 
     /// Takes the next row of the permutation that nobody has.
@@ -262,14 +281,42 @@ mod tests {
             let left: Vec<_> = all.iter().copied().filter(|c| c.index != gone).collect();
             // Rows for 9 backends would be fewer: compare like with like.
             let rows = before.rows().len();
-            let mut turns: Vec<Turn> = left.iter().map(|c| Turn::new(c, rows)).collect();
-            turns.sort_by_key(|turn| turn.identity);
-            let after = fill(&mut turns, 1, rows);
-            let pairs = before.rows().iter().zip(after.iter());
+            let after = Maglev::with_rows(&left, rows).unwrap();
+            let pairs = before.rows().iter().zip(after.rows());
             moved += pairs.filter(|(b, a)| **b != gone && b != a).count();
         }
         let share = moved as f64 / (10.0 * before.rows().len() as f64);
         assert!(share < 0.04, "{share}");
+    }
+
+    #[test]
+    fn rows_that_are_no_prime_and_walks_that_leave_them_build_no_table() {
+        assert_eq!(Maglev::with_rows(&backends(&[1, 1]), 250), None);
+        for (rows, walk) in [(7, (7, 1)), (7, (0, 0)), (7, (0, 7)), (6, (0, 1))] {
+            let mut turns = [Turn::new(0, 1, walk)];
+            assert_eq!(
+                Maglev::of_turns(&mut turns, rows),
+                None,
+                "{walk:?} of {rows}"
+            );
+        }
+        let weightless = &mut [Turn::new(0, 0, (0, 1))];
+        assert_eq!(Maglev::of_turns(weightless, 7), None);
+    }
+
+    #[test]
+    fn the_example_of_the_paper_comes_out_as_printed() {
+        // Table 1 of section 3.4.
+        let table = |walks: &[(u16, (usize, usize))]| {
+            let mut turns: Vec<_> = walks
+                .iter()
+                .map(|(n, walk)| Turn::new(*n, 1, *walk))
+                .collect();
+            Maglev::of_turns(&mut turns, 7).unwrap().rows().to_vec()
+        };
+        let walks = [(0, (3, 4)), (1, (0, 2)), (2, (3, 1))];
+        assert_eq!(table(&walks), [1, 0, 1, 0, 2, 2, 0]);
+        assert_eq!(table(&[walks[0], walks[2]]), [0, 0, 0, 0, 2, 2, 2]);
     }
 
     proptest! {

@@ -6,6 +6,8 @@
 //!   client --- c0 [gateway] b0 --- bridge --- backend-1, backend-2, backend-3
 //! ```
 //!
+//! Beside them stands the conformance runner, which needs none of it: see [`conformance`].
+//!
 //! Guarantees: nothing outside namespaces and folders that this process made is touched; what was
 //! made goes away with its guard, and what a killed run left behind goes away with the next run.
 //! Nothing waits without a deadline. A machine that cannot do what a test needs fails the test with
@@ -29,3 +31,5 @@ pub mod control;
 pub mod daemon;
 pub mod manifests;
 pub mod scene;
+
+pub mod conformance;
