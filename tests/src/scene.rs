@@ -261,8 +261,12 @@ impl Scene {
         .with_context(|| format!("an answer from {to}"))
     }
 
-    /// Prints the ends of both logs, for a failed test.
+    /// Prints what was dropped and the ends of both logs, for a failed test.
     pub fn print_logs(&self) {
+        match daemon::sluicectl(&self.paths, &["drops"]) {
+            Ok(drops) => eprintln!("{drops}"),
+            Err(error) => eprintln!("no drops: {error:#}"),
+        }
         for process in [&self.dataplane, &self.controlplane] {
             eprintln!("{}", process.tail());
         }

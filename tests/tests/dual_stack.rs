@@ -33,6 +33,16 @@ fn curls(scene: &Scene, to: SocketAddr) -> Result<BTreeMap<String, u64>> {
 
 fn family_is_served(scene: &Scene, family: Family, mode: &str) -> Result<()> {
     let topology = &scene.topology;
+    // First: a port that a connection to another address of the Service has is masqueraded.
+    let seen = scene.curl(&[&format!("http://{}/client", family.frontend(80))], LIMIT)?;
+    let expected = match mode {
+        "preserve" => topology.client_at(family),
+        _ => topology.masquerade_at(family),
+    };
+    ensure!(
+        seen.trim() == expected.to_string(),
+        "{family}: the backend saw {seen}"
+    );
     let by_body = curls(scene, family.frontend(80))?;
     let total: u64 = by_body.values().sum();
     ensure!(total == REQUESTS, "{family}: {total} answers: {by_body:?}");
@@ -51,15 +61,6 @@ fn family_is_served(scene: &Scene, family: Family, mode: &str) -> Result<()> {
             "{to}: {report:?}"
         );
     }
-    let seen = scene.curl(&[&format!("http://{}/client", family.frontend(80))], LIMIT)?;
-    let expected = match mode {
-        "preserve" => topology.client_at(family),
-        _ => topology.masquerade_at(family),
-    };
-    ensure!(
-        seen.trim() == expected.to_string(),
-        "{family}: the backend saw {seen}"
-    );
     let vip = family.vip().to_string();
     let ping = ["ping", "-c", "3", "-i", "0.1", "-W", "2", &vip];
     topology.client.run(&ping, LIMIT)?;

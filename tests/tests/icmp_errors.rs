@@ -50,6 +50,7 @@ fn hops(scene: &Scene, family: Family, method: &str) -> Result<Vec<IpAddr>> {
         &vip,
     ];
     let printed = scene.topology.client.run(&words, LIMIT)?;
+    eprintln!("{printed}");
     let lines = printed.lines().skip(1);
     Ok(lines
         .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())

@@ -101,7 +101,8 @@ fn what_is_set_in_the_kernel_follows_the_services_and_is_set_once() -> Result<()
             );
             ensure!(!has_tun(scene)?, "the TUN device outlived its process");
             scene.start_dataplane()?;
-            daemon::dataplane_ready(&mut scene.dataplane, &scene.paths().clone())?;
+            let paths = scene.paths().clone();
+            daemon::dataplane_ready(&mut scene.dataplane, &paths)?;
             scene.settled()?;
             ensure_blackholes(scene, &[&web])?;
             ensure!(

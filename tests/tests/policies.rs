@@ -11,7 +11,7 @@ use sluice_tests::family::Family;
 use sluice_tests::manifests::{Endpoint, Service};
 use sluice_tests::process::Finished;
 use sluice_tests::scene::{self, More, Scene};
-use sluice_tests::topology::{Builder, Topology};
+use sluice_tests::topology::{Builder, Host, Topology};
 use sluice_tests::{clock, nginx, traffic};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ fn ensure_more_dropped(scene: &Scene, reason: &str, before: u64) -> Result<()> {
 }
 
 fn clients_stay(topology: Builder, mode: &'static str) -> Result<()> {
-    let sticky = |hosts| {
+    let sticky = |hosts: &[Host]| {
         let web = Service::dual("web", nginx::PORT, hosts);
         web.with("sessionAffinity: ClientIP").source_nat(mode)
     };
