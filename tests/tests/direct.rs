@@ -70,7 +70,7 @@ fn reaches_all(topology: &Topology, from: &Netns, family: Family, first: u16) ->
         let to = SocketAddr::new(host.at(family), ECHO);
         let picks = traffic::udp(from, to, first, 40)?;
         let right = picks.values().filter(|name| **name == host.name).count();
-        ensure!(right == 40, "{to}: {picks:?}");
+        ensure!(right == 40, "{to} from {}: {picks:?}", from.name());
     }
     Ok(())
 }
@@ -89,6 +89,8 @@ fn direct_clients_are_served(topology: Builder, mode: &'static str) -> Result<()
                 .collect::<Result<_>>()?;
             for family in Family::BOTH {
                 let client = &topology.client;
+                // From ports that masqueraded connections have, as long as there are none.
+                reaches_all(topology, &topology.gateway, family, WITHIN)?;
                 let direct = SocketAddr::new(hosts[0].at(family), ECHO);
                 let mut held = [
                     Held::connect(client, direct)?,
@@ -103,8 +105,6 @@ fn direct_clients_are_served(topology: Builder, mode: &'static str) -> Result<()
                 );
                 let picks = traffic::udp(client, family.frontend(7), WITHIN, 40)?;
                 ensure!(picks.len() == 40, "{family}: {picks:?}");
-                // The host's own, from ports that masqueraded connections have.
-                reaches_all(topology, &topology.gateway, family, WITHIN)?;
                 for each in &mut held {
                     ensure!(each.step()? == Step::Echoed, "{family}: a connection broke");
                 }

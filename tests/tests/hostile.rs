@@ -34,7 +34,7 @@ const GROWTH: u64 = 32 << 10;
 struct Attack {
     name: &'static str,
     frames: Vec<Vec<u8>>,
-    reasons: &'static [&'static str],
+    reasons: Vec<&'static str>,
 }
 
 /// Who attacks whom: the client's link, from an address that nobody has, towards the Vip.
@@ -57,25 +57,30 @@ fn each_port(maker: Maker, frame: impl Fn(Maker, u16) -> Vec<u8>) -> Vec<Vec<u8>
     ports.collect()
 }
 
-fn connections(maker: Maker) -> Vec<Attack> {
+fn connections(maker: Maker, mode: &str) -> Vec<Attack> {
+    // With client addresses kept they are taken for connections that were lost here.
+    let lost: &[&'static str] = match mode {
+        "preserve" => &[],
+        _ => &["answer_limit"],
+    };
     let random_port = |maker: Maker, number: u16| maker.port(number.wrapping_mul(7919)).udp(b"x");
     vec![
         Attack {
             name: "SYN flood",
             frames: each_port(maker, |maker, number| maker.tcp(SYN, number.into())),
-            reasons: &[],
+            reasons: vec![],
         },
         Attack {
             name: "segments of no connection",
             frames: each_port(maker, |maker, number| {
                 maker.port(82).tcp(ACK, number.into())
             }),
-            reasons: &["answer_limit"],
+            reasons: lost.to_vec(),
         },
         Attack {
             name: "datagrams to random ports",
             frames: each_port(maker, random_port),
-            reasons: &["answer_limit"],
+            reasons: vec!["answer_limit"],
         },
     ]
 }
@@ -99,26 +104,26 @@ fn fragments(maker: Maker) -> Vec<Attack> {
             frames: (0..FRAMES)
                 .map(|number| piece(number, 9, true, &[0; 64]))
                 .collect(),
-            reasons: &["fragment_limit"],
+            reasons: vec!["fragment_limit"],
         },
         Attack {
             name: "first fragments without others",
             frames: (0..FRAMES)
                 .map(|number| piece(number, 0, true, &datagram[..40]))
                 .collect(),
-            reasons: &[],
+            reasons: vec![],
         },
         Attack {
             name: "overlapping fragments",
             frames: (0..FRAMES).flat_map(overlapping).collect(),
-            reasons: &["fragment_overlap"],
+            reasons: vec!["fragment_overlap"],
         },
         Attack {
             name: "tiny fragments",
             frames: (0..FRAMES)
                 .map(|number| maker.fragment(TCP, number, 0, true, &[0; 8]))
                 .collect(),
-            reasons: &["fragment_tiny"],
+            reasons: vec!["fragment_tiny"],
         },
     ]
 }
@@ -144,23 +149,23 @@ fn errors_and_replies(maker: Maker, scene: &Scene, family: Family) -> Vec<Attack
         Attack {
             name: "ICMP errors with forged quotes",
             frames: each_port(maker, forged),
-            reasons: &["quote_unknown"],
+            reasons: vec!["quote_unknown"],
         },
         Attack {
             name: "ICMP errors that quote nothing",
             frames: vec![maker.icmp(kind, code, &[0; 12]); FRAMES.into()],
-            reasons: &["bad_quote"],
+            reasons: vec!["bad_quote"],
         },
         Attack {
             name: "replies that nobody asked for",
             frames: each_port(maker, reply),
             // Passed to the kernel with masquerade: backends are nothing to Sluice then.
-            reasons: &[],
+            reasons: vec![],
         },
         Attack {
             name: "land",
             frames: vec![by_vip(80).tcp(SYN, 1), by_vip(7).port(7).udp(b"x")],
-            reasons: &["martian"],
+            reasons: vec!["martian"],
         },
     ]
 }
@@ -204,24 +209,24 @@ fn oddities(maker: Maker, family: Family) -> Vec<Attack> {
         Attack {
             name: "smurf",
             frames: vec![smurf; FRAMES.into()],
-            reasons: &["no_answer"],
+            reasons: vec!["no_answer"],
         },
         Attack {
             name: "random chains of headers",
             frames: chains,
-            reasons: &["protocol"],
+            reasons: vec!["protocol"],
         },
         Attack {
             name: "noise",
             frames: (0..FRAMES).map(&mut noise).collect(),
-            reasons: &[],
+            reasons: vec![],
         },
     ]
 }
 
-fn attacks(scene: &Scene, family: Family) -> Result<Vec<Attack>> {
+fn attacks(scene: &Scene, family: Family, mode: &str) -> Result<Vec<Attack>> {
     let maker = maker(scene, family)?;
-    let mut all = connections(maker);
+    let mut all = connections(maker, mode);
     all.extend(fragments(maker));
     all.extend(errors_and_replies(maker, scene, family));
     all.extend(oddities(maker, family));
@@ -247,7 +252,7 @@ fn run(scene: &mut Scene, family: Family, attack: &Attack) -> Result<()> {
     let url = format!("http://{}/", family.frontend(80));
     let beside = Ongoing::start(client, &url, 1)?;
     traffic::frames(client, "eth0", &attack.frames, ROUNDS, scene.dir())?;
-    for reason in attack.reasons {
+    for reason in &attack.reasons {
         clock::wait_for(reason, LIMIT, || {
             let now = scene.ask_dataplane()?.stats()?;
             Ok((dropped(&now, reason) > dropped(&before, reason)).then_some(()))
@@ -300,7 +305,7 @@ fn attacks_harm_nobody(topology: Builder, mode: &'static str) -> Result<()> {
         }
         let before = resident(scene)?;
         for family in Family::BOTH {
-            for attack in attacks(scene, family)? {
+            for attack in attacks(scene, family, mode)? {
                 run(scene, family, &attack)
                     .with_context(|| format!("{family}: {}", attack.name))?;
                 for each in &mut held {

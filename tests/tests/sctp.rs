@@ -44,7 +44,7 @@ fn carried(
     frame: Vec<u8>,
     chunk: u8,
 ) -> Result<Packet> {
-    let capture = Capture::start(to, "eth0", "inbound and sctp", scene.dir())?;
+    let capture = Capture::start(to, "eth0", "sctp", scene.dir())?;
     traffic::frames(from, "eth0", &[frame], 1, scene.dir())?;
     capture
         .wait()

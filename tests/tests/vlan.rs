@@ -88,16 +88,19 @@ fn tagged_links_carry(
 }
 
 #[test]
+#[ignore = "needs a kernel with CONFIG_VLAN_8021Q"]
 fn a_tagged_link_to_clients_and_an_untagged_one_to_backends() -> Result<()> {
     tagged_links_carry(Topology::builder(), "masquerade", (&[100], &[]))
 }
 
 #[test]
+#[ignore = "needs a kernel with CONFIG_VLAN_8021Q"]
 fn tags_change_between_two_links_over_two_queues() -> Result<()> {
     tagged_links_carry(Topology::builder().queues(2), "preserve", (&[100], &[200]))
 }
 
 #[test]
+#[ignore = "needs a kernel with CONFIG_VLAN_8021Q"]
 fn two_tags_towards_clients_and_one_towards_backends() -> Result<()> {
     tagged_links_carry(Topology::builder(), "masquerade", (&[300, 100], &[200]))
 }
