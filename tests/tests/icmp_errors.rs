@@ -11,7 +11,7 @@ use sluice_tests::family::Family;
 use sluice_tests::manifests::{Endpoint, Port, Service};
 use sluice_tests::scene::{self, Scene};
 use sluice_tests::topology::{Builder, Topology};
-use sluice_tests::{nginx, traffic};
+use sluice_tests::{clock, nginx, traffic};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ECHO: u16 = 7000;
@@ -50,7 +50,6 @@ fn hops(scene: &Scene, family: Family, method: &str) -> Result<Vec<IpAddr>> {
         &vip,
     ];
     let printed = scene.topology.client.run(&words, LIMIT)?;
-    eprintln!("{printed}");
     let lines = printed.lines().skip(1);
     Ok(lines
         .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
@@ -73,6 +72,12 @@ fn traceroute_shows_the_way(topology: Builder, mode: &'static str) -> Result<()>
             }
             scene.apply(&both)?;
             for family in Family::BOTH {
+                // The gateway may learn of the new routes a little later than of the table.
+                clock::wait_until_ok("an answer from beyond", LIMIT, || {
+                    let told = traffic::udp_error(&scene.topology.client, family.frontend(80))?;
+                    ensure!(told == "answered", "{family}: {told}");
+                    Ok(())
+                })?;
                 let expected = [
                     scene.topology.node_at(family),
                     scene.topology.backends[0].at(family),

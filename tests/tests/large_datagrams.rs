@@ -41,7 +41,7 @@ fn dig(scene: &Scene, family: Family, port: u16, words: &[&str]) -> Result<Strin
 
 /// Short answers, and one of many strings that needs several fragments.
 fn real_answers(scene: &Scene, family: Family) -> Result<()> {
-    for port in 40_000..40_020 {
+    for port in 40_000..40_008 {
         let answer = dig(scene, family, port, &["www.example.test", "A"])?;
         ensure!(answer.trim() == dns::ANSWER, "{family}: {answer}");
         let words = ["+bufsize=4096", "big.example.test", "TXT"];
