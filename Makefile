@@ -10,7 +10,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
-	bpftool procps findutils util-linux
+	bpftool procps findutils util-linux traceroute iputils-tracepath socat
 
 # Where the conformance data is.
 CONFORMANCE ?= ../shared/conformance

@@ -35,11 +35,11 @@ pub struct Capture {
 /// What a capture saw.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// IPv4 packets without a mistake, in order.
+    /// IP packets without a mistake, in order.
     pub packets: Vec<Packet>,
     /// A sentence for each packet with a mistake.
     pub bad: Vec<String>,
-    /// Frames that are not IPv4.
+    /// Frames that are neither IPv4 nor IPv6.
     pub others: usize,
 }
 
@@ -79,6 +79,18 @@ impl Capture {
             Ok(process.log().contains("listening on").then_some(()))
         })?;
         Ok(Self { process, file })
+    }
+
+    /// Waits until at least one packet was recorded.
+    ///
+    /// # Errors
+    /// None is.
+    pub fn wait(&self) -> Result<()> {
+        clock::wait_for("a packet in the capture", LIMIT, || {
+            let bytes = fs::read(&self.file).context("the capture's file")?;
+            let whole = bytes.len() > FILE_HEADER && !frames(&bytes)?.is_empty();
+            Ok(whole.then_some(()))
+        })
     }
 
     /// Ends the capture and judges what it saw.

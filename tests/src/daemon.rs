@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -65,10 +65,16 @@ impl Paths {
 
 /// Settings of a dataplane on `interfaces`; `more` is appended as it is.
 pub fn dataplane_settings(paths: &Paths, interfaces: &[&str], more: &str) -> String {
+    let untagged: Vec<(&str, &[u16])> = interfaces.iter().map(|name| (*name, &[][..])).collect();
+    tagged_settings(paths, &untagged, more)
+}
+
+/// The same for interfaces whose frames carry VLAN tags.
+pub fn tagged_settings(paths: &Paths, interfaces: &[(&str, &[u16])], more: &str) -> String {
     let mut text = String::new();
-    for name in interfaces {
+    for (name, tags) in interfaces {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "[[interfaces]]\nname = \"{name}\"");
+        let _ = writeln!(text, "[[interfaces]]\nname = \"{name}\"\nvlan = {tags:?}");
     }
     let socket = paths.dataplane_socket();
     text + &format!(
@@ -81,7 +87,7 @@ pub fn dataplane_settings(paths: &Paths, interfaces: &[&str], more: &str) -> Str
 pub fn controlplane_settings(
     paths: &Paths,
     folder: &Path,
-    node_ports: &[Ipv4Addr],
+    node_ports: &[IpAddr],
     more: &str,
 ) -> String {
     let addresses: Vec<String> = node_ports

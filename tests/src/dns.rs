@@ -14,6 +14,10 @@ use crate::topology::Host;
 pub const PORT: u16 = 5353;
 /// What `www.example.test` resolves to.
 pub const ANSWER: &str = "192.0.2.80";
+/// The record `big.example.test` has so many strings of so many bytes.
+pub const BIG_STRINGS: usize = 15;
+/// Bytes of each of them.
+pub const BIG_STRING: usize = 240;
 /// How long the server may take to listen.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -54,6 +58,9 @@ fn text(host: &Host, folder: &Path) -> String {
     format!(
         "server:
   ip-address: {address}
+  ip-address: {address6}
+  ipv4-edns-size: 4096
+  ipv6-edns-size: 4096
   port: {PORT}
   server-count: 1
   username: \"\"
@@ -69,7 +76,8 @@ zone:
   name: example.test
   zonefile: zone
 ",
-        address = host.address
+        address = host.address,
+        address6 = host.address6
     )
 }
 
@@ -81,7 +89,9 @@ $TTL 60
 @ IN NS ns
 ns IN A {address}
 www IN A {ANSWER}
+big IN TXT {big}
 ",
+        big = vec![format!("\"{}\"", "x".repeat(BIG_STRING)); BIG_STRINGS].join(" "),
         address = host.address
     )
 }

@@ -17,10 +17,13 @@
 pub mod clock;
 pub mod process;
 
+pub mod family;
 pub mod netns;
 pub mod topology;
 
 pub mod capture;
+pub mod checksums;
+pub mod craft;
 pub mod packets;
 
 pub mod dns;

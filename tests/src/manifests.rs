@@ -4,10 +4,11 @@ mod folder;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use sluice_conf::Protocol;
 
+use crate::family::Family;
 use crate::topology::Host;
 
 pub use folder::Folder;
@@ -31,7 +32,9 @@ pub struct Port {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// Node that it runs on.
+    pub node: Option<&'static str>,
     /// Takes new connections.
     pub ready: bool,
     /// Still serves those it has.
@@ -42,9 +45,10 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint that takes connections.
-    pub fn ready(address: Ipv4Addr) -> Self {
+    pub fn ready(address: impl Into<IpAddr>) -> Self {
         Self {
-            address,
+            address: address.into(),
+            node: None,
             ready: true,
             serving: true,
             terminating: false,
@@ -52,47 +56,57 @@ impl Endpoint {
     }
 
     /// An endpoint that only serves what it has.
-    pub fn draining(address: Ipv4Addr) -> Self {
+    pub fn draining(address: impl Into<IpAddr>) -> Self {
         Self {
-            address,
+            address: address.into(),
+            node: None,
             ready: false,
             serving: true,
             terminating: true,
         }
     }
+
+    fn is_of(&self, family: Family) -> bool {
+        Family::of(self.address) == family
+    }
 }
 
-/// A Service in namespace `default` with one EndpointSlice, in one file.
+/// A Service in namespace `default` with an EndpointSlice for each family, in one file.
 #[derive(Debug, Clone)]
 pub struct Service {
     /// Its name, and the file's.
     pub name: &'static str,
-    /// Address inside the cluster.
-    pub cluster_ip: Option<Ipv4Addr>,
-    /// Address outside; makes it a LoadBalancer.
-    pub load_balancer: Option<Ipv4Addr>,
+    /// Addresses inside the cluster, at most one of each family.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Addresses outside; one makes it a LoadBalancer.
+    pub load_balancers: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<Port>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Weights of endpoints that differ from 1.
-    pub weights: BTreeMap<Ipv4Addr, u16>,
+    pub weights: BTreeMap<IpAddr, u16>,
     /// Annotations of the Service.
     pub annotations: BTreeMap<&'static str, &'static str>,
+    /// More lines of its `spec`.
+    pub spec: Vec<&'static str>,
 }
 
 impl Service {
-    /// A TCP Service on `load_balancer`, port 80, that every host serves on `backend_port`.
+    /// A TCP Service on `load_balancer`, port 80, that every host serves on `backend_port` of its
+    /// address of the same family.
     pub fn on(
         name: &'static str,
-        load_balancer: Ipv4Addr,
+        load_balancer: impl Into<IpAddr>,
         backend_port: u16,
         hosts: &[Host],
     ) -> Self {
+        let load_balancer = load_balancer.into();
+        let family = Family::of(load_balancer);
         Self {
             name,
-            cluster_ip: None,
-            load_balancer: Some(load_balancer),
+            cluster_ips: Vec::new(),
+            load_balancers: vec![load_balancer],
             ports: vec![Port {
                 name: "",
                 port: 80,
@@ -102,11 +116,22 @@ impl Service {
             }],
             endpoints: hosts
                 .iter()
-                .map(|host| Endpoint::ready(host.address))
+                .map(|host| Endpoint::ready(host.at(family)))
                 .collect(),
             weights: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            spec: Vec::new(),
         }
+    }
+
+    /// A TCP Service on the LoadBalancer addresses of both families, port 80, that every host serves
+    /// on `backend_port` of both.
+    pub fn dual(name: &'static str, backend_port: u16, hosts: &[Host]) -> Self {
+        let mut service = Self::on(name, Family::V4.vip(), backend_port, hosts);
+        let six = Self::on(name, Family::V6.vip(), backend_port, hosts);
+        service.load_balancers.extend(six.load_balancers);
+        service.endpoints.extend(six.endpoints);
+        service
     }
 
     /// With another port and protocol for clients.
@@ -118,8 +143,8 @@ impl Service {
     }
 
     /// With a ClusterIP too.
-    pub fn cluster_ip(mut self, address: Ipv4Addr) -> Self {
-        self.cluster_ip = Some(address);
+    pub fn cluster_ip(mut self, address: impl Into<IpAddr>) -> Self {
+        self.cluster_ips.push(address.into());
         self
     }
 
@@ -137,37 +162,56 @@ impl Service {
         self
     }
 
-    /// What happens to connections of a backend that left: `keep` or `reset`.
+    /// What happens to connections of a backend that left: `keep`, `reset` or `drain=SECONDS`.
     pub fn backend_gone(mut self, policy: &'static str) -> Self {
         self.annotations.insert("sluice.dev/backend-gone", policy);
         self
     }
 
     /// With another weight for an endpoint.
-    pub fn weight(mut self, address: Ipv4Addr, weight: u16) -> Self {
-        self.weights.insert(address, weight);
+    pub fn weight(mut self, address: impl Into<IpAddr>, weight: u16) -> Self {
+        self.weights.insert(address.into(), weight);
         self
     }
 
     /// Without the endpoint of this address.
-    pub fn without(mut self, address: Ipv4Addr) -> Self {
+    pub fn without(mut self, address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
         self.endpoints
             .retain(|endpoint| endpoint.address != address);
         self
     }
 
-    /// Both objects as YAML.
+    /// With another annotation.
+    pub fn annotated(mut self, name: &'static str, value: &'static str) -> Self {
+        self.annotations.insert(name, value);
+        self
+    }
+
+    /// With another line of `spec`.
+    pub fn with(mut self, line: &'static str) -> Self {
+        self.spec.push(line);
+        self
+    }
+
+    /// All objects as YAML.
     pub fn yaml(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = self.write_service(&mut text);
-        text.push_str("---\n");
-        let _ = self.write_slice(&mut text);
+        let families = Family::BOTH.into_iter().enumerate();
+        for (number, family) in families.filter(|(index, family)| {
+            // A Service without endpoints has an empty slice all the same.
+            *index == 0 || self.endpoints.iter().any(|each| each.is_of(*family))
+        }) {
+            text.push_str("---\n");
+            let _ = self.write_slice(&mut text, number + 1, family);
+        }
         text
     }
 
     fn kind(&self) -> &'static str {
-        if self.load_balancer.is_some() {
+        if !self.load_balancers.is_empty() {
             "LoadBalancer"
         } else if self.ports.iter().any(|port| port.node_port.is_some()) {
             "NodePort"
@@ -187,8 +231,20 @@ impl Service {
                 .map(|(key, value)| (*key, (*value).to_owned())),
         )?;
         writeln!(out, "spec:\n  type: {}", self.kind())?;
-        if let Some(address) = self.cluster_ip {
-            writeln!(out, "  clusterIP: {address}\n  clusterIPs: [{address}]")?;
+        if let [first, ..] = self.cluster_ips.as_slice() {
+            let all: Vec<_> = self
+                .cluster_ips
+                .iter()
+                .map(|ip| format!("\"{ip}\""))
+                .collect();
+            writeln!(
+                out,
+                "  clusterIP: \"{first}\"\n  clusterIPs: [{}]",
+                all.join(", ")
+            )?;
+        }
+        for line in &self.spec {
+            writeln!(out, "  {line}")?;
         }
         writeln!(out, "  ports:")?;
         for port in &self.ports {
@@ -202,33 +258,33 @@ impl Service {
                 writeln!(out, "    nodePort: {node_port}")?;
             }
         }
-        if let Some(address) = self.load_balancer {
-            writeln!(
-                out,
-                "status:\n  loadBalancer:\n    ingress:\n    - ip: {address}"
-            )?;
+        if !self.load_balancers.is_empty() {
+            writeln!(out, "status:\n  loadBalancer:\n    ingress:")?;
         }
-        Ok(())
+        self.load_balancers
+            .iter()
+            .try_for_each(|address| writeln!(out, "    - ip: \"{address}\""))
     }
 
-    fn write_slice(&self, out: &mut String) -> std::fmt::Result {
+    fn write_slice(&self, out: &mut String, number: usize, family: Family) -> std::fmt::Result {
         let name = self.name;
         writeln!(
             out,
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:"
         )?;
-        writeln!(out, "  name: {name}-1\n  namespace: default")?;
+        writeln!(out, "  name: {name}-{number}\n  namespace: default")?;
         writeln!(out, "  labels:\n    kubernetes.io/service-name: {name}")?;
         let weights: Vec<String> = self
             .weights
             .iter()
+            .filter(|(address, _)| Family::of(**address) == family)
             .map(|(address, weight)| format!("{address}={weight}"))
             .collect();
         if !weights.is_empty() {
             let weights = std::iter::once(("sluice.dev/weights", weights.join(",")));
             write_annotations(out, weights)?;
         }
-        writeln!(out, "addressType: IPv4\nports:")?;
+        writeln!(out, "addressType: {family}\nports:")?;
         for port in &self.ports {
             writeln!(
                 out,
@@ -237,12 +293,21 @@ impl Service {
             )?;
             writeln!(out, "  name: \"{}\"", port.name)?;
         }
-        if self.endpoints.is_empty() {
+        let mut endpoints = self
+            .endpoints
+            .iter()
+            .filter(|each| each.is_of(family))
+            .peekable();
+        if endpoints.peek().is_none() {
             return writeln!(out, "endpoints: []");
         }
         writeln!(out, "endpoints:")?;
-        for endpoint in &self.endpoints {
-            writeln!(out, "- addresses: [{}]\n  conditions:", endpoint.address)?;
+        for endpoint in endpoints {
+            writeln!(out, "- addresses: [\"{}\"]", endpoint.address)?;
+            if let Some(node) = endpoint.node {
+                writeln!(out, "  nodeName: {node}")?;
+            }
+            writeln!(out, "  conditions:")?;
             writeln!(out, "    ready: {}", endpoint.ready)?;
             writeln!(out, "    serving: {}", endpoint.serving)?;
             writeln!(out, "    terminating: {}", endpoint.terminating)?;
@@ -268,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_service_is_written_as_kubernetes_writes_it() {
-        let address = Ipv4Addr::new(10, 0, 2, 11);
-        let mut service = Service::on("web", Ipv4Addr::new(203, 0, 113, 10), 8080, &[])
+        let address = Family::V4.address(2, 11);
+        let mut service = Service::on("web", Family::V4.vip(), 8080, &[])
             .node_port(30080)
             .source_nat("preserve")
             .weight(address, 3);
@@ -278,9 +343,9 @@ mod tests {
         for part in [
             "  annotations:\n    sluice.dev/source-nat: \"preserve\"\nspec:\n  type: LoadBalancer\n",
             "  - port: 80\n    targetPort: 8080\n    protocol: TCP\n    nodePort: 30080\n",
-            "    - ip: 203.0.113.10\n---\napiVersion: discovery.k8s.io/v1\n",
+            "    - ip: \"203.0.113.10\"\n---\napiVersion: discovery.k8s.io/v1\n",
             "    kubernetes.io/service-name: web\n  annotations:\n    sluice.dev/weights: \"10.0.2.11=3\"\n",
-            "- addresses: [10.0.2.11]\n  conditions:\n    ready: false\n    serving: true\n",
+            "- addresses: [\"10.0.2.11\"]\n  conditions:\n    ready: false\n    serving: true\n",
         ] {
             assert!(yaml.contains(part), "{part:?} is not in:\n{yaml}");
         }

@@ -29,7 +29,8 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes a namespace with its loopback up and IPv6 off.
+    /// Makes a namespace with its loopback up, where IPv6 addresses are used as soon as they are
+    /// there and nobody advertises or asks for routers.
     ///
     /// # Errors
     /// The machine does not let this process make one.
@@ -42,8 +43,14 @@ impl Netns {
              it needs root (CAP_NET_ADMIN, CAP_SYS_ADMIN) and a kernel with CONFIG_NET_NS",
         )?;
         let namespace = Self { name };
-        namespace.write_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
-        namespace.write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        for (setting, value) in [
+            ("accept_dad", "0"),
+            ("accept_ra", "0"),
+            ("router_solicitations", "0"),
+        ] {
+            namespace.write_sysctl(&format!("net/ipv6/conf/all/{setting}"), value)?;
+            namespace.write_sysctl(&format!("net/ipv6/conf/default/{setting}"), value)?;
+        }
         // Replies may come back another way in one-armed topologies; the host's default is not ours.
         namespace.write_sysctl("net/ipv4/conf/all/rp_filter", "0")?;
         namespace.write_sysctl("net/ipv4/conf/default/rp_filter", "0")?;

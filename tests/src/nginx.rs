@@ -91,6 +91,7 @@ http {{
     default_type text/plain;
     server {{
         listen {PORT} reuseport backlog=4096;
+        listen [::]:{PORT} reuseport backlog=4096;
         location = / {{ return 200 \"{name}\\n\"; }}
         location = /client {{ return 200 \"$remote_addr\\n\"; }}
         location = /big {{ alias {big}; }}

@@ -1,60 +1,92 @@
 //! An independent judge of packets on a wire: lengths and checksums, straight from the RFCs.
 //!
 //! It shares no code with the dataplane on purpose, not even a parsing library: what the one gets
-//! wrong the other must not get wrong alike. It judges IPv4 with TCP, UDP and ICMP; other frames
-//! (ARP) are only recognised. Fragments are judged by their IP header alone.
+//! wrong the other must not get wrong alike. It judges IPv4 and IPv6 with TCP, UDP, SCTP and ICMP,
+//! behind VLAN tags too; other frames (ARP) are only recognised. Fragments are judged by their IP
+//! header alone.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-/// Length of an Ethernet II header, in bytes.
+use crate::checksums::{crc32c, sum};
+
+/// Length of an Ethernet II header without its type, in bytes.
+const ETHERNET_ADDRESSES: usize = 12;
+#[cfg(test)]
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q and 802.1ad.
+const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 /// Protocol numbers of IANA's "Assigned Internet Protocol Numbers".
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+/// Hop-by-hop options, routing, destination options (RFC 8200, section 4).
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
 
 /// What a frame turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
-    /// Not IPv4.
+    /// Neither IPv4 nor IPv6.
     Other,
-    /// IPv4 whose lengths and checksums are right.
+    /// IP whose lengths and checksums are right.
     Good(Packet),
-    /// IPv4 with a mistake; the sentence names it.
+    /// IP with a mistake; the sentence names it.
     Bad(String),
 }
 
-/// The parts of an IPv4 packet that tests ask for.
+/// The parts of an IP packet that tests ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
+    /// VLAN tags of its frame, outermost first.
+    pub tags: Vec<u16>,
     /// Source address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Destination address.
-    pub destination: Ipv4Addr,
-    /// Protocol number.
+    pub destination: IpAddr,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// Bytes of the packet.
+    pub length: usize,
+    /// Whether it is a piece of a larger one.
+    pub fragment: bool,
+    /// Protocol number, behind IPv6 extension headers.
     pub protocol: u8,
     /// Source and destination port; `None` for ICMP, others and later fragments.
     pub ports: Option<(u16, u16)>,
     /// Type and code, of ICMP.
     pub icmp: Option<(u8, u8)>,
+    /// Verification tag and type of the first chunk, of SCTP.
+    pub sctp: Option<(u32, u8)>,
 }
 
 impl Packet {
     /// Whether it is TCP from `port` of `address`.
-    pub fn is_tcp_from(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub fn is_tcp_from(&self, address: impl Into<IpAddr>, port: u16) -> bool {
         let from = self.ports.is_some_and(|(source, _)| source == port);
-        self.protocol == TCP && self.source == address && from
+        self.protocol == TCP && self.source == address.into() && from
     }
 }
 
 /// Judges one Ethernet frame.
 pub fn judge(frame: &[u8]) -> Judged {
-    if word(frame, 12) != Some(ETHERTYPE_IPV4) {
-        return Judged::Other;
+    let mut tags = Vec::new();
+    let mut at = ETHERNET_ADDRESSES;
+    while word(frame, at).is_some_and(|kind| ETHERTYPES_VLAN.contains(&kind)) {
+        tags.extend(word(frame, at + 2).map(|control| control & 0x0fff));
+        at += 4;
     }
-    match judge_ipv4(frame.get(ETHERNET..).unwrap_or_default()) {
-        Ok(packet) => Judged::Good(packet),
+    let packet = frame.get(at + 2..).unwrap_or_default();
+    let judged = match word(frame, at) {
+        Some(ETHERTYPE_IPV4) => judge_ipv4(packet),
+        Some(ETHERTYPE_IPV6) => judge_ipv6(packet),
+        _ => return Judged::Other,
+    };
+    match judged {
+        Ok(packet) => Judged::Good(Packet { tags, ..packet }),
         Err(mistake) => Judged::Bad(mistake),
     }
 }
@@ -75,33 +107,80 @@ fn judge_ipv4(bytes: &[u8]) -> Result<Packet, String> {
         return Err("IPv4 header checksum".to_owned());
     }
     let flags = word(head, 6).unwrap_or_default();
-    let fragment = flags & 0x3fff != 0;
     let mut packet = Packet {
-        source: address(head, 12),
-        destination: address(head, 16),
+        tags: Vec::new(),
+        source: ipv4(head, 12),
+        destination: ipv4(head, 16),
+        ttl: head[8],
+        length: total,
+        fragment: flags & 0x3fff != 0,
         protocol: head[9],
         ports: None,
         icmp: None,
+        sctp: None,
     };
-    if !fragment {
-        judge_payload(head, payload, &mut packet)
-            .map_err(|mistake| format!("{mistake} of {packet:?}"))?;
-    }
+    judge_payload(&head[12..20], payload, &mut packet)
+        .map_err(|mistake| format!("{mistake} of {packet:?}"))?;
     Ok(packet)
 }
 
-fn judge_payload(head: &[u8], payload: &[u8], packet: &mut Packet) -> Result<(), String> {
+fn judge_ipv6(bytes: &[u8]) -> Result<Packet, String> {
+    let head = bytes.get(..40).ok_or("truncated IPv6 header")?;
+    if head[0] >> 4 != 6 {
+        return Err(format!("version byte {:#04x}", head[0]));
+    }
+    let length = usize::from(word(head, 4).unwrap_or_default());
+    let Some(mut payload) = bytes.get(40..40 + length) else {
+        return Err(format!("payload length {length} in {} bytes", bytes.len()));
+    };
+    let mut packet = Packet {
+        tags: Vec::new(),
+        source: ipv6(head, 8),
+        destination: ipv6(head, 24),
+        ttl: head[7],
+        length: 40 + length,
+        fragment: false,
+        protocol: head[6],
+        ports: None,
+        icmp: None,
+        sctp: None,
+    };
+    while packet.protocol == FRAGMENT || EXTENSIONS.contains(&packet.protocol) {
+        let extension = payload.get(..8).ok_or("truncated extension header")?;
+        let long = match packet.protocol {
+            FRAGMENT => 8,
+            _ => (usize::from(extension[1]) + 1) * 8,
+        };
+        packet.fragment |= packet.protocol == FRAGMENT;
+        packet.protocol = extension[0];
+        payload = payload.get(long..).ok_or("truncated extension header")?;
+    }
+    judge_payload(&head[8..40], payload, &mut packet)
+        .map_err(|mistake| format!("{mistake} of {packet:?}"))?;
+    Ok(packet)
+}
+
+/// `addresses` are source and destination as they stand in the IP header.
+fn judge_payload(addresses: &[u8], payload: &[u8], packet: &mut Packet) -> Result<(), String> {
+    if packet.fragment {
+        return Ok(());
+    }
     let length = u16::try_from(payload.len()).map_err(|_| "length")?;
-    // RFC 9293, section 3.1, and RFC 768: addresses, zero, protocol, length.
+    // RFC 9293, section 3.1, RFC 768 and RFC 8200, section 8.1: addresses, protocol and length, in
+    // fields of another order and width that sum up to the same.
     let pseudo = [
-        &head[12..20],
+        addresses,
         &[0, packet.protocol],
         &length.to_be_bytes(),
         payload,
     ];
     match packet.protocol {
-        ICMP => {
-            if payload.len() < 8 || sum(&[payload]) != 0xffff {
+        ICMP | ICMPV6 => {
+            let covered: &[&[u8]] = match packet.protocol {
+                ICMP => &[payload],
+                _ => &pseudo,
+            };
+            if payload.len() < 4 || sum(covered) != 0xffff {
                 return Err("ICMP checksum or length".to_owned());
             }
             packet.icmp = Some((payload[0], payload[1]));
@@ -121,28 +200,33 @@ fn judge_payload(head: &[u8], payload: &[u8], packet: &mut Packet) -> Result<(),
             if word(payload, 4) != Some(length) {
                 return Err("UDP length".to_owned());
             }
-            // RFC 768: zero means that the sender made none.
+            // RFC 768: zero means that the sender made none, which IPv6 forbids.
             let made = word(payload, 6).ok_or("short UDP header")? != 0;
-            if made && sum(&pseudo) != 0xffff {
+            if (made || packet.source.is_ipv6()) && sum(&pseudo) != 0xffff {
                 return Err("UDP checksum".to_owned());
             }
         }
+        SCTP => judge_sctp(payload, packet)?,
         _ => {}
     }
     Ok(())
 }
 
-/// The ones' complement sum of RFC 1071; over data with its checksum it is `0xffff`.
-fn sum(parts: &[&[u8]]) -> u16 {
-    let mut total: u32 = 0;
-    for part in parts {
-        for pair in part.chunks(2) {
-            let low = pair.get(1).copied().unwrap_or(0);
-            total += u32::from(u16::from_be_bytes([pair[0], low]));
-            total = (total & 0xffff) + (total >> 16);
-        }
+/// RFC 9260, section 3.1 and appendix A.
+fn judge_sctp(payload: &[u8], packet: &mut Packet) -> Result<(), String> {
+    packet.ports = Some(ports(payload).ok_or("no SCTP ports")?);
+    let (Some(tag), Some(given), Some(chunk)) =
+        (number(payload, 4), payload.get(8..12), payload.get(12))
+    else {
+        return Err("short SCTP header".to_owned());
+    };
+    let mut covered = payload.to_vec();
+    covered[8..12].fill(0);
+    if crc32c(&covered).to_le_bytes() != given {
+        return Err("SCTP checksum".to_owned());
     }
-    (total & 0xffff) as u16
+    packet.sctp = Some((tag, *chunk));
+    Ok(())
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -150,12 +234,22 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([pair[0], pair[1]]))
 }
 
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
 fn ports(payload: &[u8]) -> Option<(u16, u16)> {
     Some((word(payload, 0)?, word(payload, 2)?))
 }
 
-fn address(head: &[u8], at: usize) -> Ipv4Addr {
-    Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3])
+fn ipv4(head: &[u8], at: usize) -> IpAddr {
+    IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]])
+}
+
+fn ipv6(head: &[u8], at: usize) -> IpAddr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&head[at..at + 16]);
+    IpAddr::from(octets)
 }
 
 #[cfg(test)]

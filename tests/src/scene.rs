@@ -3,7 +3,7 @@
 //!
 //! When a check on a scene fails, the ends of the daemons' logs are printed with it.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::clock;
 use crate::control;
 use crate::daemon::{self, LIMIT, Paths};
+use crate::family::Family;
 use crate::manifests::{Folder, Service};
 use crate::process::Process;
 use crate::topology::{Builder, Topology};
@@ -53,7 +54,29 @@ pub fn with(
     services: impl FnOnce(&Topology) -> Vec<Service>,
     check: impl FnOnce(&mut Scene) -> Result<()>,
 ) -> Result<()> {
-    let mut scene = Scene::start(topology.build()?, services, "")?;
+    with_settings(topology, More::default(), services, check)
+}
+
+/// What a test adds to the settings of the daemons.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct More<'a> {
+    /// To the dataplane's.
+    pub dataplane: &'a str,
+    /// To the control plane's.
+    pub controlplane: &'a str,
+}
+
+/// As [`with`], with more settings.
+///
+/// # Errors
+/// A part cannot be started, or the check's own.
+pub fn with_settings(
+    topology: Builder,
+    more: More<'_>,
+    services: impl FnOnce(&Topology) -> Vec<Service>,
+    check: impl FnOnce(&mut Scene) -> Result<()>,
+) -> Result<()> {
+    let mut scene = Scene::start_with(topology.build()?, services, more)?;
     let checked = check(&mut scene);
     if checked.is_err() {
         scene.print_logs();
@@ -71,6 +94,22 @@ impl Scene {
         services: impl FnOnce(&Topology) -> Vec<Service>,
         more: &str,
     ) -> Result<Self> {
+        let more = More {
+            dataplane: more,
+            ..More::default()
+        };
+        Self::start_with(topology, services, more)
+    }
+
+    /// Starts both daemons on a topology.
+    ///
+    /// # Errors
+    /// A part cannot be started.
+    pub fn start_with(
+        topology: Topology,
+        services: impl FnOnce(&Topology) -> Vec<Service>,
+        more: More<'_>,
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("sluice-").tempdir()?;
         let paths = Paths {
             dir: dir.path().to_owned(),
@@ -79,10 +118,16 @@ impl Scene {
         for service in services(&topology) {
             folder.write(&service)?;
         }
-        let node_ports = [topology.gateway_towards_client()];
+        let node_ports = Family::BOTH.map(|family| topology.node_at(family));
+        let (interfaces, folder_path) = (topology.tagged_interfaces(), folder.path());
         let settings = Settings {
-            dataplane: daemon::dataplane_settings(&paths, topology.interfaces(), more),
-            controlplane: daemon::controlplane_settings(&paths, folder.path(), &node_ports, ""),
+            dataplane: daemon::tagged_settings(&paths, &interfaces, more.dataplane),
+            controlplane: daemon::controlplane_settings(
+                &paths,
+                folder_path,
+                &node_ports,
+                more.controlplane,
+            ),
         };
         let gateway = &topology.gateway;
         let mut dataplane =
@@ -207,7 +252,8 @@ impl Scene {
     ///
     /// # Errors
     /// It never is.
-    pub fn answering(&self, to: SocketAddrV4) -> Result<String> {
+    pub fn answering(&self, to: impl Into<SocketAddr>) -> Result<String> {
+        let to = to.into();
         let url = format!("http://{to}/");
         clock::wait_until_ok(&url, LIMIT, || {
             crate::traffic::get(&self.topology.client, &url, Duration::from_millis(500))
@@ -215,8 +261,12 @@ impl Scene {
         .with_context(|| format!("an answer from {to}"))
     }
 
-    /// Prints the ends of both logs, for a failed test.
+    /// Prints what was dropped and the ends of both logs, for a failed test.
     pub fn print_logs(&self) {
+        match daemon::sluicectl(&self.paths, &["drops"]) {
+            Ok(drops) => eprintln!("{drops}"),
+            Err(error) => eprintln!("no drops: {error:#}"),
+        }
         for process in [&self.dataplane, &self.controlplane] {
             eprintln!("{}", process.tail());
         }

@@ -7,7 +7,7 @@ mod held;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
@@ -120,8 +120,23 @@ pub fn get(namespace: &Netns, url: &str, timeout: Duration) -> Result<String> {
 ///
 /// # Errors
 /// The helper does not run, or an answer came from a wrong address or with a wrong content.
-pub fn udp(namespace: &Netns, to: SocketAddrV4, first: u16, count: u16) -> Result<Picks> {
-    let (to, first, count) = (to.to_string(), first.to_string(), count.to_string());
+pub fn udp(namespace: &Netns, to: impl Into<SocketAddr>, first: u16, count: u16) -> Result<Picks> {
+    large_udp(namespace, to, first, count, 0)
+}
+
+/// The same with datagrams of at least `size` bytes, which the answers echo.
+///
+/// # Errors
+/// As [`udp`].
+pub fn large_udp(
+    namespace: &Netns,
+    to: impl Into<SocketAddr>,
+    first: u16,
+    count: u16,
+    size: u16,
+) -> Result<Picks> {
+    let (to, first, count) = (to.into().to_string(), first.to_string(), count.to_string());
+    let size = size.to_string();
     let words = [
         "udp",
         "--to",
@@ -130,12 +145,56 @@ pub fn udp(namespace: &Netns, to: SocketAddrV4, first: u16, count: u16) -> Resul
         &first,
         "--count",
         &count,
+        "--size",
+        &size,
     ];
     Ok(serde_json::from_str(&run(
         namespace,
         &words,
         Duration::from_secs(120),
     )?)?)
+}
+
+/// What a connected UDP socket is told after it has sent a datagram to `to`: the name of the error,
+/// or `answered`.
+///
+/// # Errors
+/// The helper does not run.
+pub fn udp_error(namespace: &Netns, to: SocketAddr) -> Result<String> {
+    let words = ["told", "--to", &to.to_string()];
+    Ok(run(namespace, &words, CONFIGURE)?.trim().to_owned())
+}
+
+/// Sends `frames` as they are through `interface` of `namespace`, all of them `rounds` times.
+///
+/// # Errors
+/// The helper does not run or the kernel refuses a frame for good.
+pub fn frames(
+    namespace: &Netns,
+    interface: &str,
+    frames: &[Vec<u8>],
+    rounds: u32,
+    dir: &Path,
+) -> Result<()> {
+    let file = dir.join(format!("frames-{}", namespace.name()));
+    let mut bytes = Vec::new();
+    for frame in frames {
+        bytes.extend(u16::try_from(frame.len())?.to_be_bytes());
+        bytes.extend(frame);
+    }
+    std::fs::write(&file, bytes)?;
+    let file = file.to_string_lossy();
+    let rounds = rounds.to_string();
+    let words = [
+        "frames",
+        "--interface",
+        interface,
+        "--file",
+        &file,
+        "--rounds",
+        &rounds,
+    ];
+    run(namespace, &words, Duration::from_secs(60)).map(drop)
 }
 
 /// HTTP requests that go on until the guard is told to finish.

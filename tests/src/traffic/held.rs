@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout};
 
 use anyhow::{Context, Result, bail};
@@ -60,7 +60,8 @@ impl Held {
     ///
     /// # Errors
     /// The connection is not made, or the server does not say its name.
-    pub fn connect(namespace: &Netns, to: SocketAddrV4) -> Result<Self> {
+    pub fn connect(namespace: &Netns, to: impl Into<SocketAddr>) -> Result<Self> {
+        let to = to.into();
         let mut child = spawn(namespace, &["hold", "--to", &to.to_string()])?;
         let stdin = child.stdin.take().context("input of the helper")?;
         let stdout = child.stdout.take().context("output of the helper")?;
@@ -89,6 +90,15 @@ impl Held {
     /// The helper itself failed.
     pub fn step(&mut self) -> Result<Step> {
         self.stdin.write_all(b"step\n")?;
+        Ok(Step::parse(&self.line()?))
+    }
+
+    /// Sends nothing and tells what arrives: [`Step::Reset`] or [`Step::Closed`].
+    ///
+    /// # Errors
+    /// The helper itself failed.
+    pub fn listen(&mut self) -> Result<Step> {
+        self.stdin.write_all(b"listen\n")?;
         Ok(Step::parse(&self.line()?))
     }
 

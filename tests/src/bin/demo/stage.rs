@@ -96,7 +96,7 @@ impl Stage {
         let settings = daemon::dataplane_settings(&self.paths, self.topology.interfaces(), "");
         let mut dataplane = daemon::start("sluice-dataplane", gateway, &self.paths, &settings)?;
         daemon::dataplane_ready(&mut dataplane, &self.paths)?;
-        let node_ports = [self.node_address()];
+        let node_ports = [self.node_address().into()];
         let folder = self.manifests.path();
         let settings = daemon::controlplane_settings(&self.paths, folder, &node_ports, "");
         let mut controlplane =

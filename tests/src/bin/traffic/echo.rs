@@ -1,26 +1,28 @@
 //! An echo server: over TCP it says its name, then echoes lines; over UDP it answers its name and
-//! the datagram.
+//! the datagram. It serves both families and prints how each connection ended.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use anyhow::Result;
 
 /// Serves until it is killed.
 pub fn run(port: u16, name: &str) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
     let greeting = name.to_owned();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let greeting = greeting.clone();
-            // A connection that breaks is the client's to report.
-            thread::spawn(move || serve(&stream, &greeting).ok());
+            thread::spawn(move || match serve(&stream, &greeting) {
+                Ok(()) => println!("closed"),
+                Err(error) => println!("{:?}", error.kind()),
+            });
         }
     });
     println!("listening");
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         // An error here belongs to an earlier answer (ICMP), not to the socket.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else {
@@ -31,7 +33,7 @@ pub fn run(port: u16, name: &str) -> Result<()> {
     }
 }
 
-fn serve(mut stream: &TcpStream, greeting: &str) -> Result<()> {
+fn serve(mut stream: &TcpStream, greeting: &str) -> io::Result<()> {
     stream.set_nodelay(true)?;
     writeln!(stream, "{greeting}")?;
     let mut reader = BufReader::new(stream.try_clone()?);

@@ -3,19 +3,14 @@
 //! The garbage is deterministic, so that a failure can be repeated.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
+
+use sluice_tests::craft::Random;
+
+use crate::raw;
 
 const INTERFACE: &str = "eth0";
-/// Frames sent between two pauses; below the 256 frames of a veth's ring.
-const BURST: u32 = 64;
-const PAUSE: Duration = Duration::from_micros(200);
 
 /// Sends the frames and prints how many.
 pub fn run(
@@ -25,8 +20,8 @@ pub fn run(
     count: u32,
     garbage_per_cent: u32,
 ) -> Result<()> {
-    let (socket, own) = open()?;
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let (socket, own) = raw::open(INTERFACE)?;
+    let mut random = Random::default();
     let mut header = link_address(gateway)?.to_vec();
     header.extend(own);
     header.extend([0x08, 0x00]);
@@ -36,41 +31,13 @@ pub fn run(
         if random.below(100) < garbage_per_cent {
             spoil(&mut frame, &mut random);
         }
-        transmit(&socket, &frame)?;
-        if number % BURST == BURST - 1 {
-            thread::sleep(PAUSE);
+        raw::transmit(&socket, &frame)?;
+        if number % raw::BURST == raw::BURST - 1 {
+            raw::pause();
         }
     }
     println!("{count}");
     Ok(())
-}
-
-/// A packet socket bound to the interface, without a protocol: it sends and never receives.
-fn open() -> Result<(OwnedFd, [u8; 6])> {
-    let address = getifaddrs()?
-        .filter(|each| each.interface_name == INTERFACE)
-        .find_map(|each| each.address?.as_link_addr().copied())
-        .with_context(|| format!("no interface {INTERFACE}"))?;
-    let own = address.addr().context("no link-layer address")?;
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::empty(),
-        None,
-    )
-    .context("a packet socket needs CAP_NET_RAW")?;
-    bind(socket.as_raw_fd(), &address)?;
-    Ok((socket, own))
-}
-
-fn transmit(socket: &OwnedFd, frame: &[u8]) -> Result<()> {
-    loop {
-        match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-            Ok(_) => return Ok(()),
-            Err(Errno::ENOBUFS | Errno::EAGAIN) => thread::sleep(PAUSE),
-            Err(error) => return Err(error).context("sending a frame"),
-        }
-    }
 }
 
 fn link_address(text: &str) -> Result<[u8; 6]> {
@@ -122,17 +89,5 @@ fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
                 frame[at] ^= 1 << random.below(8);
             }
         }
-    }
-}
-
-/// xorshift64 (Marsaglia, 2003): enough to spread garbage, and the same every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as u32 % bound
     }
 }

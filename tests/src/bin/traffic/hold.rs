@@ -1,8 +1,8 @@
 //! A TCP connection that is held open: for each line of the standard input it sends one line and
-//! prints what became of it.
+//! prints what became of it; for the line `listen` it sends nothing and only reads.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,8 +11,8 @@ use sluice_tests::traffic::Step;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects, prints `connected NAME`, then goes step by step.
-pub fn run(to: SocketAddrV4) -> Result<()> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::V4(to), TIMEOUT)?;
+pub fn run(to: SocketAddr) -> Result<()> {
+    let stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -20,8 +20,11 @@ pub fn run(to: SocketAddrV4) -> Result<()> {
     reader.read_line(&mut name)?;
     println!("connected {}", name.trim());
     for (number, line) in io::stdin().lines().enumerate() {
-        line?;
-        let step = match step(&stream, &mut reader, number) {
+        let result = match line?.as_str() {
+            "listen" => listen(&mut reader),
+            _ => step(&stream, &mut reader, number),
+        };
+        let step = match result {
             Ok(step) => step,
             Err(error) => match error.kind() {
                 ErrorKind::ConnectionReset => Step::Reset,
@@ -31,6 +34,14 @@ pub fn run(to: SocketAddrV4) -> Result<()> {
         println!("{step}");
     }
     Ok(())
+}
+
+fn listen(reader: &mut BufReader<TcpStream>) -> io::Result<Step> {
+    let mut line = String::new();
+    match reader.read_line(&mut line)? {
+        0 => Ok(Step::Closed),
+        _ => Ok(Step::Failed(format!("{line:?} came unasked"))),
+    }
 }
 
 fn step(

@@ -1,7 +1,7 @@
 //! HTTP requests, each on a connection of its own: what a load balancer spreads.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use sluice_tests::clock;
@@ -41,7 +41,7 @@ pub struct Arguments {
 }
 
 struct Job {
-    to: SocketAddrV4,
+    to: SocketAddr,
     request: String,
     timeout_ms: i64,
     count: u16,
@@ -138,12 +138,11 @@ fn once(job: &Job, port: u16) -> Result<String> {
 
 /// Connects from a chosen source port, which the standard library cannot.
 fn connect(job: &Job, port: u16) -> Result<TcpStream> {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let family = match job.to.ip() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // On Linux it bounds connect as well as send (socket(7)).
     setsockopt(
@@ -151,10 +150,23 @@ fn connect(job: &Job, port: u16) -> Result<TcpStream> {
         sockopt::SendTimeout,
         &TimeVal::milliseconds(job.timeout_ms),
     )?;
-    if port != 0 {
-        bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
-    }
-    match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(job.to)) {
+    let descriptor = socket.as_raw_fd();
+    let connected = match job.to {
+        SocketAddr::V4(to) => {
+            if port != 0 {
+                bind(descriptor, &SockaddrIn::new(0, 0, 0, 0, port))?;
+            }
+            nix::sys::socket::connect(descriptor, &SockaddrIn::from(to))
+        }
+        SocketAddr::V6(to) => {
+            if port != 0 {
+                let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
+                bind(descriptor, &SockaddrIn6::from(any))?;
+            }
+            nix::sys::socket::connect(descriptor, &SockaddrIn6::from(to))
+        }
+    };
+    match connected {
         Err(Errno::EINPROGRESS) => anyhow::bail!("timed out"),
         other => other?,
     }

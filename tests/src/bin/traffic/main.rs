@@ -5,9 +5,11 @@ mod echo;
 mod flood;
 mod hold;
 mod http;
+mod raw;
 mod udp;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
@@ -21,19 +23,22 @@ enum Command {
     Udp {
         /// The frontend.
         #[arg(long)]
-        to: SocketAddrV4,
+        to: SocketAddr,
         /// Lowest source port.
         #[arg(long)]
         first_port: u16,
         /// How many source ports.
         #[arg(long)]
         count: u16,
+        /// Bytes of a datagram at least.
+        #[arg(long, default_value_t = 0)]
+        size: usize,
     },
     /// A TCP connection that sends a line for each line of the standard input.
     Hold {
         /// The frontend.
         #[arg(long)]
-        to: SocketAddrV4,
+        to: SocketAddr,
     },
     /// An echo server, TCP and UDP.
     Echo {
@@ -43,6 +48,24 @@ enum Command {
         /// What it calls itself.
         #[arg(long)]
         name: String,
+    },
+    /// One datagram from a connected socket; prints what the socket is told.
+    Told {
+        /// The frontend.
+        #[arg(long)]
+        to: SocketAddr,
+    },
+    /// Raw frames from a file.
+    Frames {
+        /// Where they leave.
+        #[arg(long)]
+        interface: String,
+        /// Each behind its length in two bytes.
+        #[arg(long)]
+        file: PathBuf,
+        /// How often all of them are sent.
+        #[arg(long)]
+        rounds: u32,
     },
     /// Raw frames, some of them garbage.
     Flood {
@@ -71,7 +94,14 @@ fn main() -> Result<()> {
             to,
             first_port,
             count,
-        } => udp::run(to, first_port, count),
+            size,
+        } => udp::run(to, first_port, count, size),
+        Command::Told { to } => udp::told(to),
+        Command::Frames {
+            interface,
+            file,
+            rounds,
+        } => raw::run(&interface, &file, rounds),
         Command::Hold { to } => hold::run(to),
         Command::Echo { port, name } => echo::run(port, &name),
         Command::Flood {
