@@ -1,5 +1,7 @@
 //! Packets that belong to no connection yet: a new one is made, or they are refused.
 
+use std::net::IpAddr;
+
 use sluice_conf::{Forwarding, Pool, Refusal, SourceNat};
 
 use super::known::is_bare_syn;
@@ -160,7 +162,7 @@ impl Engine {
         served: Served<'_>,
         moment: Moment<'_>,
     ) -> Result<(), DropReason> {
-        if self.is_martian(client, moment) {
+        if self.is_martian(client, moment) && !is_own_guest(client.into(), served, moment) {
             return Err(DropReason::Martian);
         }
         if served.frontend.guarded && !served.service.admits(client.into()) {
@@ -225,6 +227,17 @@ impl Engine {
             counters.connections.add(1);
         }
     }
+}
+
+/// Whether a packet comes from the very Vip that it goes to, and its source ranges name that Vip:
+/// where they hold a node, kube-proxy lets in what a node sends by the Vip's name.
+fn is_own_guest(client: IpAddr, served: Served<'_>, moment: Moment<'_>) -> bool {
+    let frontend = served.frontend;
+    let access = moment.services.access(frontend, client);
+    frontend.guarded
+        && client == frontend.address
+        && access.source_nat == SourceNat::Masquerade
+        && served.service.admits(client)
 }
 
 pub(super) fn opened<A: Tracked>(
