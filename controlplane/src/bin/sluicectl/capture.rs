@@ -90,16 +90,16 @@ impl<W: Write> Pages<W> {
 }
 
 fn comment(packet: &TappedPacket) -> String {
-    let mut comment = format!("worker {}: {}", packet.worker, trace::fate(&packet.fate));
-    if let Fate::Drop(reason) = &packet.fate {
-        comment.push_str(" What to do: ");
-        comment.push_str(&reason.remedy);
-    }
+    let mut comment = format!("worker {}", packet.worker);
     if let Some(service) = &packet.service {
-        comment.push_str(&format!("; {service}"));
+        comment.push_str(&format!(", {service}"));
     }
     if let Some(backend) = packet.backend {
         comment.push_str(&format!(" at {backend}"));
+    }
+    comment.push_str(&format!(": {}", trace::fate(&packet.fate)));
+    if let Fate::Drop(reason) = &packet.fate {
+        comment.push_str(&format!(" What to do: {}", reason.remedy));
     }
     comment
 }
