@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the tap is looked at while there is nothing to tell.
 const TAP_PERIOD: Duration = Duration::from_millis(20);
 
-/// How often a client of the tap hears something at the least.
+/// How often a client of the tap hears something at the least, so that it can tell silence from a
+/// dead daemon.
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// Why a client was sent away.
@@ -133,20 +134,36 @@ fn pour(stream: &UnixStream, answers: &Answers, settings: &TapSettings) -> Resul
         Ok(session) => session,
         Err(reason) => return send(stream, &Reply::Refused(reason)),
     };
+    stream.set_read_timeout(Some(TAP_PERIOD))?;
     let mut idle = HEARTBEAT;
     loop {
         let batch = answers.tapped(&session);
         let more = !batch.packets.is_empty();
         if more || idle >= HEARTBEAT {
-            // Also the way to notice that the client has gone.
             send(stream, &Reply::Tapped(batch))?;
             idle = Duration::ZERO;
         }
         if !more {
-            std::thread::sleep(TAP_PERIOD);
+            if has_gone(stream)? {
+                return Ok(());
+            }
             idle += TAP_PERIOD;
         }
     }
+}
+
+/// Waits a moment for the client to close its end; what it says is of no interest any more.
+fn has_gone(mut stream: &UnixStream) -> Result<bool, ClientError> {
+    match stream.read(&mut [0; 64]) {
+        Ok(read) => Ok(read == 0),
+        Err(error) if is_timeout(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
 /// The next request; `None` when the client has closed between two messages.

@@ -314,7 +314,6 @@ fn the_tap_answers_at_once_refuses_a_second_client_and_ends_with_its_own() {
         let reason = answers.tap(&settings).unwrap_err();
         assert!(reason.contains("another sluicectl"), "{reason}");
         client.shutdown(std::net::Shutdown::Both).unwrap();
-        // It is noticed with the next heartbeat.
         while answers.tap(&settings).is_err() {
             std::thread::yield_now();
         }

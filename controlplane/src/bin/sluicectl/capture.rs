@@ -10,15 +10,17 @@ use anyhow::Context;
 use sluice_conf::message::dataplane::tap::{Fate, MAX_SNAP_LEN, Side, TappedPacket};
 use sluice_controlplane::pcapng::{Captured, Course, Writer};
 
-use crate::follow::{Which, follow};
+use crate::follow::{Stream, Which};
 use crate::trace;
 use crate::{Answer, Common};
 
 pub fn run(common: &Common, which: &Which, path: &Path) -> anyhow::Result<Answer> {
     let cannot = || format!("cannot write {}; choose another --write", path.display());
+    // Before the file: who is refused must not lose an older capture.
+    let stream = Stream::open(common, which, MAX_SNAP_LEN)?;
     let file = BufWriter::new(File::create(path).with_context(cannot)?);
     let mut pages = Pages::new(file).with_context(cannot)?;
-    let tally = follow(common, which, MAX_SNAP_LEN, |packet| {
+    let tally = stream.follow(|packet| {
         // What comes again is written only then.
         let counts = !packet.fate.comes_again();
         if counts {
@@ -88,16 +90,16 @@ impl<W: Write> Pages<W> {
 }
 
 fn comment(packet: &TappedPacket) -> String {
-    let mut comment = format!("worker {}: {}", packet.worker, trace::fate(&packet.fate));
-    if let Fate::Drop(reason) = &packet.fate {
-        comment.push_str(" What to do: ");
-        comment.push_str(&reason.remedy);
-    }
+    let mut comment = format!("worker {}", packet.worker);
     if let Some(service) = &packet.service {
-        comment.push_str(&format!("; {service}"));
+        comment.push_str(&format!(", {service}"));
     }
     if let Some(backend) = packet.backend {
         comment.push_str(&format!(" at {backend}"));
+    }
+    comment.push_str(&format!(": {}", trace::fate(&packet.fate)));
+    if let Fate::Drop(reason) = &packet.fate {
+        comment.push_str(&format!(" What to do: {}", reason.remedy));
     }
     comment
 }

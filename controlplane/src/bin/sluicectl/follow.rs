@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use sluice_conf::message::dataplane::tap::{TapFilter, TapSettings, TappedPacket};
+use sluice_conf::message::dataplane::tap::{TapBatch, TapFilter, TapSettings, TappedPacket};
 use sluice_conf::message::dataplane::{Reply, Request};
 use sluice_controlplane::client::{Client, ClientError};
 use sluice_controlplane::clock::Clock;
@@ -78,54 +78,72 @@ impl Tally {
     }
 }
 
-/// Hands packets to `each` until it breaks, the limits of the call are reached or Ctrl-C is
-/// pressed. `each` says whether the packet counts.
-pub fn follow(
-    common: &Common,
-    which: &Which,
-    snap_len: u16,
-    mut each: impl FnMut(&TappedPacket) -> anyhow::Result<ControlFlow<(), bool>>,
-) -> anyhow::Result<Tally> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+/// Packets that come in, from the moment at which the dataplane has agreed.
+pub struct Stream<'a> {
+    client: Client,
+    which: &'a Which,
+    first: TapBatch,
+}
+
+impl<'a> Stream<'a> {
+    /// Has the dataplane begin; it keeps `snap_len` bytes of each frame.
+    pub fn open(common: &Common, which: &'a Which, snap_len: u16) -> Result<Self, ClientError> {
+        let mut client = Client::connect(DAEMON, &common.dataplane_socket)?;
+        if let Reply::Refused(reason) = client.ask(&Request::Hello(Client::hello()))? {
+            let daemon = DAEMON;
+            return Err(ClientError::Refused { daemon, reason });
+        }
+        let first = batch(client.ask(&Request::Tap(which.settings(snap_len)))?)?;
+        Ok(Self {
+            client,
+            which,
+            first,
+        })
     }
-    let end = which.seconds.map(Duration::from_secs);
-    let clock = Clock::start();
-    let mut client = Client::connect(DAEMON, &common.dataplane_socket)?;
-    let hello = client.ask(&Request::Hello(Client::hello()))?;
-    if let Reply::Refused(reason) = hello {
-        let daemon = DAEMON;
-        return Err(ClientError::Refused { daemon, reason }.into());
-    }
-    let mut reply = client.ask(&Request::Tap(which.settings(snap_len)))?;
-    let mut tally = Tally::default();
-    loop {
-        let batch = match reply {
-            Reply::Tapped(batch) => batch,
-            Reply::Refused(reason) => {
-                let daemon = DAEMON;
-                return Err(ClientError::Refused { daemon, reason }.into());
+
+    /// Hands packets to `each` until it breaks, the limits of the call are reached or Ctrl-C is
+    /// pressed. `each` says whether the packet counts.
+    pub fn follow(
+        mut self,
+        mut each: impl FnMut(&TappedPacket) -> anyhow::Result<ControlFlow<(), bool>>,
+    ) -> anyhow::Result<Tally> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let end = self.which.seconds.map(Duration::from_secs);
+        let clock = Clock::start();
+        let is_enough = |shown| self.which.count.is_some_and(|most| shown >= most);
+        let mut tally = Tally::default();
+        let mut seen = self.first;
+        loop {
+            tally.lost = seen.lost;
+            for packet in &seen.packets {
+                match each(packet)? {
+                    ControlFlow::Continue(counts) => tally.shown += u64::from(counts),
+                    ControlFlow::Break(()) => return Ok(tally),
+                }
+                if is_enough(tally.shown) {
+                    return Ok(tally);
+                }
             }
-            _ => return Err(ClientError::Unexpected(DAEMON).into()),
-        };
-        tally.lost = batch.lost;
-        for packet in &batch.packets {
-            if which.count.is_some_and(|most| tally.shown >= most) {
+            let is_over = end.is_some_and(|end| clock.now() >= end);
+            if is_over || is_enough(tally.shown) || stop.load(Ordering::Relaxed) {
                 return Ok(tally);
             }
-            match each(packet)? {
-                ControlFlow::Continue(counts) => tally.shown += u64::from(counts),
-                ControlFlow::Break(()) => return Ok(tally),
-            }
+            seen = batch(self.client.receive()?)?;
         }
-        let is_over = which.count.is_some_and(|most| tally.shown >= most)
-            || end.is_some_and(|end| clock.now() >= end)
-            || stop.load(Ordering::Relaxed);
-        if is_over {
-            return Ok(tally);
+    }
+}
+
+fn batch(reply: Reply) -> Result<TapBatch, ClientError> {
+    match reply {
+        Reply::Tapped(batch) => Ok(batch),
+        Reply::Refused(reason) => {
+            let daemon = DAEMON;
+            Err(ClientError::Refused { daemon, reason })
         }
-        reply = client.receive()?;
+        _ => Err(ClientError::Unexpected(DAEMON)),
     }
 }
 

@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 
 use sluice_conf::message::dataplane::tap::{Fate, Headers, Side, TappedPacket};
 
-use crate::follow::{Which, follow};
+use crate::follow::{Stream, Which};
 use crate::output::{self, Format};
 use crate::{Answer, Common};
 
 pub fn run(common: &Common, which: &Which) -> anyhow::Result<Answer> {
     let mut stdout = std::io::stdout().lock();
-    let tally = follow(common, which, 0, |packet| {
+    let tally = Stream::open(common, which, 0)?.follow(|packet| {
         let text = text(common.output, packet)?;
         match stdout
             .write_all(text.as_bytes())
