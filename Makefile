@@ -35,7 +35,7 @@ test: deps ## Run all tests, also those that need root.
 	@$(MAKE) --no-print-directory conformance
 
 conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
-	@cargo build --release --locked -p sluice-tests --bin conformance
+	@cargo build --locked -p sluice-tests --bin conformance
 	@dir="$(CONFORMANCE)"; \
 	if [ ! -d "$$dir" ]; then \
 		echo "make conformance: there is no folder $$dir; the kept cases are run instead"; \
@@ -44,7 +44,7 @@ conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
 	failed=0; \
 	for suite in proxy-flows maglev; do \
 		echo "$$suite:"; \
-		"$(TARGET)/release/conformance" "$$suite" "$$dir" || failed=1; \
+		"$(TARGET)/debug/conformance" "$$suite" "$$dir" || failed=1; \
 	done; \
 	exit $$failed
 

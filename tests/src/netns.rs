@@ -51,6 +51,8 @@ impl Netns {
             namespace.write_sysctl(&format!("net/ipv6/conf/all/{setting}"), value)?;
             namespace.write_sysctl(&format!("net/ipv6/conf/default/{setting}"), value)?;
         }
+        // Apart from the ports that tests choose themselves.
+        namespace.write_sysctl("net/ipv4/ip_local_port_range", "'45000 60999'")?;
         // Replies may come back another way in one-armed topologies; the host's default is not ours.
         namespace.write_sysctl("net/ipv4/conf/all/rp_filter", "0")?;
         namespace.write_sysctl("net/ipv4/conf/default/rp_filter", "0")?;

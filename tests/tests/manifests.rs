@@ -100,7 +100,8 @@ fn the_operators_view_matches_what_runs() -> Result<()> {
             ensure_all_answered(scene, SocketAddrV4::new(VIP, 80))?;
             let status = scene.ask_dataplane()?.status()?;
             ensure!(
-                (status.services, status.frontends, status.backends) == (1, 3, 3),
+                // Load balancer, ClusterIP, and the node port on an address of each family.
+                (status.services, status.frontends, status.backends) == (1, 4, 3),
                 "{status:?}"
             );
             let shown = daemon::sluicectl(scene.paths(), &["get", "services"])?;

@@ -9,7 +9,7 @@ use sluice_conf::Protocol;
 use sluice_conf::message::dataplane::Stats;
 use sluice_tests::capture::{Capture, Seen};
 use sluice_tests::manifests::Service;
-use sluice_tests::scene::{self, Scene};
+use sluice_tests::scene::{self, More, Scene};
 use sluice_tests::topology::{Builder, Topology, VIP};
 use sluice_tests::{clock, daemon, nginx, traffic};
 
@@ -143,6 +143,12 @@ fn accounted(scene: &Scene) -> Result<Stats> {
     })
 }
 
+fn metrics(scene: &Scene) -> Result<String> {
+    let url = format!("http://{}/metrics", daemon::DATAPLANE_METRICS);
+    let words = ["curl", "--silent", "--fail", &url];
+    scene.topology.gateway.run(&words, LIMIT)
+}
+
 /// The sum of all samples of a metric in Prometheus text.
 fn sum_of(metrics: &str, name: &str) -> u64 {
     let samples = metrics.lines().filter(|line| {
@@ -156,13 +162,9 @@ fn sum_of(metrics: &str, name: &str) -> u64 {
 
 /// Waits until the places of the slots add up to all slots that there are.
 fn every_slot_is_somewhere(scene: &Scene) -> Result<()> {
-    let url = format!("http://{}/metrics", daemon::DATAPLANE_METRICS);
     let mut last = (0, 0);
     clock::wait_for("every slot accounted for", Duration::from_secs(20), || {
-        let text = scene
-            .topology
-            .gateway
-            .run(&["curl", "--silent", "--fail", &url], LIMIT)?;
+        let text = metrics(scene)?;
         let placed = sum_of(&text, "sluice_slots") + sum_of(&text, "sluice_slots_spare");
         last = (placed, sum_of(&text, "sluice_slots_total"));
         Ok((placed == last.1 && placed > 0).then_some(()))
@@ -174,7 +176,13 @@ fn every_slot_is_somewhere(scene: &Scene) -> Result<()> {
 
 fn flood_with_garbage(queues: u32) -> Result<()> {
     let services = |topology: &Topology| services(topology, "preserve");
-    scene::with(Topology::builder().queues(queues), services, |scene| {
+    let more = More {
+        // What waits for a first fragment is accounted for when it is given up.
+        dataplane: "[fragments]\ntimeout = 1\n",
+        ..More::default()
+    };
+    let topology = Topology::builder().queues(queues);
+    scene::with_settings(topology, more, services, |scene| {
         let hosts = &scene.topology.backends;
         let _nginx = nginx::start_all(hosts, scene.dir(), scene.dir())?;
         let _servers: Vec<_> = hosts
