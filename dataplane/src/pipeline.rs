@@ -303,7 +303,13 @@ impl Engine {
         moment: Moment<'_>,
     ) -> Verdict {
         match ready {
-            Ready::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
+            Ready::Packet(packet, hash) => match self.packet(io, frame, packet, *hash, moment) {
+                Verdict::Hold { hop, .. } => Verdict::Hold {
+                    hop,
+                    ports: packet.place.piece.map(|_| packet.tuple.ports()),
+                },
+                verdict => verdict,
+            },
             Ready::Complaint(complaint, hash) => {
                 self.complaint(io, frame, complaint, *hash, moment)
             }

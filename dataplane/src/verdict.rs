@@ -20,7 +20,13 @@ pub enum Verdict {
     },
     /// The next hop is not resolved yet; nothing was changed. To be processed again when the
     /// network changes.
-    Hold(Neighbour),
+    Hold {
+        /// That next hop.
+        hop: Neighbour,
+        /// Source and destination port of the packet that the frame is a fragment of; it has been
+        /// seen, and would count as a repetition when it is seen once more.
+        ports: Option<Ports>,
+    },
     /// A fragment whose packet's first fragment has not come yet; nothing was changed. To be
     /// processed again when the engine releases this packet.
     Wait(PacketKey),

@@ -210,14 +210,16 @@ impl<Io: PacketIo> Worker<Io> {
                     Err((frame, _)) => self.drop(frame, DropReason::HandoverFull),
                 }
             }
-            Verdict::Hold(hop) => match self.waiting.hold((frame, ports), hop, now) {
-                Ok(()) => {
-                    // Lost when the channel is full; the next frame asks again.
-                    let _ = self.links.resolve.try_send(hop);
-                    self.count(|counters| counters.held.add(1));
+            Verdict::Hold { hop, ports: seen } => {
+                match self.waiting.hold((frame, ports.or(seen)), hop, now) {
+                    Ok(()) => {
+                        // Lost when the channel is full; the next frame asks again.
+                        let _ = self.links.resolve.try_send(hop);
+                        self.count(|counters| counters.held.add(1));
+                    }
+                    Err((frame, _)) => self.drop(frame, DropReason::NeighbourUnresolved),
                 }
-                Err((frame, _)) => self.drop(frame, DropReason::NeighbourUnresolved),
-            },
+            }
             Verdict::Wait(packet) => {
                 if let Err(frame) = self.assembling.hold(frame, packet, now) {
                     self.drop(frame, DropReason::FragmentLimit);

@@ -38,7 +38,10 @@ impl<'a> Moment<'a> {
                     ethernet,
                 })
             }
-            None => Err(Verdict::Hold(hop.neighbour())),
+            None => Err(Verdict::Hold {
+                hop: hop.neighbour(),
+                ports: None,
+            }),
         }
     }
 }
