@@ -10,9 +10,12 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
-	bpftool procps findutils util-linux
+	bpftool procps findutils util-linux nftables
 
-.PHONY: help deps build demo test bench lint clean
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help deps build demo test fuzz bench lint clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +32,9 @@ demo: build ## Show Sluice at work in network namespaces; needs root.
 test: deps ## Run all tests, also those that need root.
 	cargo build --workspace --locked
 	@.ci/test
+
+fuzz: deps ## Fuzz every parser for FUZZ_SECONDS each; needs cargo-fuzz.
+	@.ci/fuzz $(FUZZ_SECONDS)
 
 bench: deps ## Run the benchmarks.
 	cargo bench -p sluice-benches --locked
