@@ -29,3 +29,5 @@ pub mod control;
 pub mod daemon;
 pub mod manifests;
 pub mod scene;
+
+pub mod differential;
