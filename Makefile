@@ -10,12 +10,15 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
-	bpftool procps findutils util-linux traceroute iputils-tracepath socat
+	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables
 
 # Where the conformance data is.
 CONFORMANCE ?= ../shared/conformance
 
-.PHONY: help deps build demo test conformance bench lint clean
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help deps build demo test conformance fuzz bench lint clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +50,9 @@ conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
 		"$(TARGET)/debug/conformance" "$$suite" "$$dir" || failed=1; \
 	done; \
 	exit $$failed
+
+fuzz: deps ## Fuzz every parser for FUZZ_SECONDS each; needs cargo-fuzz.
+	@.ci/fuzz $(FUZZ_SECONDS)
 
 bench: deps ## Run the benchmarks.
 	cargo bench -p sluice-benches --locked

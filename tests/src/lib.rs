@@ -38,3 +38,4 @@ pub mod manifests;
 pub mod scene;
 
 pub mod conformance;
+pub mod differential;

@@ -35,6 +35,23 @@ fn a_frame_waits_for_its_next_hop_and_then_goes_on() {
 }
 
 #[test]
+fn fragments_that_wait_for_their_next_hop_go_on_too() {
+    let mut rig = Rig::new(&[DNS]);
+    let vip = "203.0.113.10:53";
+    rig.exchange(CLIENTS, &Build::udp(CLIENT, vip).payload(b"q").frame());
+    rig.set_network(network([]));
+    let long = Build::udp(CLIENT, vip).may_fragment().payload(&[7; 200]);
+    let pieces = long.fragments(72, 9);
+    assert_eq!(rig.send(CLIENTS, &pieces[0]), []);
+    assert_eq!(rig.send(CLIENTS, &pieces[1]), []);
+    assert_eq!((rig.drops(), rig.outstanding()), (vec![], 2));
+    rig.set_network(network([11, 12]));
+    assert_eq!(rig.run().len(), 2);
+    rig.exchange(CLIENTS, &pieces[2]);
+    assert_eq!((rig.drops(), rig.outstanding()), (vec![], 0));
+}
+
+#[test]
 fn a_next_hop_that_stays_silent_costs_its_frames_only() {
     let mut rig = Rig::new(&[WEB]);
     rig.set_network(network([]));
