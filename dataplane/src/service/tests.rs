@@ -226,7 +226,7 @@ fn ten_thousand_services_with_a_hundred_thousand_backends_are_accepted() {
         let message = sluice_conf::message::dataplane::Request::Push(table.clone());
         let bytes = sluice_conf::codec::encode(&message).unwrap().len();
         assert!(
-            bytes < sluice_conf::codec::MAX_BODY as usize,
+            bytes < sluice_conf::codec::MAX_BODY,
             "{bytes} bytes"
         );
         ServiceMap::build(table, previous, &terms).unwrap()
