@@ -225,10 +225,7 @@ fn ten_thousand_services_with_a_hundred_thousand_backends_are_accepted() {
         let table = table(&lines);
         let message = sluice_conf::message::dataplane::Request::Push(table.clone());
         let bytes = sluice_conf::codec::encode(&message).unwrap().len();
-        assert!(
-            bytes < sluice_conf::codec::MAX_BODY,
-            "{bytes} bytes"
-        );
+        assert!(bytes < sluice_conf::codec::MAX_BODY, "{bytes} bytes");
         ServiceMap::build(table, previous, &terms).unwrap()
     };
     let first = compiled(false, &ServiceMap::default());
