@@ -257,14 +257,6 @@ impl TcpState {
         )
     }
 
-    /// Whether the handshake was completed and nobody has closed yet.
-    pub const fn is_established(self) -> bool {
-        matches!(
-            self,
-            TcpState::Established | TcpState::FinWait | TcpState::CloseWait
-        )
-    }
-
     /// Name, as `conntrack -L` prints it.
     pub const fn name(self) -> &'static str {
         match self {

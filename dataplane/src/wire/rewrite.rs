@@ -110,13 +110,6 @@ fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
     delta
 }
 
-/// Takes one from the hop limit and changes nothing else.
-pub fn pass<A: Family>(frame: &mut [u8], packet: &Packet<A>) -> bool {
-    let to = &packet.tuple;
-    let bytes = frame.get_mut(usize::from(packet.place.network)..);
-    bytes.is_some_and(|bytes| A::readdress(bytes, (to.source.address, to.destination.address), 1))
-}
-
 /// Limits the segment size that a TCP SYN or SYN-ACK announces. Whether it was larger.
 pub fn clamp_mss<A: Family>(frame: &mut [u8], packet: &Packet<A>, limit: u16) -> bool {
     let Signal::Tcp(segment) = packet.signal else {
