@@ -162,6 +162,9 @@ drop_reasons! {
     NoConnection, "no_connection",
         "A packet from a backend or to the masquerade ports that belongs to no known connection; passing it on would show a client an address that it never used.",
         "After a restart of the gateway this passes. If it stays, check that both directions of the traffic cross the same gateway.";
+    TcpInvalid, "tcp_invalid",
+        "A TCP segment that nobody sends who keeps to the protocol: flags that contradict each other, or none; a SYN from a backend; a SYN-ACK from a client.",
+        "Nothing: port scanners send these, and the connection goes on. Look with sluicectl capture who it is when it is much.";
     ResetForged, "reset_forged",
         "A TCP reset outside the window of its connection: nobody on its path could have sent it.",
         "Nothing: the connection goes on. Much of it is an attack on connections.";

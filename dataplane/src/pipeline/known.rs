@@ -11,7 +11,7 @@ use crate::flow::Direction;
 use crate::io::PacketIo;
 use crate::service::{ServiceMap, Target};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::parse::{Packet, Signal, TcpFlags};
+use crate::wire::parse::{Packet, Segment, Signal, TcpFlags};
 
 impl Engine {
     pub(super) fn packet<A: Tracked, Io: PacketIo>(
@@ -58,6 +58,9 @@ impl Engine {
         if starts_anew(&connection, found.direction, &packet.signal) {
             A::lane_mut(self).table.remove(found.id);
             return self.unknown(io, frame, packet, moment);
+        }
+        if !may_say(&connection, found.direction, &packet.signal) {
+            return Verdict::Drop(DropReason::TcpInvalid);
         }
         if connection.binding.version != moment.services.version() {
             match rebind(&connection, moment.services, moment.seconds) {
@@ -175,6 +178,17 @@ pub(super) fn starts_anew<A: Tracked>(
             }
             _ => false,
         }
+}
+
+/// Whether a side of a connection of ours can mean this. A backend opens nothing on the tuple of a
+/// client's connection, and a client accepts nothing.
+fn may_say<A: Tracked>(connection: &Connection<A>, direction: Direction, signal: &Signal) -> bool {
+    let Signal::Tcp(Segment { flags, .. }) = signal else {
+        return true;
+    };
+    let is_of_other_side =
+        flags.any(TcpFlags::SYN) && flags.any(TcpFlags::ACK) == (direction == Direction::Original);
+    connection.handling == Handling::Passing || (flags.is_sound() && !is_of_other_side)
 }
 
 /// What a TCP reset is worth; `None` for everything else. With direct return only one side is seen,

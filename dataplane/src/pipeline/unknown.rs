@@ -82,10 +82,11 @@ impl Engine {
             return self.stray_fragment(packet, moment);
         }
         match Addressee::of(&target, moment.services) {
+            Addressee::Nobody => self.transit(io, frame, packet, moment),
+            _ if !is_sound(&packet.signal) => Verdict::Drop(DropReason::TcpInvalid),
             Addressee::Frontend(served) => self.open(io, frame, packet, served, moment),
             Addressee::Vip => self.refuse(io, frame, packet, Refusal::Icmp, moment),
             Addressee::Unallocated => Verdict::Drop(DropReason::Unallocated),
-            Addressee::Nobody => self.transit(io, frame, packet, moment),
         }
     }
 
@@ -287,6 +288,13 @@ pub(super) fn first_state(
             Some(State::Sctp(SctpState::CookieWait))
         }
         Signal::Tcp(_) | Signal::Sctp(_) => None,
+    }
+}
+
+fn is_sound(signal: &Signal) -> bool {
+    match signal {
+        Signal::Tcp(segment) => segment.flags.is_sound(),
+        Signal::Sctp(_) | Signal::Plain => true,
     }
 }
 

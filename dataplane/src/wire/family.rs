@@ -46,6 +46,8 @@ pub trait Family: Address {
     /// Most bytes of an ICMP error, IP header included (RFC 1812 section 4.3.2.3, RFC 4443 section
     /// 2.4).
     const MAX_ERROR: usize;
+    /// Traffic class of an ICMP error: of IPv4 one is network control (RFC 1812 section 4.3.2.5).
+    const ERROR_CLASS: u8;
 
     /// Whether an ICMP type is an error, which quotes a packet.
     fn is_error(kind: u8) -> bool;
@@ -67,6 +69,7 @@ pub trait Family: Address {
         header: &mut [u8],
         payload_len: usize,
         protocol: u8,
+        class: u8,
         hop_limit: u8,
         source: Self,
         destination: Self,
@@ -94,6 +97,7 @@ impl Family for Ipv4Addr {
     const TOO_BIG: IcmpKind = IcmpKind(3, 4);
     const HEADER_LEN: usize = 20;
     const MAX_ERROR: usize = 576;
+    const ERROR_CLASS: u8 = 0xc0;
 
     fn is_error(kind: u8) -> bool {
         // Unreachable, time exceeded, parameter problem. Source quench is dead (RFC 6633), and a
@@ -134,6 +138,7 @@ impl Family for Ipv4Addr {
         header: &mut [u8],
         payload_len: usize,
         protocol: u8,
+        class: u8,
         hop_limit: u8,
         source: Self,
         destination: Self,
@@ -143,8 +148,9 @@ impl Family for Ipv4Addr {
         };
         let [high, low] = ((Self::HEADER_LEN + payload_len) as u16).to_be_bytes();
         // Don't fragment, no identification: an atomic datagram (RFC 6864 section 4.1).
-        header[..12]
-            .copy_from_slice(&[0x45, 0, high, low, 0, 0, 0x40, 0, hop_limit, protocol, 0, 0]);
+        header[..12].copy_from_slice(&[
+            0x45, class, high, low, 0, 0, 0x40, 0, hop_limit, protocol, 0, 0,
+        ]);
         header[12..16].copy_from_slice(&source.octets());
         header[16..].copy_from_slice(&destination.octets());
         let sum = checksum::of(header);
@@ -188,6 +194,7 @@ impl Family for Ipv6Addr {
     const TOO_BIG: IcmpKind = IcmpKind(2, 0);
     const HEADER_LEN: usize = 40;
     const MAX_ERROR: usize = 1280;
+    const ERROR_CLASS: u8 = 0;
 
     fn is_error(kind: u8) -> bool {
         // Unreachable, too big, time exceeded, parameter problem.
@@ -228,6 +235,7 @@ impl Family for Ipv6Addr {
         header: &mut [u8],
         payload_len: usize,
         protocol: u8,
+        class: u8,
         hop_limit: u8,
         source: Self,
         destination: Self,
@@ -236,7 +244,8 @@ impl Family for Ipv6Addr {
             return;
         };
         let [high, low] = (payload_len as u16).to_be_bytes();
-        header[..8].copy_from_slice(&[0x60, 0, 0, 0, high, low, protocol, hop_limit]);
+        let [first, second] = (0x6000 | u16::from(class) << 4).to_be_bytes();
+        header[..8].copy_from_slice(&[first, second, 0, 0, high, low, protocol, hop_limit]);
         header[8..24].copy_from_slice(&source.octets());
         header[24..].copy_from_slice(&destination.octets());
     }

@@ -68,6 +68,7 @@ pub fn error<A: Family>(
         header,
         message.len(),
         A::ICMP,
+        A::ERROR_CLASS,
         OWN_HOP_LIMIT,
         source,
         destination,
@@ -139,6 +140,7 @@ mod tests {
         assert!(checksum::is_right(&frame[14..34]));
         assert_eq!(&frame[26..34], &[203, 0, 113, 10, 10, 0, 1, 10]);
         assert_eq!(frame[..12], [CLIENT_MAC.0, GATEWAY_MAC.0].concat());
+        assert_eq!(frame[15], 0xc0, "network control");
     }
 
     #[test]

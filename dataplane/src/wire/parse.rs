@@ -32,10 +32,37 @@ impl TcpFlags {
     pub const RST: u8 = 0x04;
     /// The acknowledgement field counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
 
     /// Whether any of `flags` is set.
     pub const fn any(self, flags: u8) -> bool {
         self.0 & flags != 0
+    }
+
+    /// Whether a sender that keeps to the protocol sets these together; the rest is what scanners
+    /// send (tcp_valid_flags of Linux, nf_conntrack_proto_tcp.c).
+    pub const fn is_sound(self) -> bool {
+        const SYN_URG: u8 = TcpFlags::SYN | TcpFlags::URG;
+        const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
+        const RST_ACK: u8 = TcpFlags::RST | TcpFlags::ACK;
+        const FIN_ACK: u8 = TcpFlags::FIN | TcpFlags::ACK;
+        const FIN_ACK_URG: u8 = FIN_ACK | TcpFlags::URG;
+        const ACK_URG: u8 = TcpFlags::ACK | TcpFlags::URG;
+        // What asks to push data or tells of congestion fits everything.
+        let shaping = FIN_ACK_URG | TcpFlags::SYN | TcpFlags::RST;
+        matches!(
+            self.0 & shaping,
+            TcpFlags::SYN
+                | SYN_URG
+                | SYN_ACK
+                | TcpFlags::RST
+                | RST_ACK
+                | FIN_ACK
+                | FIN_ACK_URG
+                | TcpFlags::ACK
+                | ACK_URG
+        )
     }
 }
 

@@ -82,7 +82,7 @@ pub fn write<A: Family>(
     let (header, tcp) = packet.split_at_mut(A::HEADER_LEN);
     let number = Protocol::Tcp.number();
     let ends = (source.address, destination.address);
-    A::write_header(header, TCP_LEN, number, OWN_HOP_LIMIT, ends.0, ends.1);
+    A::write_header(header, TCP_LEN, number, 0, OWN_HOP_LIMIT, ends.0, ends.1);
     tcp[..2].copy_from_slice(&source.port.to_be_bytes());
     tcp[2..4].copy_from_slice(&destination.port.to_be_bytes());
     tcp[4..8].copy_from_slice(&reset.sequence.to_be_bytes());

@@ -33,11 +33,11 @@ fn only_a_reset_within_the_window_passes_and_only_an_exact_one_ends() {
         };
         let backend = |flags, sequence| answering(&sent).flags(flags).numbers(sequence, 1001);
         // Far outside, from both sides, before and after a guess that would make it exact.
-        for guess in [RST, SYN, ACK, RST] {
+        for (guess, answer) in [(RST, RST), (SYN, SYN | ACK), (ACK, ACK), (RST, RST)] {
             let passes = guess != RST;
             let there = at(&mut rig, 0, CLIENTS, &client(guess, 90_000_000));
             assert_eq!(there.len(), usize::from(passes));
-            let back = at(&mut rig, 1, BACKENDS, &backend(guess, 90_000_000).frame());
+            let back = at(&mut rig, 1, BACKENDS, &backend(answer, 90_000_000).frame());
             assert_eq!(back.len(), usize::from(passes));
         }
         assert_eq!(rig.drops(), [(DropReason::ResetForged, 4)]);
@@ -51,6 +51,34 @@ fn only_a_reset_within_the_window_passes_and_only_an_exact_one_ends() {
         rig.pass(Duration::from_secs(10));
         rig.run();
         assert_eq!((rig.connections(), rig.outstanding()), (0, 0));
+    });
+}
+
+#[test]
+fn what_nobody_means_is_dropped_and_changes_nothing() {
+    everywhere(|world, settings, policy| {
+        let mut rig = Rig::with(settings, &[&world.web("tcp", &[11], policy)]);
+        let scan = |port, flags| {
+            let segment = Build::tcp(&world.client(port), &world.vip(80));
+            segment.flags(flags).numbers(1001, 2000).frame()
+        };
+        // Nothing, everything, two beginnings with an end; of no connection, then of one.
+        let scans = [0, 0x3f, SYN | FIN, SYN | RST, FIN, FIN | RST | ACK];
+        for flags in scans {
+            assert!(at(&mut rig, 0, CLIENTS, &scan(40_001, flags)).is_empty());
+        }
+        assert_eq!(rig.connections(), 0);
+        let sent = open(&mut rig, world, 40_000);
+        for flags in scans.into_iter().chain([SYN | ACK]) {
+            assert!(at(&mut rig, 0, CLIENTS, &scan(40_000, flags)).is_empty());
+        }
+        for flags in scans.into_iter().chain([SYN]) {
+            let answer = answering(&sent).flags(flags).numbers(2000, 1001);
+            assert!(at(&mut rig, 1, BACKENDS, &answer.frame()).is_empty());
+        }
+        assert_eq!(rig.drops(), [(DropReason::TcpInvalid, 20)]);
+        through(&mut rig, 1, IN, &scan(40_000, ACK));
+        assert_eq!((rig.connections(), rig.outstanding()), (1, 0));
     });
 }
 

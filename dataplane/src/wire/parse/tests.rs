@@ -217,3 +217,17 @@ fn an_error_tells_which_packet_it_is_about() {
     corrupt::total_len(&mut frame, 46);
     assert_eq!(read(&frame), Err(DropReason::BadQuote));
 }
+
+#[test]
+fn nine_of_the_combinations_of_flags_are_sound_whatever_is_pushed_or_congested() {
+    let deciding = 0x37;
+    let sound: Vec<u8> = (0..=u8::MAX)
+        .filter(|flags| flags & !deciding == 0 && TcpFlags(*flags).is_sound())
+        .collect();
+    let expected = [0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x22, 0x30, 0x31];
+    assert_eq!(sound, expected);
+    for flags in 0..=u8::MAX {
+        let is_sound = TcpFlags(flags & deciding).is_sound();
+        assert_eq!(TcpFlags(flags).is_sound(), is_sound);
+    }
+}
