@@ -48,10 +48,7 @@ impl Lane {
     /// When the Services cannot be compiled.
     pub fn new(source_nat: SourceNat) -> anyhow::Result<Self> {
         let services = compiled(services(SERVICES, source_nat), &ServiceMap::default())?;
-        let snapshot = Snapshot {
-            services: Arc::new(services),
-            network: Arc::new(network()),
-        };
+        let snapshot = Snapshot::new(Arc::new(services), Arc::new(network()));
         let settings = EngineSettings {
             worker: 0,
             workers: 1,

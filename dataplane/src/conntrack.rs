@@ -10,7 +10,7 @@ pub mod sctp;
 pub mod table;
 pub mod tcp;
 
-pub use connection::{Binding, Connection, Handling, State, Value};
+pub use connection::{Binding, Connection, Handling, State, Value, Ways};
 pub use sctp::SctpState;
 pub use table::{ConnId, ConnTable, InsertError};
 pub use tcp::{Progress, ResetWorth, TcpState};

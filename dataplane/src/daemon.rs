@@ -116,10 +116,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         // Full only while a table is being applied; then this thread waits a moment.
         let _ = sender.send(network);
     })?;
-    let snapshot = Snapshot {
-        services: Arc::default(),
-        network: Arc::new(network),
-    };
+    let snapshot = Snapshot::new(Arc::default(), Arc::new(network));
     let (publisher, observers) = Publisher::new(snapshot, workers as u16);
 
     let (queries, asked): (Vec<Sender<Query>>, Vec<Receiver<Query>>) =

@@ -209,14 +209,7 @@ impl Gateway {
         );
         filter.retain_backends(retired.endpoints());
         let network = Arc::clone(&current.network);
-        self.change(
-            state,
-            Snapshot {
-                services: Arc::new(services),
-                network,
-            },
-            filter,
-        )?;
+        self.change(state, Snapshot::new(Arc::new(services), network), filter)?;
         state.retired = retired;
         Ok(())
     }
@@ -225,10 +218,7 @@ impl Gateway {
     pub fn set_network(&self, network: Network) {
         let mut state = self.lock();
         let current = state.publisher.current();
-        let snapshot = Snapshot {
-            services: Arc::clone(&current.services),
-            network: Arc::new(network),
-        };
+        let snapshot = Snapshot::new(Arc::clone(&current.services), Arc::new(network));
         let same_addresses = current.network.host_addresses().collect::<HashSet<_>>()
             == snapshot.network.host_addresses().collect();
         if same_addresses {
@@ -261,7 +251,8 @@ impl Gateway {
     /// Asks the kernel to resolve the way to every backend and to keep it fresh, so that the first
     /// packet of a client need not wait and a backend that moved is found again.
     pub fn confirm_next_hops(&self) {
-        let Snapshot { services, network } = (*self.lock().publisher.current()).clone();
+        let current = self.lock().publisher.current();
+        let (services, network) = (&current.services, &current.network);
         let mut asked = HashSet::new();
         for backend in services.services().flat_map(|service| &service.backends) {
             let Some(wanted) = network.way_to(backend.entry.address) else {
@@ -382,13 +373,7 @@ mod tests {
 
     fn with_gateway(test: impl FnOnce(&Gateway, &Recorder)) {
         let network = Arc::new(network([11]));
-        let (publisher, mut observers) = Publisher::new(
-            Snapshot {
-                services: Arc::default(),
-                network,
-            },
-            1,
-        );
+        let (publisher, mut observers) = Publisher::new(Snapshot::new(Arc::default(), network), 1);
         let recorder = Recorder::default();
         let (resolve, _requests) = crossbeam::channel::bounded(64);
         let (ask, _asked) = crossbeam::channel::bounded(1);

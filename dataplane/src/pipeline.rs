@@ -3,6 +3,7 @@
 //! ```text
 //!   frames --> parse, whose flow? --> fetch buckets --> fetch records --> one verdict each
 //!                                                                            |
+//!      plain and settled:   what the record has learnt -> translate -> Forward
 //!      connection known:    still valid in this version? -> next hop -> translate -> Forward
 //!      connection unknown:  frontend? -> policy -> affinity, Maglev -> next hop
 //!                                     -> both directions inserted -> translate -> Forward
@@ -20,6 +21,7 @@
 mod answer;
 mod complaint;
 mod explain;
+mod express;
 mod forward;
 mod insert;
 mod known;
@@ -43,16 +45,19 @@ use crate::flow::Direction;
 use crate::fragments::FragmentTable;
 use crate::io::{InterfaceId, PacketIo};
 use crate::nat::ports::PortBlocks;
-use crate::neighbour::{Link, Network};
+use crate::neighbour::{Link, Network, Tags};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
 use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
+use crate::wire::plain::{Plain, PlainFamily};
 
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
+use express::Exits;
+use forward::Way;
 use limit::TokenBucket;
 use review::Review;
 
@@ -99,6 +104,7 @@ pub struct Engine {
     scratch: Vec<Prepared>,
     released: Vec<(PacketKey, Ports)>,
     review: Review,
+    exits: Exits,
 }
 
 /// An IP packet after the first stage.
@@ -117,6 +123,15 @@ enum Ready<A> {
 /// A frame after the first stage.
 #[derive(Debug, Clone, Copy)]
 enum Prepared {
+    /// A plain packet, with its hash.
+    PlainV4(Plain<Ipv4Addr>, u64),
+    PlainV6(Plain<Ipv6Addr>, u64),
+    Whole(Whole),
+}
+
+/// A frame that goes the whole way, after the first stage.
+#[derive(Debug, Clone, Copy)]
+enum Whole {
     V4(Ready<Ipv4Addr>),
     V6(Ready<Ipv6Addr>),
     Arp(Arp),
@@ -129,6 +144,7 @@ enum Prepared {
 struct Moment<'a> {
     services: &'a ServiceMap,
     network: &'a Network,
+    network_version: u32,
     now: Time,
     seconds: Seconds,
 }
@@ -138,6 +154,7 @@ impl<'a> Moment<'a> {
         Self {
             services: &snapshot.services,
             network: &snapshot.network,
+            network_version: snapshot.network_version(),
             now,
             seconds: now.seconds(),
         }
@@ -179,6 +196,7 @@ impl Engine {
             scratch: Vec::with_capacity(MAX_BURST),
             released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
+            exits: Exits::new(),
         }
     }
 
@@ -210,6 +228,7 @@ impl Engine {
         verdicts: &mut Vec<Verdict>,
     ) {
         let moment = Moment::new(snapshot, now);
+        self.exits.follow(moment.network_version);
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         for (frame, ports) in frames.iter().zip(ports) {
@@ -218,18 +237,28 @@ impl Engine {
         }
         for prepared in &scratch {
             match prepared {
-                Prepared::V4(Ready::Packet(_, hash)) => self.v4.table.prefetch_record(*hash),
-                Prepared::V6(Ready::Packet(_, hash)) => self.v6.table.prefetch_record(*hash),
-                _ => {}
+                Prepared::PlainV4(_, hash) | Prepared::Whole(Whole::V4(Ready::Packet(_, hash))) => {
+                    self.v4.table.prefetch_record(*hash);
+                }
+                Prepared::PlainV6(_, hash) | Prepared::Whole(Whole::V6(Ready::Packet(_, hash))) => {
+                    self.v6.table.prefetch_record(*hash);
+                }
+                Prepared::Whole(_) => {}
             }
         }
-        for (frame, prepared) in frames.iter_mut().zip(&scratch) {
-            verdicts.push(match prepared {
-                Prepared::V4(ready) => self.decide(io, frame, ready, moment),
-                Prepared::V6(ready) => self.decide(io, frame, ready, moment),
-                Prepared::Arp(arp) => self.arp(io, frame, arp, moment),
-                Prepared::Question(question) => self.question(io, frame, question, moment),
-                Prepared::Done(verdict) => *verdict,
+        for ((frame, prepared), ports) in frames.iter_mut().zip(&scratch).zip(ports) {
+            let done = match prepared {
+                Prepared::PlainV4(plain, hash) => self.express(io, frame, plain, *hash, moment),
+                Prepared::PlainV6(plain, hash) => self.express(io, frame, plain, *hash, moment),
+                Prepared::Whole(whole) => Some(self.decide(io, frame, whole, moment)),
+            };
+            verdicts.push(match done {
+                Some(verdict) => verdict,
+                None => {
+                    let interface = io.interface(frame);
+                    let whole = self.prepare_whole(io.bytes(frame), interface, *ports, moment);
+                    self.decide(io, frame, &whole, moment)
+                }
             });
         }
         self.scratch = scratch;
@@ -243,18 +272,76 @@ impl Engine {
         ports: Option<Ports>,
         moment: Moment<'_>,
     ) -> Prepared {
+        match self.prepare_plain(frame, interface, moment) {
+            Some(prepared) => prepared,
+            None => Prepared::Whole(self.prepare_whole(frame, interface, ports, moment)),
+        }
+    }
+
+    fn prepare_plain(
+        &self,
+        frame: &[u8],
+        interface: InterfaceId,
+        moment: Moment<'_>,
+    ) -> Option<Prepared> {
+        let link = moment.network.link(interface)?;
+        if !is_for(frame, link) || link.tags != Tags::default() {
+            return None;
+        }
+        match frame.get(12..14)? {
+            [0x08, 0x00] => self
+                .plain(frame)
+                .map(|(p, hash)| Prepared::PlainV4(p, hash)),
+            [0x86, 0xdd] => self
+                .plain(frame)
+                .map(|(p, hash)| Prepared::PlainV6(p, hash)),
+            _ => None,
+        }
+    }
+
+    fn plain<A: Tracked + PlainFamily>(&self, frame: &[u8]) -> Option<(Plain<A>, u64)> {
+        let plain = Plain::read(frame)?;
+        let table = &A::lane(self).table;
+        let hash = table.hash(&plain.tuple);
+        table.prefetch_bucket(hash);
+        Some((plain, hash))
+    }
+
+    fn prepare_whole(
+        &mut self,
+        frame: &[u8],
+        interface: InterfaceId,
+        ports: Option<Ports>,
+        moment: Moment<'_>,
+    ) -> Whole {
         let Some(link) = moment.network.link(interface) else {
-            return Prepared::Done(Verdict::Drop(DropReason::OtherHost));
+            return Whole::Done(Verdict::Drop(DropReason::OtherHost));
         };
         match parse(frame, link.tags) {
             Ok(Parsed::V4(_) | Parsed::V6(_)) if !is_for(frame, link) => {
-                Prepared::Done(Verdict::Drop(DropReason::OtherHost))
+                Whole::Done(Verdict::Drop(DropReason::OtherHost))
             }
-            Ok(Parsed::V4(datagram)) => Prepared::V4(self.ready(datagram, ports, moment)),
-            Ok(Parsed::V6(datagram)) => Prepared::V6(self.ready(datagram, ports, moment)),
-            Ok(Parsed::Arp(arp)) => Prepared::Arp(arp),
-            Ok(Parsed::Question(question)) => Prepared::Question(question),
-            Err(reason) => Prepared::Done(Verdict::Drop(reason)),
+            Ok(Parsed::V4(datagram)) => Whole::V4(self.ready(datagram, ports, moment)),
+            Ok(Parsed::V6(datagram)) => Whole::V6(self.ready(datagram, ports, moment)),
+            Ok(Parsed::Arp(arp)) => Whole::Arp(arp),
+            Ok(Parsed::Question(question)) => Whole::Question(question),
+            Err(reason) => Whole::Done(Verdict::Drop(reason)),
+        }
+    }
+
+    fn decide<Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        whole: &Whole,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        match whole {
+            Whole::V4(ready) => self.judge(io, frame, ready, moment),
+            Whole::V6(ready) => self.judge(io, frame, ready, moment),
+            Whole::Arp(arp) => self.arp(io, frame, arp, moment),
+            Whole::Question(question) => self.question(io, frame, question, moment),
+            Whole::Done(verdict) => *verdict,
         }
     }
 
@@ -296,7 +383,7 @@ impl Engine {
         }
     }
 
-    fn decide<A: Tracked, Io: PacketIo>(
+    fn judge<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
         frame: &mut Io::Frame,

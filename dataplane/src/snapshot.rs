@@ -27,6 +27,23 @@ pub struct Snapshot {
     pub services: Arc<ServiceMap>,
     /// Routes, links and neighbours.
     pub network: Arc<Network>,
+    network_version: u32,
+}
+
+impl Snapshot {
+    /// These Services in this network.
+    pub fn new(services: Arc<ServiceMap>, network: Arc<Network>) -> Self {
+        Self {
+            services,
+            network,
+            network_version: 0,
+        }
+    }
+
+    /// Changes whenever a snapshot with another network is published; what a way was found under.
+    pub fn network_version(&self) -> u32 {
+        self.network_version
+    }
 }
 
 #[derive(Debug)]
@@ -77,7 +94,10 @@ impl Publisher {
     }
 
     /// Publishes a snapshot and returns its version.
-    pub fn publish(&mut self, snapshot: Snapshot) -> u64 {
+    pub fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
+        let current = self.current();
+        let is_new = !Arc::ptr_eq(&current.network, &snapshot.network);
+        snapshot.network_version = current.network_version.wrapping_add(u32::from(is_new));
         self.0.current.store(Arc::new(snapshot));
         // Release: whoever sees the number also sees the pointer stored before it.
         self.0.version.fetch_add(1, Ordering::Release) + 1
@@ -138,6 +158,24 @@ mod tests {
         assert!(observers[1].observe());
         assert!(progress.reached(version));
         assert!(!observers[1].observe());
+    }
+
+    #[test]
+    fn only_another_network_changes_its_version() {
+        let (mut publisher, observers) = Publisher::new(Snapshot::default(), 1);
+        let first = publisher.current();
+        let same = Snapshot::new(Arc::default(), Arc::clone(&first.network));
+        publisher.publish(same);
+        assert_eq!(
+            publisher.current().network_version(),
+            first.network_version()
+        );
+        publisher.publish(Snapshot::new(Arc::default(), Arc::default()));
+        assert_ne!(
+            publisher.current().network_version(),
+            first.network_version()
+        );
+        drop(observers);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod icmp;
 pub mod mss;
 pub mod ndp;
 pub mod parse;
+pub mod plain;
 pub mod reset;
 pub mod rewrite;
 pub mod tags;

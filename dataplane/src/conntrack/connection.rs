@@ -5,6 +5,7 @@ use sluice_conf::settings::dataplane::Timeouts;
 use super::{Progress, SctpState, Seconds, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::wire::parse::{Signal, TcpFlags};
+use crate::wire::plain::Deltas;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +141,41 @@ pub struct Binding {
     pub until: Option<Seconds>,
 }
 
+/// Where the packets of each direction leave, as places among the engine's exits under one version
+/// of the network; in another version they mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ways {
+    version: u32,
+    exits: [u16; 2],
+}
+
+impl Ways {
+    const NONE: u16 = u16::MAX;
+
+    /// Not known in either direction.
+    pub const UNKNOWN: Self = Self {
+        version: 0,
+        exits: [Self::NONE; 2],
+    };
+
+    /// The exit in a direction, if it is known under this version.
+    pub fn exit(&self, direction: Direction, version: u32) -> Option<u16> {
+        let exit = self.exits[direction as usize];
+        (self.version == version && exit != Self::NONE).then_some(exit)
+    }
+
+    /// Notes the exit in a direction. `exit` is less than `u16::MAX`.
+    pub fn set(&mut self, direction: Direction, version: u32, exit: u16) {
+        if self.version != version {
+            *self = Self {
+                version,
+                ..Self::UNKNOWN
+            };
+        }
+        self.exits[direction as usize] = exit;
+    }
+}
+
 /// What becomes of a connection's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Handling {
@@ -171,6 +207,10 @@ pub struct Connection<A> {
     pub binding: Binding,
     /// What both sides have sent, with TCP.
     pub progress: Progress,
+    /// Where its packets leave, once it has settled.
+    pub ways: Ways,
+    /// How the checksums of the original direction change; means nothing without `ways`.
+    pub deltas: Deltas,
 }
 
 impl<A: Address> Connection<A> {
@@ -189,6 +229,8 @@ impl<A: Address> Connection<A> {
             until: None,
         },
         progress: Progress::NONE,
+        ways: Ways::UNKNOWN,
+        deltas: Deltas::NONE,
     };
 
     /// The tuple that a packet in `direction` arrives with.
@@ -210,6 +252,16 @@ impl<A: Address> Connection<A> {
     /// Who serves it.
     pub const fn backend(&self) -> End<A> {
         self.reply.source
+    }
+
+    /// Whether a packet that neither opens nor ends anything changes nothing but the time and what
+    /// was sent: both sides use it, and its end is not in sight. `version` is the map's.
+    pub fn is_settled(&self, version: u32) -> bool {
+        matches!(
+            self.state,
+            State::Tcp(TcpState::Established) | State::UdpStream
+        ) && self.binding.version == version
+            && self.binding.until.is_none()
     }
 
     /// When it is forgotten if nothing more comes.

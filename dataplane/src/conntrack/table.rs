@@ -11,8 +11,11 @@
 
 use super::expiry::Wheel;
 use super::{Connection, Seconds};
-use crate::flow::{Address, Direction, FiveTuple};
+use crate::flow::{Direction, FiveTuple};
 use crate::prefetch::prefetch;
+use crate::wire::Family;
+use crate::wire::parse::Segment;
+use crate::wire::plain::Deltas;
 use sluice_conf::settings::dataplane::Timeouts;
 
 const WAYS: usize = 8;
@@ -69,7 +72,7 @@ pub struct ConnTable<A> {
     seed: u64,
 }
 
-impl<A: Address> ConnTable<A> {
+impl<A: Family> ConnTable<A> {
     /// A table for `capacity` connections. `seed` should be random.
     pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
         let capacity = capacity as usize;
@@ -191,9 +194,27 @@ impl<A: Address> ConnTable<A> {
         connection
     }
 
-    /// What both sides of a TCP connection have sent, to note a segment.
-    pub fn progress_mut(&mut self, id: ConnId) -> &mut super::Progress {
-        &mut self.records[id.0 as usize].progress
+    /// Notes a packet that leaves the state as it is: the time, and what a TCP segment says.
+    pub fn note(
+        &mut self,
+        id: ConnId,
+        direction: Direction,
+        segment: Option<&Segment>,
+        now: Seconds,
+    ) {
+        let record = &mut self.records[id.0 as usize];
+        record.last_seen = now;
+        if let Some(segment) = segment {
+            record.progress.note(direction, segment);
+        }
+    }
+
+    /// Notes where packets of a direction leave, under a version of the network.
+    pub fn set_exit(&mut self, id: ConnId, direction: Direction, version: u32, exit: u16) {
+        let record = &mut self.records[id.0 as usize];
+        let to = record.translated(Direction::Original);
+        record.deltas = Deltas::between(&record.original, &to);
+        record.ways.set(direction, version, exit);
     }
 
     /// Gives the connection another place among the Services, and the end that comes with it.
@@ -206,7 +227,7 @@ impl<A: Address> ConnTable<A> {
         }
     }
 
-    /// Notes a packet: the time, and the state that follows from it.
+    /// Notes the state that follows from a packet, and the time.
     pub fn touch(&mut self, id: ConnId, state: super::State, now: Seconds) {
         let record = &mut self.records[id.0 as usize];
         record.last_seen = now;

@@ -39,10 +39,7 @@ impl Gate for Open {
 /// A dataplane in memory with one worker on a thread of its own, and one client's end.
 fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
     let network = Arc::new(rig::network([11]));
-    let snapshot = Snapshot {
-        services: Arc::default(),
-        network,
-    };
+    let snapshot = Snapshot::new(Arc::default(), network);
     let (publisher, mut observers) = Publisher::new(snapshot, 1);
     let counters = PerWorker::new(1);
     let (resolve, _requests) = crossbeam::channel::bounded(64);

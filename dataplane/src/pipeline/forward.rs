@@ -2,7 +2,7 @@
 
 use super::pieces::may_change_ports;
 use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{Connection, Handling};
+use crate::conntrack::{Binding, Connection, Handling};
 use crate::flow::{Direction, FiveTuple};
 use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::{Link, NextHop};
@@ -86,7 +86,8 @@ impl Engine {
         }
         self.clamp(io, frame, packet, &connection, moment);
         self.note(packet, found, &connection, moment);
-        self.count_traffic(&connection, found.direction, bytes, moment);
+        self.count_traffic(connection.binding, found.direction, bytes, moment);
+        self.learn(found, &way, moment);
         if !fits {
             // The kernel cuts it up on its way (RFC 791 section 2.3).
             return Verdict::Kernel {
@@ -111,9 +112,11 @@ impl Engine {
             state = state.seen_from_one_side(&packet.signal);
         }
         let table = &mut A::lane_mut(self).table;
-        if let Signal::Tcp(segment) = &packet.signal {
-            table.progress_mut(found.id).note(found.direction, segment);
-        }
+        let segment = match &packet.signal {
+            Signal::Tcp(segment) => Some(segment),
+            Signal::Sctp(_) | Signal::Plain => None,
+        };
+        table.note(found.id, found.direction, segment, moment.seconds);
         table.touch(found.id, state, moment.seconds);
     }
 
@@ -136,14 +139,13 @@ impl Engine {
         }
     }
 
-    fn count_traffic<A: Tracked>(
+    pub(super) fn count_traffic(
         &self,
-        connection: &Connection<A>,
+        binding: Binding,
         direction: Direction,
         bytes: usize,
         moment: Moment<'_>,
     ) {
-        let binding = connection.binding;
         let backend = binding.backend.and_then(|place| {
             moment
                 .services

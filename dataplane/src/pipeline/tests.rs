@@ -6,6 +6,7 @@ mod closing;
 mod crossing;
 mod errors;
 mod explained;
+mod express;
 mod forwarding;
 mod limits;
 mod model;

@@ -9,9 +9,7 @@
 use super::known::is_bare_syn;
 use super::unknown::is_picked_up;
 use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{
-    Binding, Connection, Handling, InsertError, Progress, SctpState, State, TcpState,
-};
+use crate::conntrack::{Binding, Connection, Handling, InsertError, SctpState, State, TcpState};
 use crate::flow::{Direction, FiveTuple};
 use crate::io::PacketIo;
 use crate::service::Target;
@@ -58,7 +56,7 @@ impl Engine {
                 version: moment.services.version(),
                 ..Binding::default()
             },
-            progress: Progress::NONE,
+            ..Connection::UNUSED
         };
         match self.insert_or_evict(connection) {
             Ok(id) => {

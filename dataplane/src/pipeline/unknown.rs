@@ -6,7 +6,7 @@ use sluice_conf::{Forwarding, Pool, Refusal, SourceNat};
 
 use super::known::is_bare_syn;
 use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{Binding, Connection, Handling, Progress, SctpState, State, TcpState};
+use crate::conntrack::{Binding, Connection, Handling, SctpState, State, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::io::PacketIo;
 use crate::service::{Choice, CompiledBackend, CompiledService, Served, ServiceMap, Target};
@@ -264,7 +264,7 @@ pub(super) fn opened<A: Tracked>(
         created: moment.seconds,
         last_seen: moment.seconds,
         binding,
-        progress: Progress::NONE,
+        ..Connection::UNUSED
     }
 }
 

@@ -212,7 +212,7 @@ impl Rig {
         let interfaces = network.links().count() as u16;
         let network = Arc::new(network);
         let services = Arc::default();
-        let (publisher, observers) = Publisher::new(Snapshot { services, network }, workers);
+        let (publisher, observers) = Publisher::new(Snapshot::new(services, network), workers);
         let counters = PerWorker::new(workers);
         let pool = MemoryPool::new(settings.slots, 1778);
         let (resolver, resolve) = bounded(64);
@@ -284,20 +284,16 @@ impl Rig {
                 limits: self.limits,
             },
         )?);
-        self.publisher.publish(Snapshot {
-            services,
-            network: Arc::clone(&current.network),
-        });
+        self.publisher
+            .publish(Snapshot::new(services, Arc::clone(&current.network)));
         Ok(())
     }
 
     /// Replaces the network.
     pub fn set_network(&mut self, network: Network) {
         let services = Arc::clone(&self.publisher.current().services);
-        self.publisher.publish(Snapshot {
-            services,
-            network: Arc::new(network),
-        });
+        self.publisher
+            .publish(Snapshot::new(services, Arc::new(network)));
     }
 
     /// Packets that were given to the kernel since the last call, without Ethernet header.

@@ -31,6 +31,36 @@ impl Delta {
     pub fn apply(self, checksum: u16) -> u16 {
         !fold(u32::from(!checksum) + self.0)
     }
+
+    /// The same change in 16 bits, to be kept.
+    pub fn fold(self) -> FoldedDelta {
+        FoldedDelta(fold(self.0))
+    }
+}
+
+/// A [`Delta`] in 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FoldedDelta(u16);
+
+impl FoldedDelta {
+    /// No change.
+    pub const NONE: Self = Self(u16::MAX);
+
+    /// The change that takes this one back.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        match self.0 {
+            // No change at all, in the way of writing zero that a checksum of words comes to.
+            0 | u16::MAX => self,
+            delta => Self(!delta),
+        }
+    }
+}
+
+impl From<FoldedDelta> for Delta {
+    fn from(folded: FoldedDelta) -> Self {
+        Self(folded.0.into())
+    }
 }
 
 fn fold(sum: u32) -> u16 {
@@ -44,6 +74,19 @@ pub fn of(bytes: &[u8]) -> u16 {
         .add_slice(bytes)
         .ones_complement()
         .to_be()
+}
+
+/// As [`is_right`], for an IPv4 header without options.
+pub fn is_header_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    // The sum does not depend on the order of bytes (RFC 1071 section 2 (B)).
+    let sum: u64 = words
+        .iter()
+        .map(|w| u64::from(u32::from_ne_bytes(*w)))
+        .sum();
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    fold(sum as u32) == 0xffff
 }
 
 /// Whether a header or message that includes its checksum is undamaged.
@@ -78,6 +121,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_header_is_right_when_its_whole_checksum_is(mut header in any::<[u8; 20]>(), damage in any::<bool>()) {
+            header[10..12].fill(0);
+            let sum = of(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            header[7] ^= u8::from(damage);
+            prop_assert_eq!(is_header_right(&header), is_right(&header));
+        }
+
+        #[test]
+        fn a_folded_change_does_the_same_and_its_reverse_undoes_it(
+            checksum in any::<u16>(),
+            words in proptest::collection::vec((any::<u16>(), any::<u16>()), 1..12),
+        ) {
+            let delta = words.iter().fold(Delta::default(), |delta, (old, new)| delta.word(*old, *new));
+            let back = words.iter().fold(Delta::default(), |delta, (old, new)| delta.word(*new, *old));
+            let folded = delta.fold();
+            prop_assert_eq!(Delta::from(folded).apply(checksum), delta.apply(checksum));
+            prop_assert_eq!(Delta::from(folded.reverse()).apply(checksum), back.apply(checksum));
+        }
+
         #[test]
         fn the_whole_checksum_is_that_of_rfc_1071(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(of(&bytes), reference(&bytes));

@@ -10,7 +10,7 @@ use crate::flow::FiveTuple;
 use crate::neighbour::MacAddress;
 
 /// Ethernet addresses of a frame that leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EthernetPair {
     /// The interface's own address.
     pub source: MacAddress,
@@ -102,7 +102,8 @@ pub(super) fn write_transport<A: Family>(
     true
 }
 
-fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
+/// How the checksum of a transport header changes with its tuple.
+pub(super) fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
     let mut delta = Delta::default();
     for (old, new) in [(from.source, to.source), (from.destination, to.destination)] {
         delta = A::change(delta, old.address, new.address).word(old.port, new.port);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::conntrack::{Binding, Handling, Progress, State, TcpState};
+use crate::conntrack::{Binding, Handling, State, TcpState};
 use crate::flow::End;
 use proptest::prelude::*;
 use sluice_conf::Protocol;
@@ -24,7 +24,7 @@ fn connection(client: u16, source: u16) -> Connection<Ipv4Addr> {
         last_seen: Seconds(0),
         handling: Handling::Translated,
         binding: Binding::default(),
-        progress: Progress::NONE,
+        ..Connection::UNUSED
     }
 }
 

@@ -1,0 +1,159 @@
+use super::*;
+use crate::neighbour::{MacAddress, Tags};
+use crate::testutil::Build;
+use crate::wire::parse::{Datagram, Packet, Parsed, Signal, parse};
+use proptest::prelude::*;
+
+const PAIR: EthernetPair = EthernetPair {
+    source: MacAddress([2; 6]),
+    destination: MacAddress([4; 6]),
+};
+
+/// A family with what the tests need of it.
+trait Tried: PlainFamily {
+    fn packet(frame: &[u8]) -> Option<Packet<Self>>;
+}
+
+impl Tried for Ipv4Addr {
+    fn packet(frame: &[u8]) -> Option<Packet<Self>> {
+        match parse(frame, Tags::default()) {
+            Ok(Parsed::V4(Datagram::Packet(packet))) => Some(packet),
+            _ => None,
+        }
+    }
+}
+
+impl Tried for Ipv6Addr {
+    fn packet(frame: &[u8]) -> Option<Packet<Self>> {
+        match parse(frame, Tags::default()) {
+            Ok(Parsed::V6(Datagram::Packet(packet))) => Some(packet),
+            _ => None,
+        }
+    }
+}
+
+/// A frame, plain or nearly so.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let payload = proptest::collection::vec(any::<u8>(), 0..64);
+    let bend = proptest::option::weighted(0.5, (14usize..70, any::<u8>()));
+    let shape = (any::<bool>(), any::<bool>(), 0u8..64, 0u8..4);
+    (shape, payload, bend, 0usize..4).prop_map(|((v6, udp, flags, ttl), payload, bend, cut)| {
+        let (from, to) = match v6 {
+            true => ("[2001:db8:1::10]:40000", "[2001:db8:9::10]:80"),
+            false => ("10.0.1.10:40000", "203.0.113.10:80"),
+        };
+        let build = if udp { Build::udp } else { Build::tcp };
+        let build = build(from, to).payload(&payload).ttl(ttl);
+        let build = if udp { build } else { build.flags(flags) };
+        let mut frame = build.frame();
+        if let Some((at, byte)) = bend
+            && let Some(place) = frame.get_mut(at)
+        {
+            *place = byte;
+        }
+        frame.truncate(frame.len() - cut);
+        frame
+    })
+}
+
+fn agrees<A: Tried>(frame: &[u8]) -> Result<bool, TestCaseError> {
+    let Some(plain) = Plain::<A>::read(frame) else {
+        return Ok(false);
+    };
+    let packet = A::packet(frame).expect("what is plain can be parsed");
+    prop_assert_eq!(plain.tuple, packet.tuple);
+    prop_assert_eq!(usize::from(plain.len), packet.place.len());
+    prop_assert_eq!(packet.place.piece, None);
+    prop_assert!(packet.place.hop_limit > 1);
+    prop_assert_eq!(usize::from(packet.place.transport), 14 + A::HEADER_LEN);
+    match packet.signal {
+        Signal::Tcp(segment) => prop_assert_eq!(plain.segment, segment),
+        other => prop_assert_eq!(other, Signal::Plain),
+    }
+    Ok(true)
+}
+
+fn translates_alike<A: Tried>(
+    frame: &[u8],
+    to: (A, A),
+    ports: (u16, u16),
+) -> Result<(), TestCaseError> {
+    let Some(plain) = Plain::<A>::read(frame) else {
+        return Ok(());
+    };
+    let packet = A::packet(frame).expect("what is plain can be parsed");
+    let to = FiveTuple {
+        source: End::new(to.0, ports.0),
+        destination: End::new(to.1, ports.1),
+        protocol: plain.tuple.protocol,
+    };
+    let (mut one, mut other) = (frame.to_vec(), frame.to_vec());
+    let deltas = Deltas::between(&plain.tuple, &to);
+    prop_assert!(translate(&mut one, &to, deltas, PAIR));
+    prop_assert!(rewrite::translate(&mut other, &packet, &to));
+    prop_assert!(write_ethernet(&mut other, PAIR));
+    prop_assert_eq!(&one, &other);
+    // And back again, by the same deltas turned round.
+    if let Some(back) = Plain::<A>::read(&one) {
+        let packet = A::packet(&one).expect("what is plain can be parsed");
+        let (mut one, mut other) = (one.clone(), one);
+        prop_assert!(translate(&mut one, &plain.tuple, deltas.reverse(), PAIR));
+        prop_assert!(rewrite::translate(&mut other, &packet, &plain.tuple));
+        prop_assert!(write_ethernet(&mut other, PAIR));
+        prop_assert_eq!(one, other);
+        prop_assert_eq!(back.tuple, to);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_read_as_plain_is_what_the_parser_says(frame in frames()) {
+        agrees::<Ipv4Addr>(&frame)?;
+        agrees::<Ipv6Addr>(&frame)?;
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(frame in proptest::collection::vec(any::<u8>(), 0..128)) {
+        agrees::<Ipv4Addr>(&frame)?;
+    }
+
+    #[test]
+    fn a_plain_packet_is_translated_as_any_other(
+        frame in frames(),
+        to in (any::<u32>(), any::<u32>(), any::<u128>(), any::<u128>()),
+        ports in (1u16.., 1u16..),
+    ) {
+        translates_alike::<Ipv4Addr>(&frame, (to.0.into(), to.1.into()), ports)?;
+        translates_alike::<Ipv6Addr>(&frame, (to.2.into(), to.3.into()), ports)?;
+    }
+
+    #[test]
+    fn a_packet_that_stays_as_it_is_keeps_its_checksums(frame in frames()) {
+        if let Some(plain) = Plain::<Ipv4Addr>::read(&frame) {
+            let ends = (plain.tuple.source, plain.tuple.destination);
+            translates_alike(&frame, (ends.0.address, ends.1.address), (ends.0.port, ends.1.port))?;
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_and_a_datagram_are_plain() {
+    let ends = [
+        ("10.0.1.10:40000", "203.0.113.10:80"),
+        ("[2001:db8:1::10]:40000", "[2001:db8:9::10]:80"),
+    ];
+    for (from, to) in ends {
+        for build in [Build::tcp(from, to), Build::udp(from, to)] {
+            let frame = build.payload(b"hello").frame();
+            let is_plain =
+                agrees::<Ipv4Addr>(&frame).unwrap() || agrees::<Ipv6Addr>(&frame).unwrap();
+            assert!(is_plain, "{from}");
+        }
+        let syn = Build::tcp(from, to).flags(TcpFlags::SYN).frame();
+        assert_eq!(Plain::<Ipv4Addr>::read(&syn), None);
+        assert_eq!(Plain::<Ipv6Addr>::read(&syn), None);
+    }
+}
