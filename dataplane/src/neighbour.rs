@@ -4,9 +4,10 @@
 //! Packets leave by interfaces that the dataplane serves: a route through another interface only
 //! says that there is no way.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::flow::Address;
 use crate::io::InterfaceId;
@@ -124,15 +125,15 @@ pub struct Neighbour {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing<A: Address> {
     /// By prefix length, longest first; only lengths that occur.
-    routes: Vec<(u8, HashMap<A, Route<A>>)>,
-    neighbours: HashMap<(InterfaceId, A), MacAddress>,
+    routes: Vec<(u8, FxHashMap<A, Route<A>>)>,
+    neighbours: FxHashMap<(InterfaceId, A), MacAddress>,
 }
 
 impl<A: Address> Default for Routing<A> {
     fn default() -> Self {
         Self {
             routes: Vec::new(),
-            neighbours: HashMap::new(),
+            neighbours: FxHashMap::default(),
         }
     }
 }
@@ -142,10 +143,10 @@ impl<A: Address> Routing<A> {
     /// metric is used, of equals the first.
     pub fn new(
         routes: impl IntoIterator<Item = Route<A>>,
-        neighbours: HashMap<(InterfaceId, A), MacAddress>,
+        neighbours: impl IntoIterator<Item = ((InterfaceId, A), MacAddress)>,
     ) -> Self {
-        let mut by_length: Vec<HashMap<A, Route<A>>> =
-            vec![HashMap::new(); usize::from(A::BITS) + 1];
+        let mut by_length: Vec<FxHashMap<A, Route<A>>> =
+            vec![FxHashMap::default(); usize::from(A::BITS) + 1];
         for route in routes {
             let Some(slot) = by_length.get_mut(usize::from(route.prefix_len)) else {
                 continue;
@@ -159,7 +160,7 @@ impl<A: Address> Routing<A> {
         let routes = (0..=A::BITS).rev().zip(by_length.into_iter().rev());
         Self {
             routes: routes.filter(|(_, map)| !map.is_empty()).collect(),
-            neighbours,
+            neighbours: neighbours.into_iter().collect(),
         }
     }
 }
@@ -199,7 +200,7 @@ pub struct Network {
     links: Vec<Link>,
     v4: Routing<Ipv4Addr>,
     v6: Routing<Ipv6Addr>,
-    host_addresses: HashSet<IpAddr>,
+    host_addresses: FxHashSet<IpAddr>,
 }
 
 impl Network {
@@ -299,6 +300,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
 
     fn link(address: &str) -> Link {
         Link {

@@ -6,12 +6,13 @@
 mod compiled;
 mod vips;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::flow::{Address, End};
 use ipnet::IpNet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_conf::message::dataplane::explain::Class;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
@@ -109,15 +110,17 @@ type Ranges = Vec<(u16, u16, FrontendPlace)>;
 #[derive(Debug, Default)]
 pub struct ServiceMap {
     version: u32,
+    /// Place of each Service of the map before that is still the same.
+    carried: Vec<Option<u32>>,
     generation: Option<Generation>,
     networks: Networks,
     services: Vec<Arc<CompiledService>>,
-    frontends: HashMap<Target, FrontendPlace>,
-    ranges: HashMap<(IpAddr, Protocol), Ranges>,
+    frontends: FxHashMap<Target, FrontendPlace>,
+    ranges: FxHashMap<(IpAddr, Protocol), Ranges>,
     frontend_count: usize,
     vips: Vips,
     /// Backends that may answer clients by their own name; port 0 is every port.
-    preserving: HashSet<Target>,
+    preserving: FxHashSet<Target>,
 }
 
 impl ServiceMap {
@@ -132,13 +135,15 @@ impl ServiceMap {
     ) -> Result<Self, MapError> {
         check_limits(&table, &terms.limits)?;
         table.validate()?;
-        let known: HashMap<&ServiceName, &Arc<CompiledService>> = previous
+        let known: HashMap<&ServiceName, (usize, &Arc<CompiledService>)> = previous
             .services
             .iter()
-            .map(|service| (&service.entry.name, service))
+            .enumerate()
+            .map(|(place, service)| (&service.entry.name, (place, service)))
             .collect();
         let mut map = ServiceMap {
             version: previous.version.wrapping_add(1),
+            carried: vec![None; previous.services.len()],
             generation: Some(table.generation),
             networks: table.networks,
             services: Vec::with_capacity(table.services.len()),
@@ -147,9 +152,12 @@ impl ServiceMap {
         for entry in table.services {
             let old = known.get(&entry.name).copied();
             let service = match old {
-                Some(same) if same.entry == entry => Arc::clone(same),
+                Some((place, same)) if same.entry == entry => {
+                    map.carried[place] = Some(map.services.len() as u32);
+                    Arc::clone(same)
+                }
                 old => {
-                    let old = old.map(|arc| &**arc);
+                    let old = old.map(|(_, arc)| &**arc);
                     Arc::new(CompiledService::new(entry, old, terms.workers))
                 }
             };
@@ -202,6 +210,15 @@ impl ServiceMap {
     /// Changes with every map; what a binding was made under.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Where a Service is that was at `place` in the map of `version`; `None` when it has changed
+    /// since, or that map was not the one before this.
+    pub fn carried(&self, version: u32, place: u32) -> Option<u32> {
+        if version.wrapping_add(1) != self.version {
+            return None;
+        }
+        *self.carried.get(place as usize)?
     }
 
     /// The table's generation; `None` before the first table.

@@ -255,13 +255,12 @@ impl<A: Address> Connection<A> {
     }
 
     /// Whether a packet that neither opens nor ends anything changes nothing but the time and what
-    /// was sent: both sides use it, and its end is not in sight. `version` is the map's.
-    pub fn is_settled(&self, version: u32) -> bool {
+    /// was sent: both sides use it, and its end is not in sight.
+    pub const fn is_settled(&self) -> bool {
         matches!(
             self.state,
             State::Tcp(TcpState::Established) | State::UdpStream
-        ) && self.binding.version == version
-            && self.binding.until.is_none()
+        ) && self.binding.until.is_none()
     }
 
     /// When it is forgotten if nothing more comes.

@@ -127,11 +127,10 @@ impl<A: Family> ConnTable<A> {
     pub fn prefetch_record(&self, hash: u64) {
         let place = self.place(hash);
         let bucket = &self.buckets[place.first];
-        for (tag, slot) in bucket.tags.iter().zip(&bucket.slots) {
-            if *tag == place.tag && *slot != EMPTY {
-                prefetch(&self.records[(slot >> 1) as usize]);
-                return;
-            }
+        let way = bucket.matching(place.tag).trailing_zeros() as usize;
+        let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
+        if let Some(record) = self.records.get((slot >> 1) as usize) {
+            prefetch(record);
         }
     }
 
@@ -305,13 +304,15 @@ impl<A: Family> ConnTable<A> {
 
     fn find(&self, bucket: usize, tag: u16, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
         let bucket = &self.buckets[bucket];
-        for (found, slot) in bucket.tags.iter().zip(&bucket.slots) {
-            if *found != tag || *slot == EMPTY {
-                continue;
-            }
-            let direction = direction_of(*slot);
+        let mut ways = bucket.matching(tag);
+        while ways != 0 {
+            let slot = bucket.slots[ways.trailing_zeros() as usize % WAYS];
+            ways &= ways - 1;
+            let direction = direction_of(slot);
             let number = slot >> 1;
-            if self.records[number as usize].tuple(direction) == tuple {
+            // An empty way leads to no record.
+            let record = self.records.get(number as usize);
+            if record.is_some_and(|record| record.tuple(direction) == tuple) {
                 return Some((ConnId(number), direction));
             }
         }
@@ -384,6 +385,16 @@ const fn direction_of(slot: u32) -> Direction {
 }
 
 impl Bucket {
+    /// The ways with this tag, a bit each; also those that are empty and held it before. The
+    /// compiler makes one comparison of eight of it.
+    fn matching(&self, tag: u16) -> u32 {
+        let mut ways = 0;
+        for (way, found) in self.tags.iter().enumerate() {
+            ways |= u32::from(*found == tag) << way;
+        }
+        ways
+    }
+
     fn put(&mut self, tag: u16, slot: u32) -> bool {
         let Some(way) = self.slots.iter().position(|s| *s == EMPTY) else {
             return false;

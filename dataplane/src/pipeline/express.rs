@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::known::carried;
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::Connection;
 use crate::flow::Direction;
@@ -89,16 +90,17 @@ impl Engine {
         let (id, direction) = table.lookup(hash, &plain.tuple)?;
         let connection = table.get(id);
         let exit = *self.exits.get(connection, direction)?;
+        let binding = carried(&connection.binding, moment.services)?;
         let fits = u32::from(plain.len) <= exit.mtu;
-        if !fits || !connection.is_settled(moment.services.version()) {
+        if !fits || !connection.is_settled() {
             return None;
         }
+        let is_rebound = binding.version != connection.binding.version;
         let to = connection.translated(direction);
         let deltas = match direction {
             Direction::Original => connection.deltas,
             Direction::Reply => connection.deltas.reverse(),
         };
-        let binding = connection.binding;
         let frame = io.bytes_mut(frame);
         if !plain::translate(frame, &to, deltas, exit.ethernet) {
             return None;
@@ -107,16 +109,19 @@ impl Engine {
         let segment = (plain.tuple.protocol == Protocol::Tcp).then_some(&plain.segment);
         let table = &mut A::lane_mut(self).table;
         table.note(id, direction, segment, moment.seconds);
+        if is_rebound {
+            table.rebind(id, binding);
+        }
         self.count_traffic(binding, direction, bytes, moment);
         Some(Verdict::Forward(exit.interface))
     }
 
     /// Notes where a connection's packets leave, so that the next one can go the short way.
-    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
+    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>) {
         let connection = A::lane(self).table.get(found.id);
         let is_new = self.exits.get(connection, found.direction).is_none();
         let is_tagged = way.link.tags != Tags::default();
-        if is_tagged || !is_new || !connection.is_settled(moment.services.version()) {
+        if is_tagged || !is_new || !connection.is_settled() {
             return;
         }
         let exit = Exit {

@@ -87,7 +87,7 @@ impl Engine {
         self.clamp(io, frame, packet, &connection, moment);
         self.note(packet, found, &connection, moment);
         self.count_traffic(connection.binding, found.direction, bytes, moment);
-        self.learn(found, &way, moment);
+        self.learn(found, &way);
         if !fits {
             // The kernel cuts it up on its way (RFC 791 section 2.3).
             return Verdict::Kernel {

@@ -210,12 +210,31 @@ pub(super) fn is_bare_syn(flags: TcpFlags) -> bool {
     flags.any(TcpFlags::SYN) && !flags.any(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
 }
 
+/// The binding in the map of this moment when its Service has not changed: nothing has to be
+/// looked up then.
+pub(super) fn carried(binding: &Binding, services: &ServiceMap) -> Option<Binding> {
+    let version = services.version();
+    if binding.version == version {
+        return Some(*binding);
+    }
+    binding.backend?;
+    let service = services.carried(binding.version, binding.service)?;
+    Some(Binding {
+        version,
+        service,
+        ..*binding
+    })
+}
+
 /// The connection's place in the map of this moment; `None` when it must end.
 pub(super) fn rebind<A: Tracked>(
     connection: &Connection<A>,
     services: &ServiceMap,
     now: Seconds,
 ) -> Option<Binding> {
+    if let Some(same) = carried(&connection.binding, services) {
+        return Some(same);
+    }
     let version = services.version();
     let protocol = connection.original.protocol;
     let target = Target::from_end(connection.original.destination, protocol);

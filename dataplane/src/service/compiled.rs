@@ -1,9 +1,9 @@
 //! One Service, ready for new connections.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use sluice_conf::{Backend, BackendState, Pool, Service};
 
 use crate::affinity;
@@ -80,8 +80,8 @@ pub struct CompiledService {
     pub backends: Vec<CompiledBackend>,
     /// What session affinity knows the Service by; equal on every gateway.
     pub key: u64,
-    places: HashMap<(IpAddr, u16), u16>,
-    fingerprints: HashMap<u32, u16>,
+    places: FxHashMap<(IpAddr, u16), u16>,
+    fingerprints: FxHashMap<u32, u16>,
     v4: Pools,
     v6: Pools,
     /// What was counted of backends that have left since.

@@ -238,3 +238,29 @@ fn ten_thousand_services_with_a_hundred_thousand_backends_are_accepted() {
     let pairs = first.services.iter().zip(&second.services);
     assert_eq!(pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1);
 }
+
+#[test]
+fn a_service_that_has_not_changed_is_found_at_its_new_place() {
+    let (a, b) = (
+        "a tcp 203.0.113.10:80 -> 10.0.2.11:8080",
+        "b tcp 203.0.113.11:80 -> 10.0.2.12:8080",
+    );
+    let first = map(&[a, b], &ServiceMap::default());
+    let second = map(&[b, "c tcp 203.0.113.12:80 ->"], &first);
+    assert_eq!(second.carried(first.version(), 1), Some(0));
+    assert_eq!(second.carried(first.version(), 0), None, "it has gone");
+    assert_eq!(second.carried(first.version(), 7), None);
+    assert_eq!(second.carried(second.version(), 1), None);
+    let changed = "b tcp 203.0.113.11:80 -> 10.0.2.13:8080";
+    let third = map(&[changed, a], &second);
+    assert_eq!(
+        third.carried(second.version(), 0),
+        None,
+        "its backend is another"
+    );
+    assert_eq!(
+        third.carried(first.version(), 1),
+        None,
+        "one map is missing"
+    );
+}

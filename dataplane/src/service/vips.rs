@@ -1,8 +1,8 @@
 //! Addresses that clients use, and how they are answered for.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_conf::{Frontend, Ping};
 
 use super::CompiledService;
@@ -30,8 +30,8 @@ impl Vip {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Vips {
-    vips: HashMap<IpAddr, Vip>,
-    node_addresses: HashSet<IpAddr>,
+    vips: FxHashMap<IpAddr, Vip>,
+    node_addresses: FxHashSet<IpAddr>,
 }
 
 impl Vips {
