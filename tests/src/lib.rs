@@ -8,8 +8,6 @@
 //!
 //! Beside them stands the conformance runner, which needs none of it: see [`conformance`].
 //!
-//! Beside them stands the conformance runner, which needs none of it: see [`conformance`].
-//!
 //! Guarantees: nothing outside namespaces and folders that this process made is touched; what was
 //! made goes away with its guard, and what a killed run left behind goes away with the next run.
 //! Nothing waits without a deadline. A machine that cannot do what a test needs fails the test with

@@ -9,6 +9,8 @@ use sluice_tests::capture::{Capture, Seen};
 use sluice_tests::dns;
 use sluice_tests::family::Family;
 use sluice_tests::manifests::Service;
+use sluice_tests::netns::Netns;
+use sluice_tests::process::Process;
 use sluice_tests::scene::{self, Scene};
 use sluice_tests::topology::{Builder, Topology};
 use sluice_tests::traffic;
@@ -17,6 +19,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const ECHO: u16 = 7000;
 /// Bytes: three fragments with IPv4, more behind narrower links.
 const LARGE: u16 = 4000;
+/// Bytes: whole at both ends, but too large for the link between client and gateway.
+const MIDDLE: u16 = 1400;
+const NARROW: u32 = 1280;
+/// Network of what is behind the client.
+const BEYOND: u8 = 20;
 /// Source ports, enough for every worker.
 const PORTS: u16 = 40;
 
@@ -73,32 +80,41 @@ fn ensure_fragments(place: &str, seen: &Seen, family: Family) -> Result<()> {
     Ok(())
 }
 
+fn echo_at_all(scene: &Scene) -> Result<Vec<Process>> {
+    let hosts = scene.topology.backends.iter();
+    hosts
+        .map(|host| traffic::echo(&host.namespace, &host.name, ECHO, scene.dir()))
+        .collect()
+}
+
+/// Sends `size` bytes from every port; each must be answered, and every backend must be among those
+/// that answer.
+fn every_backend_echoes(client: &Netns, family: Family, size: u16) -> Result<()> {
+    let picks = traffic::large_udp(client, family.frontend(7), 41_000, PORTS, size)?;
+    ensure!(picks.len() == usize::from(PORTS), "{family}: {picks:?}");
+    let mut names: Vec<_> = picks.values().collect();
+    names.sort();
+    names.dedup();
+    ensure!(names.len() == 3, "{family}: only {names:?} answered");
+    Ok(())
+}
+
 fn large_datagrams_pass(topology: Builder, mode: &'static str) -> Result<()> {
     scene::with(
         topology,
         |topology| services(topology, mode),
         |scene| {
             let hosts = &scene.topology.backends;
+            let _echo = echo_at_all(scene)?;
             let mut servers = Vec::new();
             for host in hosts {
                 servers.push(dns::start(host, scene.dir())?);
-                servers.push(traffic::echo(
-                    &host.namespace,
-                    &host.name,
-                    ECHO,
-                    scene.dir(),
-                )?);
             }
             let client = &scene.topology.client;
             let capture = Capture::start(client, "eth0", "", scene.dir())?;
             for family in Family::BOTH {
                 real_answers(scene, family)?;
-                let picks = traffic::large_udp(client, family.frontend(7), 41_000, PORTS, LARGE)?;
-                ensure!(picks.len() == usize::from(PORTS), "{family}: {picks:?}");
-                let mut names: Vec<_> = picks.values().collect();
-                names.sort();
-                names.dedup();
-                ensure!(names.len() == 3, "{family}: only {names:?} answered");
+                every_backend_echoes(client, family, LARGE)?;
             }
             let seen = capture.finish()?;
             Family::BOTH
@@ -126,4 +142,41 @@ fn large_datagrams_pass_two_queues_with_masquerade() -> Result<()> {
 #[test]
 fn large_datagrams_pass_four_queues_with_client_addresses_kept() -> Result<()> {
     large_datagrams_pass(Topology::builder().queues(4), "preserve")
+}
+
+/// First a question is too large for the narrow link, then its answer: the client is told by a
+/// router before the gateway, the backend by one that only knows the Vip. Asking again helps.
+fn both_ends_learn_to_fragment(mode: &'static str, queues: u32) -> Result<()> {
+    let echo = |topology: &Topology| services(topology, mode);
+    scene::with(Topology::builder().queues(queues), echo, |scene| {
+        let topology = &scene.topology;
+        let beyond = topology.behind(topology.client_as_router(), BEYOND, NARROW)?;
+        let _echo = echo_at_all(scene)?;
+        for family in Family::BOTH {
+            let client = &beyond.host.namespace;
+            // What is lost while both ends learn is not counted.
+            traffic::large_udp(client, family.frontend(7), 41_000, PORTS, MIDDLE)?;
+            every_backend_echoes(client, family, MIDDLE)?;
+            let peer = match mode {
+                "preserve" => beyond.host.at(family),
+                _ => topology.masquerade_at(family),
+            };
+            for host in &topology.backends {
+                let words = ["ip", "route", "get", &peer.to_string()];
+                let route = host.namespace.run(&words, LIMIT)?;
+                ensure!(route.contains(&format!("mtu {NARROW}")), "{route}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn both_ends_learn_to_fragment_for_a_narrow_link_with_masquerade() -> Result<()> {
+    both_ends_learn_to_fragment("masquerade", 2)
+}
+
+#[test]
+fn both_ends_learn_to_fragment_for_a_narrow_link_with_client_addresses_kept() -> Result<()> {
+    both_ends_learn_to_fragment("preserve", 1)
 }
