@@ -4,6 +4,8 @@
 //! once, for the capacity of the settings; time is an argument, in whole seconds. It decides
 //! nothing about Services: a record remembers what the pipeline has decided.
 
+use std::num::NonZeroU32;
+
 pub mod connection;
 pub mod expiry;
 pub mod sctp;
@@ -14,6 +16,22 @@ pub use connection::{Binding, Connection, Handling, State, Value, Ways};
 pub use sctp::SctpState;
 pub use table::{ConnId, ConnTable, InsertError};
 pub use tcp::{Progress, ResetWorth, TcpState};
+
+/// A second that something must have ended by. A record has no room for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(NonZeroU32);
+
+impl Deadline {
+    /// This second, or the first when it is none.
+    pub fn at(seconds: Seconds) -> Self {
+        Self(NonZeroU32::new(seconds.0).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// The second.
+    pub const fn seconds(self) -> Seconds {
+        Seconds(self.0.get())
+    }
+}
 
 /// Seconds since the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -2,7 +2,7 @@
 
 use sluice_conf::settings::dataplane::Timeouts;
 
-use super::{Progress, SctpState, Seconds, TcpState};
+use super::{Deadline, Progress, SctpState, Seconds, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::wire::parse::{Signal, TcpFlags};
 use crate::wire::plain::Deltas;
@@ -138,7 +138,7 @@ pub struct Binding {
     /// Place of the backend in the Service; `None` when it is gone and the connection is kept.
     pub backend: Option<u16>,
     /// When a kept connection must have ended; `None` without a limit.
-    pub until: Option<Seconds>,
+    pub until: Option<Deadline>,
 }
 
 /// Where the packets of each direction leave, as places among the engine's exits under one version
@@ -270,13 +270,15 @@ impl<A: Address> Connection<A> {
             .0
             .saturating_add(self.state.timeout(timeouts));
         match self.binding.until {
-            Some(until) => Seconds(idle.min(until.0)),
+            Some(until) => Seconds(idle).min(until.seconds()),
             None => Seconds(idle),
         }
     }
 
     /// Whether it was kept for a time and that time is over.
     pub fn is_overdue(&self, now: Seconds) -> bool {
-        self.binding.until.is_some_and(|until| until <= now)
+        self.binding
+            .until
+            .is_some_and(|until| until.seconds() <= now)
     }
 }

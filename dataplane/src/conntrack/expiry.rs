@@ -5,6 +5,7 @@
 //! for ten million. Deadlines beyond the horizon are looked at early: the owner schedules again.
 
 use super::Seconds;
+use crate::memory::reserved;
 
 const NONE: u32 = u32::MAX;
 
@@ -16,15 +17,18 @@ const HORIZON: u32 = 1024;
 struct Links {
     next: u32,
     previous: u32,
-    /// Slot of the wheel that the entry is on; `NONE` when it is on no list.
-    slot: u32,
 }
+
+/// In place of a slot of the wheel: the entry is on no list.
+const UNSCHEDULED: u16 = u16::MAX;
 
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
     heads: Box<[u32]>,
     links: Box<[Links]>,
+    /// Slot of the wheel that each entry is on.
+    slots: Box<[u16]>,
     /// The second whose entries are taken next.
     cursor: u32,
 }
@@ -34,15 +38,14 @@ impl Wheel {
     pub fn new(capacity: usize, now: Seconds) -> Self {
         Self {
             heads: vec![NONE; HORIZON as usize].into(),
-            links: vec![
+            links: reserved(
                 Links {
                     next: NONE,
                     previous: NONE,
-                    slot: NONE
-                };
-                capacity
-            ]
-            .into(),
+                },
+                capacity,
+            ),
+            slots: reserved(UNSCHEDULED, capacity),
             cursor: now.0,
         }
     }
@@ -63,28 +66,24 @@ impl Wheel {
         self.links[entry as usize] = Links {
             next: head,
             previous: NONE,
-            slot,
         };
+        self.slots[entry as usize] = slot as u16;
     }
 
     /// Takes the entry out, if it is scheduled.
     pub fn cancel(&mut self, entry: u32) {
-        let Links {
-            next,
-            previous,
-            slot,
-        } = self.links[entry as usize];
-        if slot == NONE {
+        let slot = std::mem::replace(&mut self.slots[entry as usize], UNSCHEDULED);
+        if slot == UNSCHEDULED {
             return;
         }
+        let Links { next, previous } = self.links[entry as usize];
         if let Some(links) = self.links.get_mut(next as usize) {
             links.previous = previous;
         }
         match self.links.get_mut(previous as usize) {
             Some(links) => links.next = next,
-            None => self.heads[slot as usize] = next,
+            None => self.heads[usize::from(slot)] = next,
         }
-        self.links[entry as usize].slot = NONE;
     }
 
     /// Takes out one entry that is due at `now`; `None` when there is none. A second is passed

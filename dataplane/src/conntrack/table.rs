@@ -1,7 +1,7 @@
 //! The connection table of one worker: two index entries and one record a connection.
 //!
 //! ```text
-//!   hash(tuple) --> bucket (8 x 16-bit tag, 8 x record number and direction)
+//!   hash(tuple) --> bucket (10 x 16-bit tag, 10 x record number and direction)
 //!                     | full?                        \
 //!                     '--> second bucket              '--> record: Connection
 //! ```
@@ -11,18 +11,21 @@
 
 use super::expiry::Wheel;
 use super::{Connection, Seconds};
-use crate::flow::{Direction, FiveTuple};
-use crate::prefetch::prefetch;
+use crate::flow::{Direction, FiveTuple, scale};
+use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use crate::wire::parse::Segment;
 use crate::wire::plain::Deltas;
 use sluice_conf::settings::dataplane::Timeouts;
 
-const WAYS: usize = 8;
+const WAYS: usize = 10;
 const EMPTY: u32 = u32::MAX;
 
-/// Entries that are moved in a chain to make room for one. At two thirds of load one move is
-/// enough but for one insertion in 100,000; three are always enough.
+/// Ways of which a full table uses nine: with two buckets to choose from and entries that can be
+/// moved, an insertion then practically always finds room.
+const WAYS_FOR_NINE: usize = 10;
+
+/// Entries that are moved in a chain to make room for one.
 const MOVES: u32 = 3;
 
 /// Number of a record. Numbers are used again after a removal.
@@ -40,7 +43,7 @@ pub enum InsertError {
     InUse(ConnId),
 }
 
-/// Eight index entries in one cache line.
+/// Ten index entries in one cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Bucket {
@@ -65,8 +68,10 @@ struct Place {
 pub struct ConnTable<A> {
     buckets: Box<[Bucket]>,
     records: Box<[Connection<A>]>,
-    /// Numbers of records not in use; as long as the table is, so it never grows.
+    /// Numbers of records that were in use; never longer than the table.
     free: Vec<u32>,
+    /// Records from this number on have never been in use.
+    fresh: u32,
     wheel: Wheel,
     timeouts: Timeouts,
     seed: u64,
@@ -76,21 +81,18 @@ impl<A: Family> ConnTable<A> {
     /// A table for `capacity` connections. `seed` should be random.
     pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
         let capacity = capacity as usize;
-        // Two entries a connection at a load of at most two thirds: with two choices of eight
-        // places each, inserting then practically always finds room.
-        let buckets = (capacity * 2 * 3)
-            .div_ceil(WAYS * 2)
-            .next_power_of_two()
-            .max(2);
+        let entries = capacity * 2;
+        let buckets = (entries * WAYS_FOR_NINE).div_ceil(WAYS * 9).max(2);
         let empty = Bucket {
             tags: [0; WAYS],
             slots: [EMPTY; WAYS],
             spilled: 0,
         };
         Self {
-            buckets: vec![empty; buckets].into(),
-            records: vec![Connection::UNUSED; capacity].into(),
-            free: (0..capacity as u32).rev().collect(),
+            buckets: reserved(empty, buckets),
+            records: reserved(Connection::UNUSED, capacity),
+            free: Vec::with_capacity(capacity),
+            fresh: 0,
             wheel: Wheel::new(capacity, now),
             timeouts,
             seed,
@@ -99,7 +101,7 @@ impl<A: Family> ConnTable<A> {
 
     /// Connections in the table.
     pub fn len(&self) -> usize {
-        self.records.len() - self.free.len()
+        self.fresh as usize - self.free.len()
     }
 
     /// Whether no connection is in the table.
@@ -131,6 +133,8 @@ impl<A: Family> ConnTable<A> {
         let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
         if let Some(record) = self.records.get((slot >> 1) as usize) {
             prefetch(record);
+            // A record is longer than a cache line.
+            prefetch(&record.progress);
         }
     }
 
@@ -163,8 +167,10 @@ impl<A: Family> ConnTable<A> {
                 return Err(InsertError::InUse(id));
             }
         }
-        let Some(&number) = self.free.last() else {
-            return Err(InsertError::Full);
+        let number = match self.free.last() {
+            Some(number) => *number,
+            None if (self.fresh as usize) < self.records.len() => self.fresh,
+            None => return Err(InsertError::Full),
         };
         // Before the index: making room for the second entry may have to move the first one.
         self.records[number as usize] = connection;
@@ -176,7 +182,9 @@ impl<A: Family> ConnTable<A> {
             self.records[number as usize] = Connection::UNUSED;
             return Err(InsertError::Full);
         }
-        self.free.pop();
+        if self.free.pop().is_none() {
+            self.fresh += 1;
+        }
         self.wheel
             .schedule(number, connection.deadline(&self.timeouts));
         Ok(ConnId(number))
@@ -290,15 +298,19 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn place(&self, hash: u64) -> Place {
-        let mask = self.buckets.len() - 1;
-        let first = hash as usize & mask;
-        let second = (hash >> 24) as usize & mask;
+        let count = self.buckets.len();
+        // The tag is made of bits that choose neither bucket in a table of up to 8 million.
+        let first = scale(hash, count);
+        let second = scale(hash.rotate_left(39), count);
         // The two must differ, or a second choice would be none.
-        let second = if second == first { first ^ 1 } else { second };
+        let second = match second == first {
+            true => (first + 1) % count,
+            false => second,
+        };
         Place {
             first,
             second,
-            tag: (hash >> 48) as u16,
+            tag: (hash >> 25) as u16,
         }
     }
 
@@ -386,7 +398,7 @@ const fn direction_of(slot: u32) -> Direction {
 
 impl Bucket {
     /// The ways with this tag, a bit each; also those that are empty and held it before. The
-    /// compiler makes one comparison of eight of it.
+    /// compiler makes vector comparisons of it.
     fn matching(&self, tag: u16) -> u32 {
         let mut ways = 0;
         for (way, found) in self.tags.iter().enumerate() {

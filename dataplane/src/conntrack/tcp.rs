@@ -42,12 +42,12 @@ struct Side {
     end: u32,
     /// What it expects next: its highest acknowledgement.
     expects: u32,
-    /// Largest window it has announced, scaled.
-    window: u32,
+    /// Largest window it has announced, in units of `1 << shift`.
+    window: u16,
     /// How far its windows are shifted (RFC 7323 section 2.2).
     shift: u8,
-    has_sent: bool,
-    has_acknowledged: bool,
+    /// What was seen of it: [`Side::SENT`], [`Side::ACKNOWLEDGED`].
+    seen: u8,
 }
 
 /// What both sides have sent.
@@ -76,23 +76,35 @@ impl Side {
         window: 0,
         // Whose SYN was not seen may scale as much as anybody (RFC 7323 section 2.3).
         shift: MAX_SHIFT,
-        has_sent: false,
-        has_acknowledged: false,
+        seen: 0,
     };
+    const SENT: u8 = 1;
+    const ACKNOWLEDGED: u8 = 2;
+
+    const fn has_sent(&self) -> bool {
+        self.seen & Self::SENT != 0
+    }
+
+    const fn has_acknowledged(&self) -> bool {
+        self.seen & Self::ACKNOWLEDGED != 0
+    }
 
     /// Whether a segment that ends here lies in the window, as far as it is known.
     const fn may_receive(&self, end: u32) -> bool {
-        !self.has_acknowledged || end.wrapping_sub(self.expects) <= self.window_or_probe()
+        !self.has_acknowledged() || end.wrapping_sub(self.expects) <= self.window_or_probe()
     }
 
     /// Whether it can have sent all bytes before this one, as far as is known.
     const fn may_have_sent(&self, end: u32) -> bool {
-        !self.has_sent || !is_after(end, self.end)
+        !self.has_sent() || !is_after(end, self.end)
     }
 
     /// The window; a byte is sent to ask whether one that was closed has opened.
     const fn window_or_probe(&self) -> u32 {
-        if self.window == 0 { 1 } else { self.window }
+        match (self.window as u32) << self.shift {
+            0 => 1,
+            window => window,
+        }
     }
 }
 
@@ -109,48 +121,47 @@ impl Progress {
         let side = self.side_mut(direction);
         let end = segment.sequence_end();
         // Who has acknowledged something has had its SYN: another one is a guess from outside.
-        if segment.flags.any(TcpFlags::SYN) && !side.has_acknowledged {
+        if segment.flags.any(TcpFlags::SYN) && !side.has_acknowledged() {
             *side = Side {
                 shift: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
         }
-        if !side.has_sent || (is_after(end, side.end) && other.may_receive(end)) {
+        if !side.has_sent() || (is_after(end, side.end) && other.may_receive(end)) {
             side.end = end;
-            side.has_sent = true;
+            side.seen |= Side::SENT;
         }
         if segment.flags.any(TcpFlags::ACK) {
             let expected = segment.acknowledgement;
             let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
-            if !side.has_acknowledged || is_news {
+            if !side.has_acknowledged() || is_news {
                 side.expects = expected;
-                side.has_acknowledged = true;
+                side.seen |= Side::ACKNOWLEDGED;
             }
         }
-        // The window of a SYN itself is never scaled.
-        let shift = if segment.flags.any(TcpFlags::SYN) {
-            0
-        } else {
-            side.shift
+        // The window of a SYN itself is never scaled; a broken unit counts as a whole one.
+        let announced = match segment.flags.any(TcpFlags::SYN) {
+            true => segment.window.div_ceil(1 << side.shift),
+            false => segment.window,
         };
-        side.window = side.window.max(u32::from(segment.window) << shift);
+        side.window = side.window.max(announced);
     }
 
     /// What a reset in `direction` is worth.
     pub fn judge(&self, direction: Direction, segment: &Segment) -> ResetWorth {
         let (sender, receiver) = (self.side(direction), self.side(direction.reverse()));
-        if !receiver.has_acknowledged {
+        if !receiver.has_acknowledged() {
             // The receiver has only sent its SYN: the reset must acknowledge just that.
             let refuses =
                 segment.flags.any(TcpFlags::ACK) && segment.acknowledgement == receiver.end;
-            let follows = sender.has_sent && segment.sequence == sender.end;
-            return match receiver.has_sent {
+            let follows = sender.has_sent() && segment.sequence == sender.end;
+            return match receiver.has_sent() {
                 true if !(refuses || follows) => ResetWorth::Forged,
                 _ => ResetWorth::Exact,
             };
         }
         let at = segment.sequence;
-        if at == receiver.expects || (sender.has_sent && at == sender.end) {
+        if at == receiver.expects || (sender.has_sent() && at == sender.end) {
             return ResetWorth::Exact;
         }
         let ahead = at.wrapping_sub(receiver.expects);
@@ -165,9 +176,9 @@ impl Progress {
     /// the end of what it has sent, when it has sent anything.
     pub fn expected(&self, direction: Direction) -> Result<u32, Option<u32>> {
         let receiver = self.side(direction.reverse());
-        match receiver.has_acknowledged {
+        match receiver.has_acknowledged() {
             true => Ok(receiver.expects),
-            false => Err(receiver.has_sent.then_some(receiver.end)),
+            false => Err(receiver.has_sent().then_some(receiver.end)),
         }
     }
 

@@ -5,8 +5,6 @@
 //! one [`Exit`]. Whatever does not fit goes the whole way again: another table, another network, a
 //! packet that is too long. Both ways do the same to a packet.
 
-use std::collections::HashMap;
-
 use super::known::carried;
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::Connection;
@@ -16,6 +14,7 @@ use crate::neighbour::Tags;
 use crate::verdict::Verdict;
 use crate::wire::plain::{self, Plain, PlainFamily};
 use crate::wire::rewrite::EthernetPair;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use sluice_conf::Protocol;
 
 /// Most exits that an engine knows at once; connections to more neighbours go the whole way.
@@ -34,7 +33,7 @@ pub(super) struct Exit {
 pub(super) struct Exits {
     version: u32,
     exits: Vec<Exit>,
-    places: HashMap<Exit, u16>,
+    places: FxHashMap<Exit, u16>,
 }
 
 impl Exits {
@@ -42,7 +41,7 @@ impl Exits {
         Self {
             version: 0,
             exits: Vec::with_capacity(MOST_EXITS),
-            places: HashMap::with_capacity(MOST_EXITS),
+            places: FxHashMap::with_capacity_and_hasher(MOST_EXITS, FxBuildHasher),
         }
     }
 

@@ -5,7 +5,7 @@ use sluice_conf::{BackendGone, Protocol};
 use super::lane::Ended;
 use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{
-    Binding, Connection, Handling, ResetWorth, SctpState, Seconds, State, TcpState,
+    Binding, Connection, Deadline, Handling, ResetWorth, SctpState, Seconds, State, TcpState,
 };
 use crate::flow::Direction;
 use crate::io::PacketIo;
@@ -264,7 +264,7 @@ pub(super) fn rebind<A: Tracked>(
         (None, BackendGone::Keep) => Some(kept),
         (None, BackendGone::Drain { seconds }) => {
             let until = connection.binding.until;
-            let until = until.unwrap_or(Seconds(now.0.saturating_add(seconds)));
+            let until = until.unwrap_or(Deadline::at(Seconds(now.0.saturating_add(seconds))));
             Some(Binding {
                 until: Some(until),
                 ..kept

@@ -4,7 +4,7 @@ use crate::flow::End;
 use proptest::prelude::*;
 use sluice_conf::Protocol;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 fn connection(client: u16, source: u16) -> Connection<Ipv4Addr> {
     let end = |last, port| End::new(Ipv4Addr::new(10, 0, 0, last), port);
@@ -154,10 +154,10 @@ proptest! {
 
     #[test]
     fn crowded_buckets_lose_nobody(seed in any::<u64>()) {
-        // 680 connections are 1,360 entries in 256 buckets of 8: two thirds of the places.
-        let mut table: ConnTable<Ipv4Addr> = ConnTable::new(680, Timeouts::default(), seed, Seconds(0));
+        // 1,152 connections are 2,304 entries in 256 buckets of 10: nine tenths of the places.
+        let mut table: ConnTable<Ipv4Addr> = ConnTable::new(1152, Timeouts::default(), seed, Seconds(0));
         prop_assert_eq!(table.buckets.len(), 256);
-        let all: Vec<_> = (0..680).map(|n| connection(1000 + n, 30_000 + n)).collect();
+        let all: Vec<_> = (0..1152).map(|n| connection(1000 + n, 30_000 + n)).collect();
         let ids: Vec<_> = all.iter().map(|c| table.insert(*c).unwrap()).collect();
         for (connection, id) in all.iter().zip(&ids).step_by(2) {
             prop_assert_eq!(table.remove(*id), *connection);
@@ -166,4 +166,14 @@ proptest! {
             prop_assert_eq!(find(&table, &connection.reply), Some((*id, Direction::Reply)));
         }
     }
+}
+
+#[test]
+fn a_connection_takes_no_more_memory_than_it_must() {
+    // Record, two entries of the index at nine tenths of load, links and slot of the wheel.
+    let entries = 2.0 * 64.0 / (0.9 * WAYS as f64);
+    let all_of = |record: usize| record as f64 + entries + 10.0;
+    assert!(all_of(size_of::<Connection<Ipv4Addr>>()) < 120.0);
+    assert!(all_of(size_of::<Connection<Ipv6Addr>>()) < 166.0);
+    assert_eq!(size_of::<Bucket>(), 64);
 }
