@@ -25,7 +25,7 @@ pub mod verdict;
 
 pub mod wire;
 
-mod prefetch;
+pub mod prefetch;
 
 pub mod affinity;
 pub mod conntrack;
