@@ -25,6 +25,7 @@ pub mod lane;
 pub mod order;
 pub mod process;
 pub mod report;
+pub mod sharing;
 pub mod slots;
 pub mod statistics;
 pub mod topology;

@@ -119,7 +119,7 @@ pub fn both_families(source_nat: SourceNat) -> ServiceTable {
 
 fn service<A: Numbered>(number: u16, source_nat: SourceNat) -> Service {
     let backend = |place| Backend {
-        address: A::node((number * BACKENDS + place) % NODES).into(),
+        address: A::node(number % (NODES / BACKENDS) * BACKENDS + place).into(),
         port: 8000 + number,
         weight: 1,
         state: BackendState::Active,

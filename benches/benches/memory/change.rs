@@ -12,6 +12,7 @@ use sluice_benches::harness::in_turns;
 use sluice_benches::report::Report;
 use sluice_benches::statistics::{quantile, sorted};
 use sluice_benches::topology::{compiled, services};
+use sluice_benches::traffic::shuffle;
 use sluice_conf::{ServiceTable, SourceNat, codec};
 use sluice_dataplane::maglev::{Candidate, Maglev};
 use sluice_dataplane::service::ServiceMap;
@@ -23,6 +24,9 @@ const SERVICES: u16 = 10_000;
 
 /// Changes of one endpoint that are timed.
 const CHANGES: usize = 100;
+
+/// How often backends leave for one figure of collateral, at most.
+const LEAVES: usize = 20;
 
 /// Backends, rows, backends that leave, and the collateral of the reference in percent of all rows.
 const REFERENCES: [(u16, usize, u16, f64); 9] = [
@@ -81,20 +85,13 @@ fn rows(report: &mut Report) -> anyhow::Result<()> {
         let all = candidates(count);
         let before = Maglev::with_rows(&all, rows).context("no Maglev table")?;
         uneven = uneven.max(unevenness(before.rows(), count));
-        // As many different backends leave as fit, at most 20 times.
-        let collateral: Vec<f64> = (0..(count / leaving).min(20))
-            .filter_map(|round| {
-                let gone = round * leaving..(round + 1) * leaving;
-                let left: Vec<Candidate> = all
-                    .iter()
-                    .filter(|c| !gone.contains(&c.index))
-                    .copied()
-                    .collect();
-                let after = Maglev::with_rows(&left, rows)?;
-                let pairs = before.rows().iter().zip(after.rows());
-                let moved = pairs.filter(|(old, new)| old != new && !gone.contains(old));
-                Some(100.0 * moved.count() as f64 / rows as f64)
-            })
+        // Others leave each time, from all over the order in which backends take turns.
+        let mut order: Vec<u16> = (0..count).collect();
+        shuffle(&mut order);
+        let collateral: Vec<f64> = order
+            .chunks_exact(usize::from(leaving))
+            .take(LEAVES)
+            .filter_map(|gone| collateral(&all, &before, gone))
             .collect();
         let mean = collateral.iter().sum::<f64>() / collateral.len() as f64;
         worst = worst.max(mean / reference);
@@ -108,6 +105,16 @@ fn rows(report: &mut Report) -> anyhow::Result<()> {
     );
     report.add("Maglev collateral over reference, worst", "ratio", &[worst]);
     Ok(())
+}
+
+/// Percent of all rows that belong to another backend when `gone` have left, without need.
+fn collateral(all: &[Candidate], before: &Maglev, gone: &[u16]) -> Option<f64> {
+    let stays = |candidate: &&Candidate| !gone.contains(&candidate.index);
+    let left: Vec<Candidate> = all.iter().filter(stays).copied().collect();
+    let after = Maglev::with_rows(&left, before.rows().len())?;
+    let pairs = before.rows().iter().zip(after.rows());
+    let moved = pairs.filter(|(old, new)| old != new && !gone.contains(old));
+    Some(100.0 * moved.count() as f64 / before.rows().len() as f64)
 }
 
 fn unevenness(rows: &[u16], backends: u16) -> f64 {

@@ -1,8 +1,9 @@
 //! All that can be measured in memory, without root: `cargo bench --bench memory`.
 //!
 //! ```text
-//!   calibration of the machine
-//!   footprint:    bytes a connection, by the process's own resident memory
+//!   footprint:    bytes a connection, by the process's own resident memory; first of all, while
+//!                 the process is small
+//!   calibration:  the machine itself
 //!   change:       Maglev tables; a table of 10,000 Services and the change of one endpoint
 //!   gateways of 1k to 10M connections:
 //!     established   the whole path of a packet
@@ -36,7 +37,7 @@ use sluice_benches::report::{Machine, Report};
 /// Measures the packet path in memory.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Only these parts: calibration, footprint, change, established, stages, opening, storm, workers.
+    /// Only these parts: footprint, calibration, change, established, stages, opening, storm, workers.
     only: Vec<String>,
     /// Few rounds, no more than 100,000 connections: to see that it runs.
     #[arg(long)]
@@ -71,11 +72,11 @@ fn main() -> anyhow::Result<()> {
         most: if options.quick { 100_000 } else { 10_000_000 },
     };
     let mut report = Report::new(Machine::here(), MEMORY);
-    if options.wants("calibration") {
-        calibration::run(measure.watch, measure.rounds, &mut report);
-    }
     if options.wants("footprint") {
         footprint::run(measure, &mut report)?;
+    }
+    if options.wants("calibration") {
+        calibration::run(measure.watch, measure.rounds, &mut report);
     }
     if options.wants("change") {
         change::run(measure, &mut report)?;

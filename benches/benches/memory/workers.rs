@@ -17,12 +17,16 @@ use sluice_benches::harness::{BATCH, BATCHES, Stopwatch, in_turns};
 use sluice_benches::lane::{Gateway, Lane, Plan};
 use sluice_benches::order::Walk;
 use sluice_benches::report::Report;
+use sluice_benches::sharing::shared;
 use sluice_benches::statistics::{quantile, sorted};
 use sluice_conf::SourceNat;
 use sluice_dataplane::stats::{BackendCounters, PerWorker, WorkerCounters};
 use sluice_dataplane::wire::parse::TcpFlags;
 
 use crate::Measure;
+
+/// Workers of the gateway; with any number but one a packet's owner is computed.
+const WORKERS: u16 = 16;
 
 /// Connections of a worker.
 const CONNECTIONS: u32 = 1000;
@@ -77,11 +81,12 @@ pub fn run(measure: Measure, report: &mut Report) -> anyhow::Result<()> {
         "Workers of one gateway at the same time, IPv4 masquerade, 1,000 connections each",
     );
     let mut cases = [
-        together("1 worker", 1)?,
-        together("2 workers", 2)?,
-        together("4 workers", 4)?,
-        together("8 workers", 8)?,
-        together("16 workers", 16)?,
+        alone("the only worker")?,
+        together("1 worker of 16", 1)?,
+        together("2 workers of 16", 2)?,
+        together("4 workers of 16", 4)?,
+        together("8 workers of 16", 8)?,
+        together("16 workers of 16", 16)?,
         apart("2 workers that share nothing", 2)?,
         arithmetic("1 arithmetic loop", 1),
         arithmetic("2 arithmetic loops", 2),
@@ -93,16 +98,21 @@ pub fn run(measure: Measure, report: &mut Report) -> anyhow::Result<()> {
         report.add(case.name, "ns", readings);
     }
     for (name, over, under) in [
-        ("2 workers over 1", "2 workers", "1 worker"),
+        ("2 workers over 1", "2 workers of 16", "1 worker of 16"),
         (
             "2 workers over 2 that share nothing",
-            "2 workers",
+            "2 workers of 16",
             "2 workers that share nothing",
         ),
         (
             "2 arithmetic loops over 1",
             "2 arithmetic loops",
             "1 arithmetic loop",
+        ),
+        (
+            "finding the owner: 1 worker of 16 over the only one",
+            "1 worker of 16",
+            "the only worker",
         ),
     ] {
         let values = report.value(over).zip(report.value(under));
@@ -112,23 +122,30 @@ pub fn run(measure: Measure, report: &mut Report) -> anyhow::Result<()> {
             .collect();
         report.add(name, "ratio", &ratio);
     }
-    let workers = distance(&PerWorker::<WorkerCounters>::new(16));
-    let backends = distance(&PerWorker::<BackendCounters>::new(16));
+    let workers = shared(&PerWorker::<WorkerCounters>::new(WORKERS)) as f64;
+    let backends = shared(&PerWorker::<BackendCounters>::new(WORKERS)) as f64;
     report.add(
-        "free bytes between two workers' counters",
-        "bytes",
+        "neighbours whose counters share cache lines",
+        "workers",
         &[workers],
     );
     report.add(
-        "free bytes between two workers' counters of a backend",
-        "bytes",
+        "neighbours whose counters of a backend do",
+        "workers",
         &[backends],
     );
     Ok(())
 }
 
+/// The worker of a gateway that has no other: nobody else can own a packet.
+fn alone(name: &'static str) -> anyhow::Result<Case> {
+    let threads = vec![packets(Lane::new(plan(1))?)?];
+    Ok(Case { name, threads })
+}
+
+/// The first workers of one gateway; all the others have nothing to do.
 fn together(name: &'static str, workers: u16) -> anyhow::Result<Case> {
-    let gateway = Gateway::new(plan(workers))?;
+    let gateway = Gateway::new(plan(WORKERS))?;
     let threads = (0..workers).map(|worker| packets(gateway.lane(worker)));
     Ok(Case {
         name,
@@ -136,8 +153,9 @@ fn together(name: &'static str, workers: u16) -> anyhow::Result<Case> {
     })
 }
 
+/// The same workers, each of a gateway of its own.
 fn apart(name: &'static str, workers: u16) -> anyhow::Result<Case> {
-    let threads = (0..workers).map(|_| packets(Lane::new(plan(1))?));
+    let threads = (0..workers).map(|worker| packets(Gateway::new(plan(WORKERS))?.lane(worker)));
     Ok(Case {
         name,
         threads: threads.collect::<anyhow::Result<_>>()?,
@@ -184,19 +202,4 @@ fn calculate(watch: Stopwatch) -> Option<f64> {
 fn middle(mut batch: impl FnMut() -> f64) -> Option<f64> {
     let readings: Vec<f64> = (0..BATCHES).map(|_| batch()).collect();
     quantile(&sorted(&readings), 0.5)
-}
-
-/// The fewest bytes between the end of one worker's counters and the start of the next one's line,
-/// as the processor fetches lines: in pairs, 128 bytes. Negative when two workers share a pair.
-fn distance<T>(counters: &PerWorker<T>) -> f64 {
-    const PAIR: usize = 128;
-    let starts: Vec<usize> = counters
-        .iter()
-        .map(|own| std::ptr::from_ref(own).addr())
-        .collect();
-    let pairs = starts.windows(2).map(|pair| {
-        let end = (pair[0] + size_of::<T>()).next_multiple_of(PAIR);
-        (pair[1] / PAIR * PAIR) as f64 - end as f64
-    });
-    pairs.fold(f64::INFINITY, f64::min)
 }

@@ -151,7 +151,7 @@ pub const MEMORY: &[Goal] = &[
         "memory of an IPv6 connection",
         "memory of an IPv6 connection",
         BYTES,
-        (256.0, 150.0),
+        (150.0, 150.0),
     ),
     goal(
         "G12",
