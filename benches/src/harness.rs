@@ -2,12 +2,14 @@
 //! figures in turns.
 //!
 //! A batch is prepared with the clock off and worked on with the clock on. Two readings of the
-//! clock cost some 50 ns, which [`BATCH`] items share. A repetition is a few milliseconds of timed
-//! work, short enough to fall between two disturbances by neighbours of the machine; figures that
-//! are to be compared take turns, so that what lasts longer falls on all of them.
+//! clock cost some 50 ns, which [`BATCH`] items share. A batch is short enough to fall between two
+//! disturbances by neighbours of the machine; figures that are to be compared take turns, so that
+//! what lasts longer falls on all of them.
 
 use sluice_dataplane::clock::Clock;
 use sluice_dataplane::pipeline::MAX_BURST;
+
+use crate::statistics::median;
 
 /// Items between two readings of the clock: four full bursts.
 pub const BATCH: usize = 4 * MAX_BURST;
@@ -34,19 +36,20 @@ impl Stopwatch {
     }
 
     /// Nanoseconds of one item in one repetition: `timed` works on [`BATCH`] items, `prepare` makes
-    /// them ready with the clock off.
+    /// them ready with the clock off. The median of [`BATCHES`] batches: one in which another
+    /// process had the core does not count.
     pub fn items<S>(
         &self,
         state: &mut S,
         mut prepare: impl FnMut(&mut S),
         mut timed: impl FnMut(&mut S),
     ) -> f64 {
-        let mut total = 0.0;
-        for _ in 0..BATCHES {
+        let mut batches = [0.0; BATCHES];
+        for batch in &mut batches {
             prepare(state);
-            total += self.time(|| timed(state)).0;
+            *batch = self.time(|| timed(state)).0 / BATCH as f64;
         }
-        total / (BATCHES * BATCH) as f64
+        median(&batches)
     }
 }
 

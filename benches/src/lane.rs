@@ -1,30 +1,24 @@
-//! A gateway without its loops: engines, each with the frames of a batch.
+//! One engine with the frames of a batch: what a worker is without its loop.
 //!
-//! The engine is the real one with the settings that the daemon ships, but for the masquerade ports
-//! and what a [`Plan`] says. All frames of a batch lie in [`crate::slots`]. Time goes on by
-//! [`PACE`] a packet, so that packets of many connections find records of an earlier second, as on
-//! a wire.
+//! The engine is the real one. All frames of a batch lie in [`crate::slots`]. Time goes on by half
+//! a microsecond a packet, so that packets of many connections find records of an earlier second,
+//! as on a wire.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use sluice_conf::SourceNat;
-use sluice_conf::settings::dataplane;
-use sluice_dataplane::affinity::AffinityTable;
 use sluice_dataplane::clock::Time;
 use sluice_dataplane::flow::FiveTuple;
 use sluice_dataplane::neighbour::Tags;
-use sluice_dataplane::pipeline::{Engine, EngineSettings, MAX_BURST};
-use sluice_dataplane::service::ServiceMap;
+use sluice_dataplane::pipeline::{Engine, MAX_BURST};
 use sluice_dataplane::snapshot::Snapshot;
-use sluice_dataplane::stats::{PerWorker, WorkerCounters};
 use sluice_dataplane::verdict::Verdict;
 use sluice_dataplane::wire::parse::{Datagram, Parsed, TcpFlags, parse};
 
+use crate::gateway::{Gateway, Plan};
 use crate::harness::{BATCH, Stopwatch};
 use crate::slots::{Slot, SlotIo};
-use crate::topology::{MASQUERADE_PORTS, both_families, compiled, network};
 use crate::traffic::{Numbered, connection, shuffle, tcp};
 
 /// Time between two packets: two million packets a second on one core.
@@ -35,97 +29,6 @@ const LONG: Duration = Duration::from_secs(200);
 
 /// Longer than every timeout.
 const LONGEST: Duration = Duration::from_secs(6 * 24 * 3600);
-
-const SEED: u64 = 0x5eed;
-
-/// What a gateway is made of.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Policy of all Services.
-    pub source_nat: SourceNat,
-    /// Workers that share it.
-    pub workers: u16,
-    /// The connection table of each worker.
-    pub connections: dataplane::Connections,
-}
-
-impl Plan {
-    /// One worker with the table that the daemon ships.
-    pub fn new(source_nat: SourceNat) -> Self {
-        Self {
-            source_nat,
-            workers: 1,
-            connections: dataplane::Connections::default(),
-        }
-    }
-
-    /// With room for so many connections of each family, if that is more.
-    #[must_use]
-    pub fn with_room_for(mut self, connections: u32) -> Self {
-        self.connections.capacity = self.connections.capacity.max(connections);
-        self
-    }
-}
-
-/// What the workers of a gateway share.
-#[derive(Debug)]
-pub struct Gateway {
-    plan: Plan,
-    snapshot: Snapshot,
-    counters: Arc<PerWorker<WorkerCounters>>,
-    affinity: Arc<AffinityTable>,
-}
-
-impl Gateway {
-    /// A gateway for these Services.
-    ///
-    /// # Errors
-    /// When the Services cannot be compiled.
-    pub fn new(plan: Plan) -> anyhow::Result<Self> {
-        let table = both_families(plan.source_nat);
-        let services = compiled(table, &ServiceMap::default(), plan.workers)?;
-        Ok(Self {
-            snapshot: Snapshot {
-                services: Arc::new(services),
-                network: Arc::new(network()),
-            },
-            counters: PerWorker::new(plan.workers),
-            affinity: Arc::new(AffinityTable::new(1024, SEED)),
-            plan,
-        })
-    }
-
-    /// One of its workers, without connections.
-    pub fn lane(&self, worker: u16) -> Lane {
-        let settings = EngineSettings {
-            worker,
-            workers: self.plan.workers,
-            connections: self.plan.connections.clone(),
-            timeouts: dataplane::Timeouts::default(),
-            source_nat: dataplane::SourceNat {
-                ports: MASQUERADE_PORTS,
-                ..dataplane::SourceNat::default()
-            },
-            fragments: dataplane::Fragments::default(),
-            answers: dataplane::Answers::default(),
-            seed: SEED,
-        };
-        let now = Time(1_000_000_000);
-        let (counters, affinity) = (Arc::clone(&self.counters), Arc::clone(&self.affinity));
-        let (io, frames) = SlotIo::new(BATCH);
-        Lane {
-            engine: Engine::new(&settings, counters, affinity, now),
-            io,
-            frames,
-            filled: 0,
-            verdicts: Vec::with_capacity(BATCH),
-            snapshot: self.snapshot.clone(),
-            now,
-            next: 0,
-            astray: 0,
-        }
-    }
-}
 
 /// One worker's engine with frames and verdicts.
 #[derive(Debug)]
@@ -144,6 +47,22 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// A worker with this engine.
+    pub fn with(engine: Engine, snapshot: Snapshot, now: Time) -> Self {
+        let (io, frames) = SlotIo::new(BATCH);
+        Self {
+            engine,
+            io,
+            frames,
+            filled: 0,
+            verdicts: Vec::with_capacity(BATCH),
+            snapshot,
+            now,
+            next: 0,
+            astray: 0,
+        }
+    }
+
     /// The only worker of a gateway.
     ///
     /// # Errors
@@ -325,6 +244,7 @@ fn moved<A: Numbered, B: Numbered>(tuple: &FiveTuple<A>) -> Option<FiveTuple<B>>
 mod tests {
     use super::*;
     use crate::order::Walk;
+    use sluice_conf::SourceNat;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn stay_forwarded<A: Numbered>(source_nat: SourceNat) {

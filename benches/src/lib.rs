@@ -1,7 +1,7 @@
 //! How fast Sluice is: what the benchmarks share.
 //!
 //! ```text
-//!   traffic: who talks to whom --> slots: frames in place --> lane: the real engine
+//!   traffic: who talks to whom --> slots: frames in place --> lane: the real engine of a gateway
 //!   order: in which order                                        |
 //!                        harness: clock on --- process ----------'--- clock off
 //!                                                |
@@ -20,6 +20,7 @@
 
 pub mod calibration;
 pub mod callgrind;
+pub mod gateway;
 pub mod harness;
 pub mod lane;
 pub mod order;

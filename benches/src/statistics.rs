@@ -70,6 +70,11 @@ pub fn quantile(ascending: &[f64], q: f64) -> Option<f64> {
     Some(low + (high - low) * place.fract())
 }
 
+/// The middle one; not a number without readings.
+pub fn median(readings: &[f64]) -> f64 {
+    quantile(&sorted(readings), 0.5).unwrap_or(f64::NAN)
+}
+
 /// Rise of the line through points by least squares; `None` when they have no two different
 /// abscissas.
 pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
@@ -108,6 +113,8 @@ mod tests {
         assert_eq!(quantile(&[10.0, 20.0, 40.0, 80.0], 0.9), Some(68.0));
         assert_eq!(quantile(&[7.0], 0.99), Some(7.0));
         assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
+        assert!(median(&[]).is_nan());
     }
 
     #[test]

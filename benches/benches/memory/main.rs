@@ -17,6 +17,7 @@
 //! chosen by name, or a quick one only prints.
 
 mod change;
+mod changing;
 mod established;
 mod footprint;
 mod opening;

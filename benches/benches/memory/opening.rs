@@ -6,8 +6,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use sluice_benches::gateway::Plan;
 use sluice_benches::harness::in_turns;
-use sluice_benches::lane::{Lane, Plan};
+use sluice_benches::lane::Lane;
 use sluice_benches::report::Report;
 use sluice_benches::statistics::Summary;
 use sluice_benches::traffic::Numbered;

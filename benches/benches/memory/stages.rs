@@ -10,15 +10,15 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::ensure;
+use sluice_benches::gateway::Plan;
 use sluice_benches::harness::{BATCH, in_turns};
-use sluice_benches::lane::{Lane, Plan};
+use sluice_benches::lane::Lane;
 use sluice_benches::order::Walk;
 use sluice_benches::report::Report;
-use sluice_benches::topology::{BACKEND_SIDE, CLIENT_SIDE, FRONTEND_PORT, gateway_mac};
+use sluice_benches::topology::{BACKEND_SIDE, CLIENT_SIDE, gateway_mac};
 use sluice_benches::traffic::{Numbered, connection};
-use sluice_conf::settings::dataplane::{Connections, Timeouts};
 use sluice_conf::{Pool, Protocol, SourceNat};
-use sluice_dataplane::conntrack::{ConnTable, Connection, Seconds, State, TcpState};
+use sluice_dataplane::conntrack::ConnTable;
 use sluice_dataplane::flow::{End, FiveTuple};
 use sluice_dataplane::io::PacketIo;
 use sluice_dataplane::neighbour::{Network, Tags};
@@ -28,6 +28,7 @@ use sluice_dataplane::wire::parse::{Datagram, Packet, Parsed, TcpFlags, parse};
 use sluice_dataplane::wire::rewrite::{EthernetPair, translate, write_ethernet};
 
 use crate::Measure;
+use crate::changing::Changing;
 use crate::stock::{Stock, Tuples};
 
 /// One figure: takes a reading of a stage.
@@ -226,63 +227,6 @@ fn choice(measure: Measure, services: &ServiceMap) -> Case<'_> {
             }
         })
     })
-}
-
-/// A table of its own, with new connections for it.
-struct Changing<A> {
-    table: ConnTable<A>,
-    next: u32,
-    now: Seconds,
-    batch: Vec<Connection<A>>,
-}
-
-impl<A: Numbered> Changing<A> {
-    fn new() -> Self {
-        let (room, now) = (Connections::default().capacity, Seconds(0));
-        Self {
-            table: ConnTable::new(room, Timeouts::default(), 0x5eed, now),
-            next: 0,
-            now,
-            batch: Vec::with_capacity(BATCH),
-        }
-    }
-
-    fn prepare(&mut self) {
-        let (first, now) = (self.next, self.now);
-        let opened = |number| {
-            let original = connection::<A>(number);
-            // A reply tuple like a masqueraded one's; as unique as the original.
-            let mut reply = original.invert();
-            reply.source.port = FRONTEND_PORT + 8000;
-            Connection {
-                original,
-                reply,
-                state: State::Tcp(TcpState::SynSent),
-                last_seen: now,
-                ..Connection::UNUSED
-            }
-        };
-        self.batch.clear();
-        self.batch.extend((first..).take(BATCH).map(opened));
-        self.next = self.next.wrapping_add(BATCH as u32);
-    }
-
-    fn insert(&mut self) {
-        for connection in &self.batch {
-            let _ = black_box(self.table.insert(*connection));
-        }
-    }
-
-    /// Lets the timeouts of all connections run out.
-    fn pass(&mut self) {
-        self.now.0 += 200;
-    }
-
-    fn expire(&mut self) {
-        let mut gone = 0;
-        self.table.expire(self.now, BATCH, |_| gone += 1);
-        black_box(gone);
-    }
 }
 
 /// What changes the table.

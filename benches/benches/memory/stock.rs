@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use sluice_benches::lane::{Lane, Plan};
+use sluice_benches::gateway::Plan;
+use sluice_benches::lane::Lane;
 use sluice_benches::process::available;
 use sluice_benches::report::Report;
 use sluice_benches::traffic::Numbered;

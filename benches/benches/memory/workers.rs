@@ -13,12 +13,12 @@ use std::net::Ipv4Addr;
 use std::sync::Barrier;
 
 use anyhow::ensure;
-use sluice_benches::harness::{BATCH, BATCHES, Stopwatch, in_turns};
-use sluice_benches::lane::{Gateway, Lane, Plan};
+use sluice_benches::gateway::{Gateway, Plan};
+use sluice_benches::harness::{BATCH, Stopwatch, in_turns};
+use sluice_benches::lane::Lane;
 use sluice_benches::order::Walk;
 use sluice_benches::report::Report;
 use sluice_benches::sharing::shared;
-use sluice_benches::statistics::{quantile, sorted};
 use sluice_conf::SourceNat;
 use sluice_dataplane::stats::{BackendCounters, PerWorker, WorkerCounters};
 use sluice_dataplane::wire::parse::TcpFlags;
@@ -31,8 +31,8 @@ const WORKERS: u16 = 16;
 /// Connections of a worker.
 const CONNECTIONS: u32 = 1000;
 
-/// Rounds of the arithmetic loop in a batch.
-const LOOP: u64 = 16_384;
+/// Rounds of the arithmetic loop for each item of a batch.
+const LOOP: u64 = 64;
 
 /// What a thread does for one reading: nanoseconds of a packet, or of a loop; `None` when the packets
 /// were not forwarded.
@@ -181,25 +181,17 @@ fn plan(workers: u16) -> Plan {
 fn packets(mut lane: Lane) -> anyhow::Result<Work> {
     let mut walk = Walk::evenly(lane.establish::<Ipv4Addr>(CONNECTIONS)?);
     Ok(Box::new(move |watch| {
-        let reading = middle(|| {
-            lane.fill(walk.step(), TcpFlags::ACK);
-            watch.time(|| lane.process()).0 / BATCH as f64
-        });
-        lane.check().ok()?;
-        reading
+        let fill = |lane: &mut Lane| lane.fill(walk.step(), TcpFlags::ACK);
+        let reading = watch.items(&mut lane, fill, Lane::process);
+        lane.check().ok().map(|()| reading)
     }))
 }
 
 /// A loop that uses the processor and no memory.
 fn calculate(watch: Stopwatch) -> Option<f64> {
-    middle(|| {
-        let rounds = || (0..LOOP).fold(0u64, |sum, n| black_box(sum.rotate_left(5) ^ n));
-        watch.time(|| black_box(rounds())).0 / LOOP as f64
-    })
-}
-
-/// The median of some batches: a batch in which another process had the core does not count.
-fn middle(mut batch: impl FnMut() -> f64) -> Option<f64> {
-    let readings: Vec<f64> = (0..BATCHES).map(|_| batch()).collect();
-    quantile(&sorted(&readings), 0.5)
+    let rounds = |_: &mut ()| {
+        let calculate = |sum: u64, n: u64| black_box(sum.rotate_left(5) ^ n);
+        black_box((0..BATCH as u64 * LOOP).fold(0, calculate));
+    };
+    Some(watch.items(&mut (), |()| {}, rounds) / LOOP as f64)
 }
