@@ -26,10 +26,8 @@ mod tests {
 
     #[test]
     fn memory_that_is_written_to_becomes_resident() {
-        let before = resident().unwrap();
         let memory = vec![1u8; 64 << 20];
-        let after = resident().unwrap();
-        assert!(after >= before + (60 << 20), "{before} {after}");
+        assert!(resident().unwrap() >= memory.len() as u64);
         assert!(memory.iter().all(|byte| *byte == 1));
         assert!(available().unwrap() > 0);
     }
