@@ -7,17 +7,20 @@ use sluice_dataplane::clock::Clock;
 use sluice_dataplane::pipeline::MAX_BURST;
 use sluice_dataplane::prefetch::prefetch;
 
-use crate::harness::{Stopwatch, in_turns};
+use crate::harness::{BATCH, Stopwatch, in_turns};
 use crate::report::Report;
 use crate::traffic::{permute, shuffle};
 
-/// Lines that a reading touches.
-const STEPS: usize = 1 << 16;
+/// Lines that are touched before a reading: more than what a core's share of a cache has.
+const WARM_UP: usize = 1 << 17;
 
 /// Memory that no cache should hold, unless it has to be more: a gigabyte is what a small machine
 /// can spare.
 const LEAST_DRAM: usize = 256 << 20;
 const MOST_DRAM: usize = 1 << 30;
+
+/// What one of many cores can hope for of a cache that all share.
+const MOST_L3: usize = 16 << 20;
 
 /// A cache line that names another one.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,16 @@ impl Circle {
         }
     }
 
+    /// What the other circles have pushed out of the caches comes back, if it has room there.
+    fn warm_up(&mut self) {
+        self.chase(self.lines.len().min(WARM_UP));
+    }
+
+    /// Some line, as good as any other.
+    fn any(&self, number: u32) -> u32 {
+        ((u64::from(permute(number)) * self.lines.len() as u64) >> 32) as u32
+    }
+
     /// Goes on for `steps` lines, each known only when the one before has come.
     fn chase(&mut self, steps: usize) {
         for _ in 0..steps {
@@ -74,26 +87,27 @@ pub fn run(watch: Stopwatch, rounds: usize, report: &mut Report) {
     let (l2, l3) = (cache(2).unwrap_or(1 << 20), cache(3).unwrap_or(32 << 20));
     let mut circles = [
         Circle::new("L2", l2 / 2),
-        Circle::new("L3", (l3 / 4).clamp(2 * l2, 16 << 20)),
+        Circle::new("L3", (l3 / 4).min(MOST_L3).max(2 * l2)),
         Circle::new("memory", (4 * l3).clamp(LEAST_DRAM, MOST_DRAM)),
     ];
     let chased = in_turns(rounds, &mut circles, |circle| {
-        // What the other circles have pushed out of the caches comes back first.
-        circle.chase(circle.lines.len().min(2 * STEPS));
-        watch.time(|| circle.chase(STEPS)).0 / STEPS as f64
+        circle.warm_up();
+        watch.items(circle, |_| {}, |circle| circle.chase(BATCH))
     });
-    let mut start = 0;
+    let mut numbers = 0u32..;
     let fetched = in_turns(rounds, &mut circles, |circle| {
-        circle.chase(circle.lines.len().min(2 * STEPS));
-        let bursts = random_lines(&mut start, circle.lines.len());
-        let read = || {
-            bursts
-                .chunks(MAX_BURST)
-                .fold(0, |sum, burst| sum ^ circle.fetch(burst))
+        circle.warm_up();
+        let mut lines = Vec::with_capacity(BATCH);
+        let draw = |lines: &mut Vec<u32>| {
+            lines.clear();
+            let drawn = numbers.by_ref().take(BATCH);
+            lines.extend(drawn.map(|number| circle.any(number)));
         };
-        let (passed, sum) = watch.time(read);
-        black_box(sum);
-        passed / STEPS as f64
+        watch.items(&mut lines, draw, |lines| {
+            for burst in lines.chunks(MAX_BURST) {
+                black_box(circle.fetch(burst));
+            }
+        })
     });
     for (circle, (chased, fetched)) in circles.iter().zip(chased.iter().zip(&fetched)) {
         let (name, kib) = (circle.name, size_of_val(&circle.lines[..]) >> 10);
@@ -101,24 +115,15 @@ pub fn run(watch: Stopwatch, rounds: usize, report: &mut Report) {
         let what = format!("random line in {name}, {MAX_BURST} prefetched at once");
         report.add(what, "ns", fetched);
     }
-    let clock = in_turns(rounds, &mut [()], |()| reading_of_the_clock(watch));
+    let read = |clock: &mut Clock| {
+        for _ in 0..BATCH {
+            black_box(clock.now());
+        }
+    };
+    let clock = in_turns(rounds, &mut [Clock::start()], |clock| {
+        watch.items(clock, |_| {}, read)
+    });
     report.add("reading the clock", "ns", &clock[0]);
-}
-
-fn random_lines(start: &mut u32, lines: usize) -> Vec<u32> {
-    let from = *start;
-    *start = from.wrapping_add(STEPS as u32);
-    let line = |n: u32| ((u64::from(permute(from.wrapping_add(n))) * lines as u64) >> 32) as u32;
-    (0..STEPS as u32).map(line).collect()
-}
-
-fn reading_of_the_clock(watch: Stopwatch) -> f64 {
-    const READINGS: u32 = 10_000;
-    let clock = Clock::start();
-    let read = || (0..READINGS).map(|_| clock.now().0).fold(0, u64::max);
-    let (passed, last) = watch.time(read);
-    black_box(last);
-    passed / f64::from(READINGS)
 }
 
 /// Bytes of the first core's cache of a level, as the kernel knows it.
@@ -144,6 +149,7 @@ fn bytes(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn a_circle_comes_to_every_line_once() {
@@ -157,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn random_lines_lie_in_the_circle_and_differ_from_call_to_call() {
-        let mut start = 0;
-        let (first, second) = (random_lines(&mut start, 10), random_lines(&mut start, 10));
-        assert!(first.iter().chain(&second).all(|line| *line < 10));
-        assert_ne!(first, second);
+    fn lines_are_drawn_from_the_whole_circle() {
+        let circle = Circle::new("test", 64 * 1000);
+        let drawn: HashSet<u32> = (0..20_000).map(|number| circle.any(number)).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert!(drawn.iter().all(|line| *line < 1000));
     }
 
     #[test]
