@@ -43,6 +43,11 @@ impl SlotIo {
         (Self { memory }, tokens)
     }
 
+    /// The frame in a slot.
+    pub fn frame(&self, slot: &Slot) -> &[u8] {
+        &self.memory[slot.start..slot.start + slot.len]
+    }
+
     /// Replaces the frame in a slot.
     pub fn write(&mut self, slot: &mut Slot, frame: &[u8]) {
         slot.len = frame.len();
@@ -60,7 +65,7 @@ impl PacketIo for SlotIo {
     }
 
     fn bytes<'a>(&'a self, frame: &'a Slot) -> &'a [u8] {
-        &self.memory[frame.start..frame.start + frame.len]
+        self.frame(frame)
     }
 
     fn bytes_mut<'a>(&'a mut self, frame: &'a mut Slot) -> &'a mut [u8] {

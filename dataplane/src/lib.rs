@@ -25,7 +25,7 @@ pub mod verdict;
 
 pub mod wire;
 
-mod memory;
+pub mod memory;
 
 pub mod affinity;
 pub mod conntrack;

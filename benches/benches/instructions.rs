@@ -1,0 +1,158 @@
+//! Instructions of one packet, counted by callgrind: a figure without noise.
+//!
+//! `cargo bench --bench instructions` compares with `benches/instructions.json`, `-- --keep` writes
+//! that file. The program runs itself under valgrind once a case; only what [`only_this_counts`]
+//! calls is counted.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use sluice_benches::callgrind::{Kept, total};
+use sluice_benches::gateway::Plan;
+use sluice_benches::harness::BATCH;
+use sluice_benches::lane::Lane;
+use sluice_benches::order::Walk;
+use sluice_benches::traffic::Numbered;
+use sluice_conf::SourceNat;
+use sluice_dataplane::wire::parse::TcpFlags;
+
+/// Counts of the last change that was meant to change them.
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
+
+/// Percent by which a count may differ from the one that is kept.
+const TOLERANCE: f64 = 3.0;
+
+const CONNECTIONS: u32 = 1000;
+
+/// Batches that are counted.
+const COUNTED: usize = 40;
+
+/// Has a gateway's only worker do what is counted.
+type Run = fn(&mut Lane) -> anyhow::Result<()>;
+
+const CASES: [(&str, Run); 4] = [
+    ("established IPv4 masquerade", established::<Ipv4Addr>),
+    ("established IPv6 masquerade", established::<Ipv6Addr>),
+    ("new connection IPv4 masquerade", opening::<Ipv4Addr>),
+    ("new connection IPv6 masquerade", opening::<Ipv6Addr>),
+];
+
+/// Counts the instructions of one packet.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Write what is counted to benches/instructions.json.
+    #[arg(long)]
+    keep: bool,
+    /// Run this case; under valgrind only.
+    #[arg(long, hide = true)]
+    case: Option<usize>,
+    /// Cargo passes it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Some(case) = options.case {
+        let (_, run) = CASES.get(case).context("there is no such case")?;
+        let mut plan = Plan::new(SourceNat::Masquerade);
+        plan.connections.capacity = 1 << 15;
+        return run(&mut Lane::new(plan)?);
+    }
+    let mut counts = Vec::new();
+    for (case, (name, _)) in CASES.iter().enumerate() {
+        let counted = count(case).with_context(|| format!("counting {name}"))?;
+        println!("{name:<34} {counted:>8.1} instructions a packet");
+        counts.push((*name, counted));
+    }
+    if options.keep {
+        keep(&counts)
+    } else {
+        compare(&counts)
+    }
+}
+
+fn established<A: Numbered>(lane: &mut Lane) -> anyhow::Result<()> {
+    let mut walk = Walk::evenly(lane.establish::<A>(CONNECTIONS)?);
+    for _ in 0..COUNTED {
+        lane.fill(walk.step(), TcpFlags::ACK);
+        only_this_counts(lane);
+    }
+    lane.check()
+}
+
+fn opening<A: Numbered>(lane: &mut Lane) -> anyhow::Result<()> {
+    for _ in 0..COUNTED {
+        lane.fill_new::<A>();
+        only_this_counts(lane);
+    }
+    lane.check()
+}
+
+/// Callgrind counts from the moment that this is entered until it is left.
+#[inline(never)]
+fn only_this_counts(lane: &mut Lane) {
+    lane.process();
+}
+
+/// Instructions of one packet of a case.
+fn count(case: usize) -> anyhow::Result<f64> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let profile = program.with_extension(format!("callgrind.{}", std::process::id()));
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=*only_this_counts*"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(program)
+        .args(["--case", &case.to_string()])
+        .output()
+        .context("starting valgrind; apt-get install valgrind")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "valgrind: {}\n{errors}",
+        output.status
+    );
+    let text = std::fs::read_to_string(&profile).context("reading callgrind's profile")?;
+    std::fs::remove_file(&profile).context("removing callgrind's profile")?;
+    let all = total(&text).context("callgrind's profile has no total")?;
+    ensure!(
+        all > 0,
+        "callgrind has not seen the function that it was to count"
+    );
+    Ok(all as f64 / (COUNTED * BATCH) as f64)
+}
+
+fn keep(counts: &[(&str, f64)]) -> anyhow::Result<()> {
+    let rounded = |(name, counted): &(&str, f64)| ((*name).into(), (counted * 10.0).round() / 10.0);
+    let kept = Kept {
+        tolerance_percent: TOLERANCE,
+        instructions_per_packet: counts.iter().map(rounded).collect(),
+    };
+    let text = serde_json::to_string_pretty(&kept)? + "\n";
+    std::fs::write(KEPT, text).with_context(|| format!("writing {KEPT}"))?;
+    println!("kept in {}", Path::new(KEPT).display());
+    Ok(())
+}
+
+fn compare(counts: &[(&str, f64)]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(KEPT).with_context(|| format!("reading {KEPT}"))?;
+    let kept: Kept = serde_json::from_str(&text).with_context(|| format!("reading {KEPT}"))?;
+    let judged = counts
+        .iter()
+        .map(|(name, counted)| kept.judge(name, *counted));
+    let changes: Vec<String> = judged.filter_map(Result::err).collect();
+    if changes.is_empty() {
+        println!(
+            "as kept in benches/instructions.json, within {} %",
+            kept.tolerance_percent
+        );
+        return Ok(());
+    }
+    bail!(
+        "{}\nif that is meant: cargo bench -p sluice-benches --bench instructions -- --keep",
+        changes.join("\n")
+    )
+}

@@ -1,0 +1,83 @@
+//! Instructions as callgrind counts them, and what was counted before.
+//!
+//! Instructions have no neighbours and no clock: the same program counts the same on every machine
+//! of a kind, give or take the random keys of std's hash maps. Valgrind's processor knows AVX2 at
+//! most, so a path for AVX-512 is never taken there, whatever the machine; without AVX2 the counts
+//! are others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Instructions in a profile that callgrind has written; `None` when it is none.
+pub fn total(profile: &str) -> Option<u64> {
+    let mut lines = profile.lines().rev();
+    lines.find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
+}
+
+/// What was counted before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Percent by which a count may differ.
+    pub tolerance_percent: f64,
+    /// Instructions of one packet, by case.
+    pub instructions_per_packet: BTreeMap<String, f64>,
+}
+
+impl Kept {
+    /// Compares a count with what was kept.
+    ///
+    /// # Errors
+    /// What has changed. Fewer instructions are a change, too: kept, they are what the next change is
+    /// measured against.
+    pub fn judge(&self, case: &str, counted: f64) -> Result<(), String> {
+        let Some(kept) = self.instructions_per_packet.get(case) else {
+            return Err(format!("{case}: {counted:.1} a packet, nothing was kept"));
+        };
+        let change = 100.0 * (counted - kept) / kept;
+        if change.abs() <= self.tolerance_percent {
+            return Ok(());
+        }
+        Err(format!(
+            "{case}: {counted:.1} a packet, {change:+.1} % to the {kept:.1} that were kept"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_of_a_profile_is_read() {
+        let profile = "version: 1\nevents: Ir\nsummary: 77\n\nfn=(1) main\n3 77\n\ntotals: 77\n";
+        assert_eq!(total(profile), Some(77));
+        assert_eq!(total("version: 1\nevents: Ir\n"), None);
+    }
+
+    #[test]
+    fn a_count_within_the_tolerance_is_no_change() {
+        let kept = Kept {
+            tolerance_percent: 3.0,
+            instructions_per_packet: [("a packet".into(), 200.0)].into(),
+        };
+        for counted in [194.0, 200.0, 206.0] {
+            assert_eq!(kept.judge("a packet", counted), Ok(()));
+        }
+        let more = kept.judge("a packet", 210.0).unwrap_err();
+        assert_eq!(
+            more,
+            "a packet: 210.0 a packet, +5.0 % to the 200.0 that were kept"
+        );
+        assert!(kept.judge("a packet", 190.0).is_err());
+        assert!(kept.judge("another", 200.0).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_one_json_object() {
+        let text = r#"{"tolerance_percent": 3.0, "instructions_per_packet": {"x": 12.5}}"#;
+        let kept: Kept = serde_json::from_str(text).unwrap();
+        assert_eq!(kept.instructions_per_packet["x"], 12.5);
+        assert_eq!(serde_json::from_str::<Kept>("{}").ok(), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! What Sluice is meant to reach: the one table of goals.
+
+use serde_json::{Value, json};
+
+/// Which way a figure gets better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better.
+    Lower,
+    /// More is better.
+    Higher,
+}
+
+/// A goal. Less than the floor is a defect.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    /// Its number; parts of one goal have a word behind it.
+    pub number: &'static str,
+    /// What is measured.
+    pub what: &'static str,
+    /// The figure whose median is its value.
+    pub figure: &'static str,
+    /// Unit of all three.
+    pub unit: &'static str,
+    /// What must be reached.
+    pub floor: f64,
+    /// What should be reached.
+    pub goal: f64,
+    /// Which way is up.
+    pub better: Better,
+}
+
+impl Goal {
+    /// Whether `value` is as good as `bar` or better.
+    fn passes(&self, value: f64, bar: f64) -> bool {
+        match self.better {
+            Better::Lower => value <= bar,
+            Better::Higher => value >= bar,
+        }
+    }
+
+    /// How far `value` gets: "yes", only the "floor", or "no".
+    pub fn verdict(&self, value: Option<f64>) -> &'static str {
+        match value {
+            Some(value) if self.passes(value, self.goal) => "yes",
+            Some(value) if self.passes(value, self.floor) => "floor",
+            _ => "no",
+        }
+    }
+
+    /// The goal beside its value.
+    pub fn judged(&self, value: Option<f64>) -> Value {
+        json!({
+            "what": self.what,
+            "figure": self.figure,
+            "value": value,
+            "unit": self.unit,
+            "floor": self.floor,
+            "goal": self.goal,
+            "reached": self.verdict(value) == "yes",
+            "above_floor": self.verdict(value) != "no",
+        })
+    }
+}
+
+const fn goal(
+    number: &'static str,
+    what: &'static str,
+    figure: &'static str,
+    (unit, better): (&'static str, Better),
+    (floor, goal): (f64, f64),
+) -> Goal {
+    Goal {
+        number,
+        what,
+        figure,
+        unit,
+        floor,
+        goal,
+        better,
+    }
+}
+
+const NS: (&str, Better) = ("ns", Better::Lower);
+const MS: (&str, Better) = ("ms", Better::Lower);
+const RATE: (&str, Better) = ("million/s", Better::Higher);
+const BYTES: (&str, Better) = ("bytes", Better::Lower);
+const RATIO: (&str, Better) = ("ratio", Better::Lower);
+const ROWS: (&str, Better) = ("rows", Better::Lower);
+
+/// What `cargo bench --bench memory` measures.
+pub const MEMORY: &[Goal] = &[
+    goal(
+        "G1",
+        "packet of an established IPv4 connection, 1k connections",
+        "established IPv4 masquerade 1k evenly",
+        NS,
+        (45.0, 25.0),
+    ),
+    goal(
+        "G2",
+        "the same, 100k connections",
+        "established IPv4 masquerade 100k evenly",
+        NS,
+        (60.0, 32.0),
+    ),
+    goal(
+        "G3",
+        "the same, 1M connections",
+        "established IPv4 masquerade 1M evenly",
+        NS,
+        (80.0, 40.0),
+    ),
+    goal(
+        "G4",
+        "the same, 10M connections",
+        "established IPv4 masquerade 10M evenly",
+        NS,
+        (130.0, 60.0),
+    ),
+    goal(
+        "G4 ratio",
+        "G4 over G1",
+        "established IPv4 masquerade 10M over 1k",
+        RATIO,
+        (2.9, 2.5),
+    ),
+    goal(
+        "G9",
+        "new connections a second beside 1M live ones",
+        "new connections IPv4 masquerade, 1M live",
+        RATE,
+        (2.0, 5.0),
+    ),
+    goal(
+        "G9 10M",
+        "the same beside 10M live ones",
+        "new connections IPv4 masquerade, 10M live",
+        RATE,
+        (2.0, 4.0),
+    ),
+    goal(
+        "G11",
+        "memory of an IPv4 connection, both directions, all-in",
+        "memory of an IPv4 connection",
+        BYTES,
+        (128.0, 80.0),
+    ),
+    goal(
+        "G11 IPv6",
+        "memory of an IPv6 connection",
+        "memory of an IPv6 connection",
+        BYTES,
+        (150.0, 150.0),
+    ),
+    goal(
+        "G12",
+        "push of 10k Services, 100k endpoints: decoding and compiling only",
+        "table of 10k Services: decode and compile from nothing",
+        MS,
+        (300.0, 50.0),
+    ),
+    goal(
+        "G13",
+        "change of one endpoint of them, median: compiling only",
+        "table of 10k Services: compile one endpoint's change, p50",
+        MS,
+        (2.0, 0.2),
+    ),
+    goal(
+        "G13 p99",
+        "the same, one in a hundred",
+        "table of 10k Services: compile one endpoint's change, p99",
+        MS,
+        (10.0, 1.0),
+    ),
+    goal(
+        "G18",
+        "Maglev table of 65,537 rows for 1,000 backends",
+        "Maglev build, 1000 backends, 65537 rows",
+        MS,
+        (1.8, 0.8),
+    ),
+    goal(
+        "G18 evenness",
+        "most rows of a backend less fewest, worst of all tables",
+        "Maglev rows of a backend, most less fewest",
+        ROWS,
+        (1.0, 1.0),
+    ),
+    goal(
+        "G18 collateral",
+        "rows that move without need over the reference, worst of all tables",
+        "Maglev collateral over reference, worst",
+        RATIO,
+        (1.1, 1.1),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_value_at_the_bar_passes_it() {
+        let lower = goal("", "", "", NS, (45.0, 25.0));
+        let verdicts = [24.0, 25.0, 26.0, 45.0, 46.0].map(|value| lower.verdict(Some(value)));
+        assert_eq!(verdicts, ["yes", "yes", "floor", "floor", "no"]);
+        let higher = goal("", "", "", RATE, (2.0, 5.0));
+        let verdicts = [6.0, 5.0, 4.0, 2.0, 1.0].map(|value| higher.verdict(Some(value)));
+        assert_eq!(verdicts, ["yes", "yes", "floor", "floor", "no"]);
+        assert_eq!(lower.verdict(None), "no");
+        assert_eq!(lower.verdict(Some(f64::NAN)), "no");
+    }
+
+    #[test]
+    fn every_number_is_there_once_and_no_goal_is_below_its_floor() {
+        let numbers: HashSet<_> = MEMORY.iter().map(|goal| goal.number).collect();
+        assert_eq!(numbers.len(), MEMORY.len());
+        for goal in MEMORY {
+            assert!(goal.passes(goal.goal, goal.floor), "{}", goal.number);
+        }
+    }
+}
