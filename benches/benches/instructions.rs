@@ -1,7 +1,7 @@
 //! Instructions of one packet, counted by callgrind: a figure without noise.
 //!
 //! `cargo bench --bench instructions` compares with `benches/instructions.json`, `-- --keep` writes
-//! that file. The program runs itself under valgrind once a case; only what [`only_this_counts`]
+//! that file, `-- --profile` shows in which functions the instructions are. The program runs itself under valgrind once a case; only what [`only_this_counts`]
 //! calls is counted.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use sluice_benches::callgrind::{Kept, total};
+use sluice_benches::callgrind::{Kept, by_function, total};
 use sluice_benches::gateway::Plan;
 use sluice_benches::harness::BATCH;
 use sluice_benches::lane::Lane;
@@ -26,6 +26,9 @@ const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
 const TOLERANCE: f64 = 3.0;
 
 const CONNECTIONS: u32 = 1000;
+
+/// Functions of a profile that are shown.
+const SHOWN: usize = 25;
 
 /// Batches that are counted.
 const COUNTED: usize = 40;
@@ -46,6 +49,9 @@ struct Options {
     /// Write what is counted to benches/instructions.json.
     #[arg(long)]
     keep: bool,
+    /// Show the functions with the most instructions.
+    #[arg(long)]
+    profile: bool,
     /// Run this case; under valgrind only.
     #[arg(long, hide = true)]
     case: Option<usize>,
@@ -64,9 +70,18 @@ fn main() -> anyhow::Result<()> {
     }
     let mut counts = Vec::new();
     for (case, (name, _)) in CASES.iter().enumerate() {
-        let counted = count(case).with_context(|| format!("counting {name}"))?;
-        println!("{name:<34} {counted:>8.1} instructions a packet");
-        counts.push((*name, counted));
+        let profile = profile(case).with_context(|| format!("counting {name}"))?;
+        let all = total(&profile).context("callgrind's profile has no total")?;
+        ensure!(
+            all > 0,
+            "callgrind has not seen the function that it was to count"
+        );
+        println!("{name:<34} {:>8.1} instructions a packet", each(all));
+        counts.push((*name, each(all)));
+        let shown = if options.profile { SHOWN } else { 0 };
+        for (function, own) in by_function(&profile).into_iter().take(shown) {
+            println!("{:>10.1}  {function}", each(own));
+        }
     }
     if options.keep {
         keep(&counts)
@@ -98,8 +113,12 @@ fn only_this_counts(lane: &mut Lane) {
     lane.process();
 }
 
-/// Instructions of one packet of a case.
-fn count(case: usize) -> anyhow::Result<f64> {
+fn each(instructions: u64) -> f64 {
+    instructions as f64 / (COUNTED * BATCH) as f64
+}
+
+/// What callgrind writes about a case.
+fn profile(case: usize) -> anyhow::Result<String> {
     let program = std::env::current_exe().context("finding this program")?;
     let profile = program.with_extension(format!("callgrind.{}", std::process::id()));
     let output = Command::new("valgrind")
@@ -117,12 +136,7 @@ fn count(case: usize) -> anyhow::Result<f64> {
     );
     let text = std::fs::read_to_string(&profile).context("reading callgrind's profile")?;
     std::fs::remove_file(&profile).context("removing callgrind's profile")?;
-    let all = total(&text).context("callgrind's profile has no total")?;
-    ensure!(
-        all > 0,
-        "callgrind has not seen the function that it was to count"
-    );
-    Ok(all as f64 / (COUNTED * BATCH) as f64)
+    Ok(text)
 }
 
 fn keep(counts: &[(&str, f64)]) -> anyhow::Result<()> {

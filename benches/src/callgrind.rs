@@ -5,7 +5,8 @@
 //! most, so a path for AVX-512 is never taken there, whatever the machine; without AVX2 the counts
 //! are others.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,41 @@ use serde::{Deserialize, Serialize};
 pub fn total(profile: &str) -> Option<u64> {
     let mut lines = profile.lines().rev();
     lines.find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
+}
+
+/// Instructions of each function itself, without what it calls, most first ("Callgrind Format
+/// Specification" of the Valgrind manual).
+pub fn by_function(profile: &str) -> Vec<(&str, u64)> {
+    let (mut names, mut costs) = (HashMap::new(), HashMap::new());
+    let (mut current, mut is_call) = ("", false);
+    for line in profile.lines() {
+        if let Some(name) = line.strip_prefix("fn=") {
+            current = learn(name, &mut names);
+        } else if let Some(name) = line.strip_prefix("cfn=") {
+            learn(name, &mut names);
+        } else if line.starts_with("calls=") {
+            // The next line is what the call costs, which the callee has counted itself.
+            is_call = true;
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            let cost = line.rsplit(' ').next().and_then(|cost| cost.parse().ok());
+            if !std::mem::take(&mut is_call) {
+                *costs.entry(current).or_insert(0) += cost.unwrap_or(0u64);
+            }
+        }
+    }
+    let named = |(number, cost)| (*names.get(number).unwrap_or(&number), cost);
+    let mut functions: Vec<_> = costs.into_iter().map(named).collect();
+    functions.sort_by_key(|(name, cost)| (Reverse(*cost), *name));
+    functions
+}
+
+/// The number in `(number) name`; the name is there only the first time.
+fn learn<'a>(text: &'a str, names: &mut HashMap<&'a str, &'a str>) -> &'a str {
+    if let Some((number, name)) = text.split_once(' ') {
+        names.insert(number, name);
+        return number;
+    }
+    text
 }
 
 /// What was counted before.
@@ -53,6 +89,14 @@ mod tests {
         let profile = "version: 1\nevents: Ir\nsummary: 77\n\nfn=(1) main\n3 77\n\ntotals: 77\n";
         assert_eq!(total(profile), Some(77));
         assert_eq!(total("version: 1\nevents: Ir\n"), None);
+    }
+
+    #[test]
+    fn each_function_has_its_own_instructions_and_not_those_of_its_callees() {
+        let profile = "events: Ir\n\nfn=(1) main\n16 4\n+1 1\ncfn=(2) look up <u32>\n\
+            calls=3 50\n+3 900\n\nfn=(2)\n50 800\n* 100\n\ntotals: 905\n";
+        assert_eq!(by_function(profile), [("look up <u32>", 900), ("main", 5)]);
+        assert_eq!(by_function(""), []);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod stock;
 mod storm;
 mod workers;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
@@ -116,9 +116,9 @@ fn gateways(options: &Options, measure: Measure, report: &mut Report) -> anyhow:
 
 /// Writes the report where cargo builds.
 fn write(report: &Report) -> anyhow::Result<()> {
-    let target = std::env::var("CARGO_TARGET_DIR");
-    let target = target.unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
-    let folder = Path::new(&target).join("bench");
+    let target = std::env::var("CARGO_TARGET_DIR").map(PathBuf::from);
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let folder = target.unwrap_or_else(|_| here()).join("bench");
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let json = serde_json::to_string_pretty(&report.to_json())?;
     for (name, text) in [
