@@ -10,6 +10,7 @@ pub mod connection;
 pub mod expiry;
 pub mod sctp;
 pub mod table;
+mod tags;
 pub mod tcp;
 
 pub use connection::{Binding, Connection, Handling, State, Value, Ways};

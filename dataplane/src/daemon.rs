@@ -349,13 +349,14 @@ impl Crew<'_> {
     fn spawn(&self, id: u16, worker: Worker<XskIo>) -> Result<JoinHandle<XskIo>, DaemonError> {
         let core = self.cores.get(usize::from(id)).copied().flatten();
         let (clock, stop) = (self.clock, Arc::clone(&self.stop));
+        let polling = self.settings.workers.polling;
         let body = move || {
             if let Some(core) = core
                 && !core_affinity::set_for_current(core_affinity::CoreId { id: core as usize })
             {
                 tracing::warn!(worker = id, core, "worker could not be pinned to its core");
             }
-            worker.run(&clock, &stop)
+            worker.run(polling, &clock, &stop)
         };
         Ok(std::thread::Builder::new()
             .name(format!("worker-{id}"))

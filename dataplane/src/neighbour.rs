@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use foldhash::{HashMap as FastMap, HashSet as FastSet};
 
 use crate::flow::Address;
 use crate::io::InterfaceId;
@@ -125,15 +125,15 @@ pub struct Neighbour {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing<A: Address> {
     /// By prefix length, longest first; only lengths that occur.
-    routes: Vec<(u8, FxHashMap<A, Route<A>>)>,
-    neighbours: FxHashMap<(InterfaceId, A), MacAddress>,
+    routes: Vec<(u8, FastMap<A, Route<A>>)>,
+    neighbours: FastMap<(InterfaceId, A), MacAddress>,
 }
 
 impl<A: Address> Default for Routing<A> {
     fn default() -> Self {
         Self {
             routes: Vec::new(),
-            neighbours: FxHashMap::default(),
+            neighbours: FastMap::default(),
         }
     }
 }
@@ -145,8 +145,8 @@ impl<A: Address> Routing<A> {
         routes: impl IntoIterator<Item = Route<A>>,
         neighbours: impl IntoIterator<Item = ((InterfaceId, A), MacAddress)>,
     ) -> Self {
-        let mut by_length: Vec<FxHashMap<A, Route<A>>> =
-            vec![FxHashMap::default(); usize::from(A::BITS) + 1];
+        let mut by_length: Vec<FastMap<A, Route<A>>> =
+            vec![FastMap::default(); usize::from(A::BITS) + 1];
         for route in routes {
             let Some(slot) = by_length.get_mut(usize::from(route.prefix_len)) else {
                 continue;
@@ -200,7 +200,7 @@ pub struct Network {
     links: Vec<Link>,
     v4: Routing<Ipv4Addr>,
     v6: Routing<Ipv6Addr>,
-    host_addresses: FxHashSet<IpAddr>,
+    host_addresses: FastSet<IpAddr>,
 }
 
 impl Network {

@@ -232,8 +232,11 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         for (frame, ports) in frames.iter().zip(ports) {
-            let interface = io.interface(frame);
-            scratch.push(self.prepare(io.bytes(frame), interface, *ports, moment));
+            let (bytes, interface) = (io.bytes(frame), io.interface(frame));
+            if !self.prepare_plain(bytes, interface, moment, &mut scratch) {
+                let whole = self.prepare_whole(bytes, interface, *ports, moment);
+                scratch.push(Prepared::Whole(whole));
+            }
         }
         for prepared in &scratch {
             match prepared {
@@ -264,49 +267,45 @@ impl Engine {
         self.scratch = scratch;
     }
 
-    /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
-    fn prepare(
-        &mut self,
-        frame: &[u8],
-        interface: InterfaceId,
-        ports: Option<Ports>,
-        moment: Moment<'_>,
-    ) -> Prepared {
-        match self.prepare_plain(frame, interface, moment) {
-            Some(prepared) => prepared,
-            None => Prepared::Whole(self.prepare_whole(frame, interface, ports, moment)),
-        }
-    }
-
+    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. False
+    /// when the frame has to go the whole way.
+    #[inline]
     fn prepare_plain(
         &self,
         frame: &[u8],
         interface: InterfaceId,
         moment: Moment<'_>,
-    ) -> Option<Prepared> {
-        let link = moment.network.link(interface)?;
-        if !is_for(frame, link) || link.tags != Tags::default() {
-            return None;
+        prepared: &mut Vec<Prepared>,
+    ) -> bool {
+        let link = moment.network.link(interface);
+        if !link.is_some_and(|link| is_for(frame, link) && link.tags == Tags::default()) {
+            return false;
         }
-        match frame.get(12..14)? {
-            [0x08, 0x00] => self
-                .plain(frame)
-                .map(|(p, hash)| Prepared::PlainV4(p, hash)),
-            [0x86, 0xdd] => self
-                .plain(frame)
-                .map(|(p, hash)| Prepared::PlainV6(p, hash)),
-            _ => None,
+        match frame.get(12..14) {
+            Some([0x08, 0x00]) => self.plain(frame, prepared, Prepared::PlainV4),
+            Some([0x86, 0xdd]) => self.plain(frame, prepared, Prepared::PlainV6),
+            _ => false,
         }
     }
 
-    fn plain<A: Tracked + PlainFamily>(&self, frame: &[u8]) -> Option<(Plain<A>, u64)> {
-        let plain = Plain::read(frame)?;
+    #[inline]
+    fn plain<A: Tracked + PlainFamily>(
+        &self,
+        frame: &[u8],
+        prepared: &mut Vec<Prepared>,
+        made: fn(Plain<A>, u64) -> Prepared,
+    ) -> bool {
+        let Some(plain) = Plain::read(frame) else {
+            return false;
+        };
         let table = &A::lane(self).table;
         let hash = table.hash(&plain.tuple);
         table.prefetch_bucket(hash);
-        Some((plain, hash))
+        prepared.push(made(plain, hash));
+        true
     }
 
+    /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.
     fn prepare_whole(
         &mut self,
         frame: &[u8],

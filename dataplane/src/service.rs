@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::flow::{Address, End};
+use foldhash::{HashMap as FastMap, HashSet as FastSet};
 use ipnet::IpNet;
-use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_conf::message::dataplane::explain::Class;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
@@ -115,12 +115,12 @@ pub struct ServiceMap {
     generation: Option<Generation>,
     networks: Networks,
     services: Vec<Arc<CompiledService>>,
-    frontends: FxHashMap<Target, FrontendPlace>,
-    ranges: FxHashMap<(IpAddr, Protocol), Ranges>,
+    frontends: FastMap<Target, FrontendPlace>,
+    ranges: FastMap<(IpAddr, Protocol), Ranges>,
     frontend_count: usize,
     vips: Vips,
     /// Backends that may answer clients by their own name; port 0 is every port.
-    preserving: FxHashSet<Target>,
+    preserving: FastSet<Target>,
 }
 
 impl ServiceMap {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
-use sluice_conf::settings::dataplane::Fragments;
+use sluice_conf::settings::dataplane::{Fragments, Polling};
 
 use crate::assembling::Assembling;
 use crate::clock::{Clock, Time};
@@ -101,13 +101,13 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     /// Turns until `stop` is set, then gives back the I/O so that its sockets close in order.
-    pub fn run(mut self, clock: &Clock, stop: &AtomicBool) -> Io {
+    pub fn run(mut self, polling: Polling, clock: &Clock, stop: &AtomicBool) -> Io {
         let mut last_busy = clock.now();
         while !stop.load(Ordering::Relaxed) {
             let now = clock.now();
             if self.turn(now) {
                 last_busy = now;
-            } else if now >= last_busy.after(SPIN) {
+            } else if may_nap(polling, last_busy, now) {
                 self.nap();
             } else {
                 std::hint::spin_loop();
@@ -389,5 +389,30 @@ impl<Io: PacketIo> Worker<Io> {
         if let Some(wake) = links.handover.wake() {
             wake.sleep(|| !links.handover.is_empty(), |event| io.wait(event, nap));
         }
+    }
+}
+
+/// Whether a worker that finds nothing to do may sleep, when it last found something at
+/// `last_busy`.
+fn may_nap(polling: Polling, last_busy: Time, now: Time) -> bool {
+    match polling {
+        Polling::Adaptive => now >= last_busy.after(SPIN),
+        Polling::Busy => false,
+        Polling::Interrupt => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_sleeps_as_its_polling_says() {
+        let busy = Time(1_000_000);
+        let (soon, later) = (busy.after(SPIN / 2), busy.after(SPIN));
+        let naps = |polling| [soon, later].map(|now| may_nap(polling, busy, now));
+        assert_eq!(naps(Polling::Adaptive), [false, true]);
+        assert_eq!(naps(Polling::Busy), [false, false]);
+        assert_eq!(naps(Polling::Interrupt), [true, true]);
     }
 }

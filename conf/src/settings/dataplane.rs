@@ -103,6 +103,19 @@ pub enum CopyMode {
     Copy,
 }
 
+/// What a worker does when it finds nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Polling {
+    /// Looks on for 50 microseconds, then sleeps until a frame comes.
+    #[default]
+    Adaptive,
+    /// Never sleeps: least delay, all of a core.
+    Busy,
+    /// Sleeps at once: least work, at the price of a wake-up for every burst.
+    Interrupt,
+}
+
 /// `[workers]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -113,6 +126,8 @@ pub struct Workers {
     pub burst: usize,
     /// Frames that may wait in the ring between two workers; a power of two.
     pub handover: usize,
+    /// What a worker does when it finds nothing to do.
+    pub polling: Polling,
 }
 
 impl Default for Workers {
@@ -121,6 +136,7 @@ impl Default for Workers {
             cores: Vec::new(),
             burst: 64,
             handover: 1024,
+            polling: Polling::Adaptive,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! whose tag matches. Removing leaves no tombstones.
 
 use super::expiry::Wheel;
+use super::tags::{self, WAYS};
 use super::{Connection, Seconds};
 use crate::flow::{Direction, FiveTuple, scale};
 use crate::memory::{prefetch, reserved};
@@ -18,7 +19,6 @@ use crate::wire::parse::Segment;
 use crate::wire::plain::Deltas;
 use sluice_conf::settings::dataplane::Timeouts;
 
-const WAYS: usize = 10;
 const EMPTY: u32 = u32::MAX;
 
 /// Ways of which a full table uses nine: with two buckets to choose from and entries that can be
@@ -139,6 +139,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
+    #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
         let place = self.place(hash);
         let found = self.find(place.first, place.tag, tuple);
@@ -297,6 +298,7 @@ impl<A: Family> ConnTable<A> {
         (ids, (end < size).then_some(end))
     }
 
+    #[inline]
     fn place(&self, hash: u64) -> Place {
         let count = self.buckets.len();
         // The tag is made of bits that choose neither bucket in a table of up to 8 million.
@@ -314,6 +316,7 @@ impl<A: Family> ConnTable<A> {
         }
     }
 
+    #[inline]
     fn find(&self, bucket: usize, tag: u16, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
         let bucket = &self.buckets[bucket];
         let mut ways = bucket.matching(tag);
@@ -397,14 +400,9 @@ const fn direction_of(slot: u32) -> Direction {
 }
 
 impl Bucket {
-    /// The ways with this tag, a bit each; also those that are empty and held it before. The
-    /// compiler makes vector comparisons of it.
+    /// The ways with this tag, a bit each; also those that are empty and held it before.
     fn matching(&self, tag: u16) -> u32 {
-        let mut ways = 0;
-        for (way, found) in self.tags.iter().enumerate() {
-            ways |= u32::from(*found == tag) << way;
-        }
-        ways
+        tags::equal(&self.tags, tag)
     }
 
     fn put(&mut self, tag: u16, slot: u32) -> bool {

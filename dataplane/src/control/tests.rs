@@ -100,7 +100,7 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
     let answers = Arc::new(Answers::new(Arc::new(gateway), tap, about, clock));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| worker.run(&clock, &stop));
+        scope.spawn(|| worker.run(settings::Polling::Adaptive, &clock, &stop));
         let (mut client, server) = UnixStream::pair().unwrap();
         let serving = Arc::clone(&answers);
         scope.spawn(move || {

@@ -14,7 +14,7 @@ use crate::neighbour::Tags;
 use crate::verdict::Verdict;
 use crate::wire::plain::{self, Plain, PlainFamily};
 use crate::wire::rewrite::EthernetPair;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
 
 /// Most exits that an engine knows at once; connections to more neighbours go the whole way.
@@ -33,7 +33,7 @@ pub(super) struct Exit {
 pub(super) struct Exits {
     version: u32,
     exits: Vec<Exit>,
-    places: FxHashMap<Exit, u16>,
+    places: FastMap<Exit, u16>,
 }
 
 impl Exits {
@@ -41,7 +41,7 @@ impl Exits {
         Self {
             version: 0,
             exits: Vec::with_capacity(MOST_EXITS),
-            places: FxHashMap::with_capacity_and_hasher(MOST_EXITS, FxBuildHasher),
+            places: FastMap::with_capacity(MOST_EXITS),
         }
     }
 

@@ -79,7 +79,7 @@ impl Engine {
         let to = packet.tuple.destination;
         let target = Target::from_end(to, packet.tuple.protocol);
         if !packet.place.has_transport() {
-            return self.stray_fragment(packet, moment);
+            return self.stray_fragment(packet, &target, moment);
         }
         match Addressee::of(&target, moment.services) {
             Addressee::Nobody => self.transit(io, frame, packet, moment),
@@ -90,17 +90,42 @@ impl Engine {
         }
     }
 
-    /// A fragment of a packet whose first fragment made no connection.
-    fn stray_fragment<A: Tracked>(&self, packet: &Packet<A>, moment: Moment<'_>) -> Verdict {
-        let to = packet.tuple.destination.address.into();
-        let is_ours = moment.services.vips().get(to).is_some();
-        match is_ours || moment.services.is_service_address(to) {
-            true => Verdict::Drop(DropReason::Fragment),
-            false => Verdict::Kernel {
+    /// A fragment of a packet whose first fragment has made no connection. If that waits for its next
+    /// hop, so does this one.
+    fn stray_fragment<A: Tracked>(
+        &self,
+        packet: &Packet<A>,
+        target: &Target,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        match Addressee::of(target, moment.services) {
+            Addressee::Frontend(served) => self
+                .awaited(packet, served, moment)
+                .unwrap_or(Verdict::Drop(DropReason::Fragment)),
+            Addressee::Vip | Addressee::Unallocated => Verdict::Drop(DropReason::Fragment),
+            Addressee::Nobody => Verdict::Kernel {
                 network: packet.place.network,
                 otherwise: DropReason::Fragment,
             },
         }
+    }
+
+    /// What the first packet of the connection waits for, if it does.
+    fn awaited<A: Tracked>(
+        &self,
+        packet: &Packet<A>,
+        served: Served<'_>,
+        moment: Moment<'_>,
+    ) -> Option<Verdict> {
+        let client = packet.tuple.source.address;
+        self.admit(client, served, moment).ok()?;
+        let access = moment.services.access(served.frontend, client.into());
+        let choice = self.choose(&packet.tuple, served, access.pool, moment);
+        let chosen: Chosen<'_, A> = Chosen::of(choice, packet.tuple.destination.port).ok()?;
+        let forwarding = served.service.entry.forwarding;
+        let way = moment.way_to_backend(chosen.end.address, forwarding);
+        way.err()
+            .filter(|verdict| matches!(verdict, Verdict::Hold { .. }))
     }
 
     /// A client's packet to a frontend.

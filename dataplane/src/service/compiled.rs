@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use foldhash::HashMap as FastMap;
 use sluice_conf::{Backend, BackendState, Pool, Service};
 
 use crate::affinity;
@@ -80,8 +80,8 @@ pub struct CompiledService {
     pub backends: Vec<CompiledBackend>,
     /// What session affinity knows the Service by; equal on every gateway.
     pub key: u64,
-    places: FxHashMap<(IpAddr, u16), u16>,
-    fingerprints: FxHashMap<u32, u16>,
+    places: FastMap<(IpAddr, u16), u16>,
+    fingerprints: FastMap<u32, u16>,
     v4: Pools,
     v6: Pools,
     /// What was counted of backends that have left since.

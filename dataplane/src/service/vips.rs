@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use foldhash::{HashMap as FastMap, HashSet as FastSet};
 use sluice_conf::{Frontend, Ping};
 
 use super::CompiledService;
@@ -30,8 +30,8 @@ impl Vip {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Vips {
-    vips: FxHashMap<IpAddr, Vip>,
-    node_addresses: FxHashSet<IpAddr>,
+    vips: FastMap<IpAddr, Vip>,
+    node_addresses: FastSet<IpAddr>,
 }
 
 impl Vips {

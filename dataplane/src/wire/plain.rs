@@ -101,6 +101,7 @@ impl PlainFamily for Ipv6Addr {
 
 impl<A: PlainFamily> Plain<A> {
     /// Reads a frame that carries this family and no tags; `None` when the packet is not plain.
+    #[inline]
     pub fn read(frame: &[u8]) -> Option<Self> {
         let header = A::header(frame)?;
         let packet = frame.get(ETHERNET_LEN..)?.get(..usize::from(header.len))?;

@@ -20,6 +20,7 @@ fn the_example_holds_the_defaults() {
     let minimal = Dataplane::parse(MINIMAL, "dp.toml").unwrap();
     assert_eq!(example.workers.burst, minimal.workers.burst);
     assert_eq!(example.workers.handover, minimal.workers.handover);
+    assert_eq!(example.workers.polling, minimal.workers.polling);
     assert_eq!(example.frames, minimal.frames);
     assert_eq!(example.connections, minimal.connections);
     assert_eq!(example.timeouts, minimal.timeouts);
@@ -31,6 +32,24 @@ fn the_example_holds_the_defaults() {
     assert_eq!(example.kernel, minimal.kernel);
     assert_eq!(example.control, minimal.control);
     assert_eq!(example.log, minimal.log);
+}
+
+#[test]
+fn a_worker_polls_in_one_of_three_ways() {
+    for (word, polling) in [
+        ("adaptive", Polling::Adaptive),
+        ("busy", Polling::Busy),
+        ("interrupt", Polling::Interrupt),
+    ] {
+        let text = format!("{MINIMAL}[workers]\npolling = \"{word}\"\n");
+        let settings = Dataplane::parse(&text, "dp.toml").unwrap();
+        assert_eq!(settings.workers.polling, polling);
+    }
+    let wrong = refused(&format!("{MINIMAL}[workers]\npolling = \"lazy\"\n"));
+    assert!(
+        wrong.contains("workers.polling") && wrong.contains("adaptive"),
+        "{wrong}"
+    );
 }
 
 #[test]

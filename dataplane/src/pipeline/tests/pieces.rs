@@ -233,6 +233,25 @@ fn a_first_fragment_that_waits_for_its_next_hop_is_no_repetition_of_itself() {
 }
 
 #[test]
+fn later_fragments_wait_with_the_first_for_its_next_hop() {
+    everywhere(|world, settings, policy| {
+        let mut rig = Rig::with(settings, &[&world.web("udp", &[11], policy)]);
+        for (n, order) in [[0, 1, 2], [2, 1, 0], [1, 0, 2]].into_iter().enumerate() {
+            rig.set_network(network([]));
+            let pieces = question(world, 40_000 + n as u16, 300).fragments(104, n as u32);
+            let frames = order.map(|piece| pieces[piece].clone());
+            assert_eq!(arriving(&mut rig, n, &frames), [], "{:?}", rig.drops());
+            rig.set_network(network([11]));
+            let sent = rig.run();
+            assert_eq!(sent.len(), 3, "{order:?}: {:?}", rig.drops());
+            assert!(reassemble(&sent).is_whole_right());
+        }
+        assert_eq!((rig.drops(), rig.outstanding()), (vec![], 0));
+        assert_eq!(rig.connections(), 3);
+    });
+}
+
+#[test]
 fn fragments_that_do_not_fit_are_cut_by_the_kernel_or_told_of_once() {
     for world in WORLDS {
         let narrow = network_on(11..=19, |links| links[1].mtu = 1280);
