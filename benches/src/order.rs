@@ -10,6 +10,9 @@ use crate::traffic::permute;
 /// Packets of a Zipf order before it begins anew.
 const LISTED: u32 = 1 << 20;
 
+/// Packets that may go before a reading.
+const WARM_UP: usize = 1 << 18;
+
 /// Ranks by Zipf's law: rank `n`, from 0, as often as `1 / (n + 1)` to the power of the exponent
 /// says.
 #[derive(Debug)]
@@ -79,6 +82,18 @@ impl<A> Walk<A> {
     /// Whether there is nothing to walk through.
     pub fn is_empty(&self) -> bool {
         self.tuples.is_empty()
+    }
+
+    /// Batches that should go before a reading, so that the caches hold what they would hold if
+    /// nothing else had been measured in between: once round, or a few when that is so far that
+    /// the caches hold none of it at the end.
+    pub fn warm_up(&self) -> usize {
+        let all = self.len().div_ceil(BATCH);
+        if self.len() > WARM_UP {
+            all.min(WARM_UP / BATCH / 16)
+        } else {
+            all
+        }
     }
 
     /// The next [`BATCH`] tuples; the first follows on the last.

@@ -25,10 +25,6 @@ use crate::stock::{Stock, Tuples};
 /// Exponent of Zipf's law.
 const EXPONENT: f64 = 1.1;
 
-/// Packets that may go before a reading, so that the caches hold what they would hold if nothing
-/// else had been measured in between. A longer walk finds what it needs outside of them anyway.
-const WARM_UP: usize = 1 << 18;
-
 /// One figure: packets in some order through one of the gateways.
 struct Case {
     name: String,
@@ -40,15 +36,10 @@ struct Case {
 
 impl Case {
     fn new<A: Numbered>(name: String, stock: usize, mut walk: Walk<A>) -> Self {
-        let packets = if walk.len() > WARM_UP {
-            WARM_UP / 16
-        } else {
-            walk.len()
-        };
         Self {
             name,
             stock,
-            warm_up: packets / BATCH,
+            warm_up: walk.warm_up(),
             fill: Box::new(move |lane| lane.fill(walk.step(), TcpFlags::ACK)),
             timed: Lane::process,
         }

@@ -156,11 +156,16 @@ fn lookup<'a, A: Numbered>(measure: Measure, stock: &'a Stock, tuples: &Tuples<A
     let table = stock.lane.engine().table::<A>();
     let mut walk = Walk::evenly(Tuples::clone(tuples));
     let mut batch = Vec::with_capacity(BATCH);
+    let warm_up = walk.warm_up();
     Case::new(format!("lookup {}", stock.name::<A>()), move || {
-        let fill = |batch: &mut Vec<(FiveTuple<A>, u64)>| {
+        let mut fill = |batch: &mut Vec<(FiveTuple<A>, u64)>| {
             batch.clear();
             batch.extend(walk.step().map(|tuple| (*tuple, table.hash(tuple))));
         };
+        for _ in 0..warm_up {
+            fill(&mut batch);
+            look_up(table, &batch);
+        }
         measure.watch.items(&mut batch, fill, |batch| {
             for burst in batch.chunks(MAX_BURST) {
                 look_up(table, burst);
