@@ -10,7 +10,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
-	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables
+	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables valgrind
 
 # Where the conformance data is.
 CONFORMANCE ?= ../shared/conformance
@@ -18,10 +18,10 @@ CONFORMANCE ?= ../shared/conformance
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help deps build demo test conformance fuzz bench lint clean
+.PHONY: help deps build demo test conformance fuzz bench-memory instructions lint clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install the Debian packages that are missing.
 	@.ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
@@ -54,8 +54,11 @@ conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
 fuzz: deps ## Fuzz every parser for FUZZ_SECONDS each; needs cargo-fuzz.
 	@.ci/fuzz $(FUZZ_SECONDS)
 
-bench: deps ## Run the benchmarks.
-	cargo bench -p sluice-benches --locked
+bench-memory: deps ## Measure the packet path in memory, in under 5 minutes; report in target/bench.
+	cargo bench -p sluice-benches --locked --bench memory
+
+instructions: deps ## Count a packet's instructions and compare with benches/instructions.json.
+	@.ci/instructions
 
 lint: deps ## Check format, lints, documentation and dependencies.
 	cargo fmt --all --check
