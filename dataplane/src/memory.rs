@@ -4,21 +4,37 @@
 
 use std::mem::{MaybeUninit, size_of_val};
 
-/// Starts loading the cache line that `value` lies in.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Starts loading the cache lines that `value` lies in.
 #[inline]
 pub fn prefetch<T>(value: &T) {
+    let start = std::ptr::from_ref(value).cast::<u8>();
+    let last = size_of::<T>().saturating_sub(1);
+    for at in (0..=last).step_by(LINE) {
+        prefetch_line(start.wrapping_add(at));
+    }
+    // A value that does not start with a line may end in one more.
+    if align_of::<T>() < LINE {
+        prefetch_line(start.wrapping_add(last));
+    }
+}
+
+#[inline]
+fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: prefetcht0 is part of SSE, which every x86-64 processor has; it never faults and
-        // writes nothing, and the pointer comes from a live reference anyway.
+        // writes nothing, whatever the address.
         #[expect(unsafe_code, reason = "the prefetch instruction has no safe wrapper")]
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = at;
 }
 
 /// So many copies of `value` in memory that the kernel is asked to map by large pages: a table that

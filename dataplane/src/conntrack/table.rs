@@ -133,8 +133,6 @@ impl<A: Family> ConnTable<A> {
         let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
         if let Some(record) = self.records.get((slot >> 1) as usize) {
             prefetch(record);
-            // A record is longer than a cache line.
-            prefetch(&record.progress);
         }
     }
 
