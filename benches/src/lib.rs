@@ -14,10 +14,20 @@
 //! Absolute figures depend on the machine and on its neighbours. Compare only runs of one machine,
 //! taken in turns.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod harness;
 pub mod lane;
 pub mod slots;
 pub mod topology;
 pub mod traffic;
+
+pub mod cpu;
+pub mod generator;
+pub mod namespace;
+pub mod plot;
+pub mod rate;
+pub mod search;
+pub mod sink;
+pub mod trial;
+pub mod xdp_socket;

@@ -1,0 +1,130 @@
+//! Which CPU does what: pinning, and what the kernel says each has done.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// Pins this thread to a CPU.
+///
+/// # Errors
+/// There is no such CPU for this process.
+pub fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).with_context(|| format!("CPU {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("no CPU {cpu}"))
+}
+
+/// What one CPU has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Runs of the receiving soft interrupt: who ran NAPI.
+    pub receives: u64,
+    /// Share of the time that it did anything.
+    pub busy: f64,
+    /// Share of the time in soft interrupts.
+    pub softirq: f64,
+    /// Share of the time that the hypervisor kept it away.
+    pub steal: f64,
+}
+
+/// The kernel's counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    receives: Vec<u64>,
+    ticks: Vec<Vec<u64>>,
+}
+
+impl Counters {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub fn read() -> Result<Self> {
+        let softirqs = fs::read_to_string("/proc/softirqs").context("/proc/softirqs")?;
+        let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+        Ok(Self::parse(&softirqs, &stat))
+    }
+
+    fn parse(softirqs: &str, stat: &str) -> Self {
+        let numbers = |line: &str| {
+            line.split_whitespace()
+                .skip(1)
+                .filter_map(|word| word.parse().ok())
+                .collect()
+        };
+        let receives = softirqs
+            .lines()
+            .find(|line| line.trim_start().starts_with("NET_RX:"));
+        let is_cpu = |line: &&str| {
+            line.strip_prefix("cpu")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        Self {
+            receives: receives.map(numbers).unwrap_or_default(),
+            ticks: stat.lines().filter(is_cpu).map(numbers).collect(),
+        }
+    }
+
+    /// What every CPU has done since `before`.
+    pub fn since(&self, before: &Self) -> Vec<Work> {
+        let ticks = self.ticks.iter().zip(&before.ticks);
+        let receives = self.receives.iter().zip(&before.receives);
+        ticks
+            .zip(receives)
+            .map(|((now, then), (receives, before))| {
+                // user nice system idle iowait irq softirq steal (proc_stat(5)).
+                let delta = |place: usize| match (now.get(place), then.get(place)) {
+                    (Some(now), Some(then)) => now.saturating_sub(*then) as f64,
+                    _ => 0.0,
+                };
+                let total: f64 = (0..8).map(delta).sum::<f64>().max(1.0);
+                Work {
+                    receives: receives.saturating_sub(*before),
+                    busy: 1.0 - (delta(3) + delta(4)) / total,
+                    softirq: delta(6) / total,
+                    steal: delta(7) / total,
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cpu_is_told_apart() {
+        let softirqs =
+            |a, b| format!("   CPU0  CPU1\n  TIMER:  9  9\n  NET_TX: 1 1\n  NET_RX:  {a}  {b}\n");
+        let before = Counters::parse(
+            &softirqs(5, 6),
+            "cpu  1 1\ncpu0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\nintr 1\n",
+        );
+        let after = Counters::parse(
+            &softirqs(15, 6),
+            "cpu  1 1\ncpu0 50 0 0 25 0 0 25 0\ncpu1 0 0 0 90 0 0 0 10\nintr 1\n",
+        );
+        let work = after.since(&before);
+        assert_eq!(
+            work[0],
+            Work {
+                receives: 10,
+                busy: 0.75,
+                softirq: 0.25,
+                steal: 0.0
+            }
+        );
+        assert_eq!(work[1].receives, 0);
+        assert!((work[1].busy - 0.1).abs() < 1e-9 && (work[1].steal - 0.1).abs() < 1e-9);
+        assert_eq!(work.len(), 2);
+    }
+
+    #[test]
+    fn this_machine_has_cpus() {
+        assert!(!Counters::read().unwrap().ticks.is_empty());
+    }
+}
