@@ -30,4 +30,5 @@ pub mod rate;
 pub mod search;
 pub mod sink;
 pub mod trial;
+pub mod wire;
 pub mod xdp_socket;

@@ -21,6 +21,9 @@ const DRAIN: Duration = Duration::from_millis(60);
 /// A generator that has not finished so long after its time never will.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A trial in which the generator left out more than this share was not what was asked for.
+const MOST_LEFT_OUT: f64 = 0.1;
+
 /// Which kind of generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -150,6 +153,15 @@ impl Outcome {
             sent,
             cpus,
             tallies,
+        }
+    }
+
+    /// The loss by which a search judges: a rate that the generator could not keep has not passed.
+    pub fn judged(&self) -> f64 {
+        if self.left_out > MOST_LEFT_OUT {
+            1.0
+        } else {
+            self.loss
         }
     }
 

@@ -1,6 +1,7 @@
 //! Generator, wire and sink together, in namespaces of their own. Needs root. Nothing is judged by
 //! time: a busy machine sends fewer frames, but counts each of them.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test may; its helpers are tests too")]
 
 use std::net::SocketAddr;
 use std::sync::Mutex;

@@ -137,7 +137,7 @@ impl Live {
         let thread = thread::Builder::new().name("loadgen".into()).spawn(move || {
             seat.namespace.enter()?;
             if let Some(cpu) = seat.cpu {
-                cpu::pin(cpu)?;
+                cpu::claim(cpu)?;
             }
             let program = ebpf.program_mut("generate");
             let program: &mut Xdp = program.context("no BPF program `generate`")?.try_into()?;

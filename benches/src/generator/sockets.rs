@@ -64,7 +64,7 @@ impl Sockets {
         let work = move || {
             seat.namespace.enter()?;
             if let Some(cpu) = seat.cpu {
-                cpu::pin(cpu)?;
+                cpu::claim(cpu)?;
             }
             let mut port = Port::open(&seat.interface.name, share.index)?;
             send(&plan, share, &mut port, &told);

@@ -26,9 +26,6 @@ use output::{Output, Progress};
 
 /// Between two trials, so that queues run empty.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A trial in which the generator left out more than this share was not what was asked for.
-const MOST_LEFT_OUT: f64 = 0.02;
-
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,7 +80,7 @@ fn search(arguments: &SearchArguments, stop: &AtomicBool) -> Result<()> {
                 return output.finish(None);
             }
             output.add("search", &outcome)?;
-            search.record(judged(&outcome));
+            search.record(outcome.judged());
         }
         let Some(best) = search.best() else {
             output.finish(None)?;
@@ -91,7 +88,7 @@ fn search(arguments: &SearchArguments, stop: &AtomicBool) -> Result<()> {
         };
         let outcome = bench.trial(best, arguments.confirm)?;
         output.add("confirm", &outcome)?;
-        if judged(&outcome) <= arguments.loss / 100.0 || stop.load(Ordering::Relaxed) {
+        if outcome.judged() <= arguments.loss / 100.0 || stop.load(Ordering::Relaxed) {
             break best;
         }
         search.refute();
@@ -101,15 +98,6 @@ fn search(arguments: &SearchArguments, stop: &AtomicBool) -> Result<()> {
         output.add(&format!("latency at {:.0} %", share * 100.0), &outcome)?;
     }
     output.finish(Some(best))
-}
-
-/// A rate that the generator could not keep has not passed.
-fn judged(outcome: &Outcome) -> f64 {
-    if outcome.left_out > MOST_LEFT_OUT {
-        1.0
-    } else {
-        outcome.loss
-    }
 }
 
 /// Generators and sinks, ready.

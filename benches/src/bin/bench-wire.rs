@@ -1,0 +1,127 @@
+//! `bench-wire`: Sluice and its peers on one rig, in turns.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use sluice_benches::trial::Kind;
+use sluice_benches::wire::measure::{self, Options, Round};
+use sluice_benches::wire::peer::Peer;
+use sluice_benches::wire::report::Report;
+use sluice_benches::wire::rig::Rig;
+use sluice_tests::clock;
+
+/// Measures Sluice, the bare AF_XDP forwarder and the kernel on one rig of namespaces, in turns, and
+/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs and release builds of
+/// Sluice's daemons beside this program.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Where the report goes.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// Peers, in the order of a round.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "bare,sluice,nftables,nftables-threaded"
+    )]
+    peers: Vec<Peer>,
+    /// Rounds.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Flows.
+    #[arg(long, default_value_t = 10_000)]
+    flows: u32,
+    /// Services of UDP, with four endpoints each.
+    #[arg(long, default_value_t = 1)]
+    services: u32,
+    /// Bytes of a frame without its checksum.
+    #[arg(long, default_value_t = 62)]
+    size: u16,
+    /// Kind of generator.
+    #[arg(long, value_enum, default_value = "live")]
+    kind: Kind,
+    /// Milliseconds of a trial.
+    #[arg(long, default_value_t = 300)]
+    trial: u64,
+    /// Trials of one rate, of which most must pass; odd.
+    #[arg(long, default_value_t = 3)]
+    repeats: u32,
+    /// Percent of frames that may be lost.
+    #[arg(long, default_value_t = 0.1)]
+    loss: f64,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-wire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    clock::stop_on(stop);
+    ensure!(
+        std::thread::available_parallelism()?.get() > 1,
+        "two CPUs are needed: one for the generator, one for the peer"
+    );
+    let options = Options {
+        kind: cli.kind,
+        services: cli.services,
+        trial: Duration::from_millis(cli.trial),
+        repeats: cli.repeats | 1,
+        loss: cli.loss / 100.0,
+        precision: 0.03,
+    };
+    let mut rig = Rig::build(cli.flows)?;
+    rig.plan.sizes.fill(cli.size);
+    rig.plan.fit();
+    let mut rounds: Vec<Round> = Vec::new();
+    'all: for number in 0..cli.rounds {
+        for peer in &cli.peers {
+            if clock::stopped() {
+                break 'all;
+            }
+            let before = rounds.iter().rev().find(|round| round.peer == peer.name());
+            let last = before.and_then(|round| round.throughput);
+            let round = measure::round(&mut rig, *peer, number, last, &options)?;
+            print(&round);
+            rounds.push(round);
+        }
+    }
+    let size = rig.plan.largest();
+    let (flows, services) = (cli.flows, cli.services);
+    let traffic = format!(
+        "UDP, {size} bytes a frame, {flows} flows, {services} Services of 4 endpoints, masqueraded, \
+         loss at most {} %, {} rounds",
+        cli.loss, cli.rounds
+    );
+    let report = Report::new(&rounds, &cli.peers, traffic);
+    report.write(&cli.out)?;
+    println!("\n{}\nwritten to {}", report.table(), cli.out.display());
+    Ok(())
+}
+
+fn print(round: &Round) {
+    let rate = round
+        .throughput
+        .map_or("none".to_owned(), |rate| rate.to_string());
+    println!(
+        "round {}  {:<45} {rate} packets a second",
+        round.round, round.peer
+    );
+}
