@@ -119,7 +119,7 @@ pub struct Outcome {
     pub delivered: f64,
     /// Bits a second that arrived, without checksums and gaps.
     pub bits: f64,
-    /// Share of frames that was sent and did not arrive.
+    /// Share of frames and replies that was sent and did not arrive.
     pub loss: f64,
     /// Share of frames that the generator left out because it was late itself.
     pub left_out: f64,
@@ -139,7 +139,10 @@ impl Outcome {
         let empty = Tally::default();
         let first = tallies.first().unwrap_or(&empty);
         let seconds = seconds.max(1e-9);
-        let lost = sent.sent.saturating_sub(first.received);
+        // Replies that did not come back are lost as well.
+        let returned = tallies.get(1).map_or(first.replied, |tally| tally.received);
+        let expected = sent.sent + first.replied;
+        let lost = expected.saturating_sub(first.received + returned);
         let due = sent.sent + sent.left_out;
         Self {
             asked: plan.rate,
@@ -147,7 +150,7 @@ impl Outcome {
             offered: sent.sent as f64 / seconds,
             delivered: first.received as f64 / seconds,
             bits: first.bytes as f64 * 8.0 / seconds,
-            loss: lost as f64 / sent.sent.max(1) as f64,
+            loss: lost as f64 / expected.max(1) as f64,
             left_out: sent.left_out as f64 / due.max(1) as f64,
             latency: Latency::of(first),
             sent,

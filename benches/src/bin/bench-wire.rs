@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use sluice_benches::generator::plan::{Protocol, Script};
 use sluice_benches::trial::Kind;
 use sluice_benches::wire::measure::{self, Options, Round};
 use sluice_benches::wire::peer::Peer;
@@ -39,7 +40,11 @@ struct Cli {
     /// Flows.
     #[arg(long, default_value_t = 10_000)]
     flows: u32,
-    /// Services of UDP, with four endpoints each.
+    /// What flows consist of: datagrams of UDP that go on and on, or short connections of TCP, which
+    /// the sink answers.
+    #[arg(long, value_enum, default_value = "data")]
+    script: Script,
+    /// Services, with four endpoints each.
     #[arg(long, default_value_t = 1)]
     services: u32,
     /// Bytes of a frame without its checksum.
@@ -89,8 +94,13 @@ fn run(cli: &Cli) -> Result<()> {
     };
     let mut rig = Rig::build(cli.flows)?;
     rig.plan.sizes.fill(cli.size);
+    rig.plan.script = cli.script;
+    if cli.script != Script::Data {
+        rig.plan.protocol = Protocol::Tcp;
+    }
     rig.plan.fit();
-    let mut rounds: Vec<Round> = Vec::new();
+    // A peer that cannot do its part shall not cost the figures of the others.
+    let (mut rounds, mut failed) = (Vec::<Round>::new(), 0);
     'all: for number in 0..cli.rounds {
         for peer in &cli.peers {
             if clock::stopped() {
@@ -98,21 +108,35 @@ fn run(cli: &Cli) -> Result<()> {
             }
             let before = rounds.iter().rev().find(|round| round.peer == peer.name());
             let last = before.and_then(|round| round.throughput);
-            let round = measure::round(&mut rig, *peer, number, last, &options)?;
-            print(&round);
-            rounds.push(round);
+            match measure::round(&mut rig, *peer, number, last, &options) {
+                Ok(round) => {
+                    print(&round);
+                    rounds.push(round);
+                }
+                Err(error) => {
+                    eprintln!("round {number}: {error:#}");
+                    failed += 1;
+                }
+            }
         }
     }
+    ensure!(!rounds.is_empty(), "no round was measured");
     let size = rig.plan.largest();
     let (flows, services) = (cli.flows, cli.services);
+    let kind = match cli.script {
+        Script::Data => "UDP",
+        Script::Syn => "SYN of TCP",
+        Script::Connection => "connections of TCP (four packets of the client, two replies)",
+    };
     let traffic = format!(
-        "UDP, {size} bytes a frame, {flows} flows, {services} Services of 4 endpoints, masqueraded, \
+        "{kind}, {size} bytes a frame, {flows} flows, {services} Services of 4 endpoints, masqueraded, \
          loss at most {} %, {} rounds",
         cli.loss, cli.rounds
     );
     let report = Report::new(&rounds, &cli.peers, traffic);
     report.write(&cli.out)?;
     println!("\n{}\nwritten to {}", report.table(), cli.out.display());
+    ensure!(failed == 0, "{failed} rounds failed");
     Ok(())
 }
 

@@ -3,17 +3,18 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::peer::Peer;
 use super::report::Spread;
 use super::rig::Rig;
 use crate::generator::frame::run_number;
+use crate::generator::plan::Script;
 use crate::generator::sockets::monotonic;
 use crate::rate::Rate;
 use crate::search::{Limits, Search};
-use crate::sink::Expectation;
+use crate::sink::{Action, Expectation, Tally};
 use crate::trial::{self, Kind, Outcome, Post};
 
 /// Shares of its highest rate at which a peer's latency is measured.
@@ -94,8 +95,13 @@ fn measure(
     last: Option<Rate>,
     options: &Options,
 ) -> Result<(Option<Rate>, Vec<Outcome>, Vec<Outcome>)> {
-    let every_flow = Duration::from_secs_f64(rig.plan.flows as f64 / WARM_UP.0 + 0.1);
-    try_rate(rig, peer, WARM_UP, every_flow, options.kind)?;
+    // Connections that are to be new must not be known.
+    let known = match rig.plan.script {
+        Script::Connection => 0,
+        _ => rig.plan.flows,
+    };
+    let warm_up = Duration::from_secs_f64(known as f64 / WARM_UP.0 + 0.1);
+    try_rate(rig, peer, WARM_UP, warm_up, options.kind)?;
     let mut search = Search::new(Limits {
         from: last.map_or(FIRST_RATE, |last| last.times(0.5)),
         to: Rate(20e6),
@@ -140,27 +146,37 @@ fn try_rate(rig: &mut Rig, peer: Peer, rate: Rate, time: Duration, kind: Kind) -
     let expectation = Expectation {
         flows: u32::try_from(rig.plan.flows).unwrap_or(0),
         check_one_in: 64,
+        action: match rig.plan.script {
+            Script::Connection => Action::Reply,
+            _ => Action::Drop,
+        },
         source,
         destination,
         port,
         ..Expectation::of_run(rig.plan.run)
     };
-    let mut posts = [Post {
-        sink: &mut rig.sink,
-        expectation,
-    }];
+    let returns = Expectation {
+        check_one_in: 64,
+        ..Expectation::of_run(rig.plan.run)
+    };
+    let mut posts = [
+        Post {
+            sink: &mut rig.sink,
+            expectation,
+        },
+        Post {
+            sink: &mut rig.returns,
+            expectation: returns,
+        },
+    ];
     let seats = std::slice::from_ref(&rig.seat);
     let outcome = trial::run(kind, &rig.plan, seats, &mut posts, |_| true)?;
     eprintln!("  {}", outcome.line());
-    let wrong = outcome.tallies[0].wrong();
-    anyhow::ensure!(
+    let wrong: u64 = outcome.tallies.iter().map(Tally::wrong).sum();
+    ensure!(
         wrong == 0,
         "{wrong} frames arrived with wrong sums, addresses or ports: {:?}",
-        (
-            outcome.tallies[0].bad_ip_sum,
-            outcome.tallies[0].bad_sum,
-            outcome.tallies[0].wrong_tuple
-        )
+        outcome.tallies
     );
     Ok(outcome)
 }

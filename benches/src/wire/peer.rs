@@ -12,7 +12,17 @@ use tempfile::TempDir;
 use super::forwarder::{Forwarder, Pass, Settings, pass};
 use super::rig::{BACKEND_PORT, BACKENDS, GATEWAY, INTERFACES, PEER_CPU, PORT, Rig, backend, vip};
 use crate::cpu;
+use crate::generator::plan::Protocol;
 use crate::sink::program::{Network, host};
+
+/// How long TCP connections are remembered that end; the same for all, and short, so that one trial
+/// does not fill the tables of the next. Seconds.
+const CLOSING: [(&str, u32); 4] = [
+    ("fin_wait", 5),
+    ("close_wait", 5),
+    ("last_ack", 5),
+    ("time_wait", 2),
+];
 
 /// Who forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +69,7 @@ impl Peer {
         )
     }
 
-    /// Starts it with `services` Services of UDP; frames are forwarded when this returns.
+    /// Starts it with `services` Services of the plan's protocol; frames are forwarded when this returns.
     ///
     /// # Errors
     /// It cannot be started.
@@ -128,7 +138,7 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
         dir: dir.path().to_owned(),
     };
     let folder = Folder::create(dir.path().join("services"))?;
-    folder.write_text("services.yaml", &manifests(services))?;
+    folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
     let more = format!("[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n");
     let settings =
         daemon::dataplane_settings(&paths, &INTERFACES, &more).replace("\"debug\"", "\"warn\"");
@@ -146,17 +156,18 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
     })
 }
 
-fn manifests(services: u32) -> String {
+fn manifests(services: u32, protocol: &str) -> String {
+    let protocol = protocol.to_uppercase();
     let mut text = String::new();
     for service in 0..services {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{service}, namespace: default}}\n\
-             spec:\n  type: LoadBalancer\n  loadBalancerIP: {}\n  ports: [{{name: p, protocol: UDP, port: {PORT}}}]\n\
+             spec:\n  type: LoadBalancer\n  loadBalancerIP: {}\n  ports: [{{name: p, protocol: {protocol}, port: {PORT}}}]\n\
              ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
              metadata: {{name: s{service}-1, namespace: default, labels: {{kubernetes.io/service-name: s{service}}}}}\n\
-             addressType: IPv4\nports: [{{name: p, protocol: UDP, port: {BACKEND_PORT}}}]\nendpoints:\n",
+             addressType: IPv4\nports: [{{name: p, protocol: {protocol}, port: {BACKEND_PORT}}}]\nendpoints:\n",
             vip(service)
         );
         for number in 0..BACKENDS {
@@ -166,11 +177,28 @@ fn manifests(services: u32) -> String {
     text
 }
 
+/// The protocol of the plan, as nftables writes it.
+fn protocol(rig: &Rig) -> &'static str {
+    match rig.plan.protocol {
+        Protocol::Tcp => "tcp",
+        _ => "udp",
+    }
+}
+
 fn kernel(rig: &Rig, services: u32, thread: bool) -> Result<[Pass; 2]> {
     let gateway = &rig.gateway;
     let mut command = gateway.command("nft");
-    process::run(command.args(["-f", "-"]), &ruleset(services), CONFIGURE * 6)?.success()?;
+    process::run(
+        command.args(["-f", "-"]),
+        &ruleset(services, protocol(rig)),
+        CONFIGURE * 6,
+    )?
+    .success()?;
     gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
+    for (setting, seconds) in CLOSING {
+        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{setting}");
+        gateway.write_sysctl(&path, &seconds.to_string())?;
+    }
     let inside = rig.inside();
     let [a, b] = INTERFACES;
     let guards = [pass(&inside, a)?, pass(&inside, b)?];
@@ -182,15 +210,15 @@ fn kernel(rig: &Rig, services: u32, thread: bool) -> Result<[Pass; 2]> {
     Ok(guards)
 }
 
-/// The rules that kube-proxy 1.35 programs in nftables mode for LoadBalancer Services of UDP:
+/// The rules that kube-proxy 1.35 programs in nftables mode for LoadBalancer Services:
 /// verdict maps, a random number for the endpoint, everything masqueraded
 /// (pkg/proxy/nftables/proxier.go).
-pub fn ruleset(services: u32) -> String {
+fn ruleset(services: u32, protocol: &str) -> String {
     let mut chains = String::new();
     let mut elements = Vec::new();
     for service in 0..services {
         elements.push(format!(
-            "{} . udp . {PORT} : goto external-{service}",
+            "{} . {protocol} . {PORT} : goto external-{service}",
             vip(service)
         ));
         let mut choices = Vec::new();
@@ -198,7 +226,7 @@ pub fn ruleset(services: u32) -> String {
             let (end, address) = (format!("endpoint-{service}-{number}"), backend(number));
             let _ = writeln!(
                 chains,
-                "chain {end} {{ ip saddr {address} jump mark-for-masquerade; meta l4proto udp dnat to {address}:{BACKEND_PORT}; }}"
+                "chain {end} {{ ip saddr {address} jump mark-for-masquerade; meta l4proto {protocol} dnat to {address}:{BACKEND_PORT}; }}"
             );
             choices.push(format!("{number} : goto {end}"));
         }

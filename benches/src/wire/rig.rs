@@ -39,9 +39,11 @@ pub struct Rig {
     pub gateway: Netns,
     /// The sink.
     pub sink: Sink,
+    /// Where replies arrive.
+    pub returns: Sink,
     /// Where the generator sits.
     pub seat: Seat,
-    /// What is sent: UDP to Service 0, unless changed.
+    /// What is sent to Service 0: UDP, unless changed.
     pub plan: Plan,
     _near: Netns,
     _far: Netns,
@@ -89,6 +91,7 @@ impl Rig {
         }
         let sink = Sink::attach(&Namespace::named(far.name()), "s0", flows)?;
         let namespace = Namespace::named(near.name());
+        let returns = Sink::attach(&namespace, "g0", 1)?;
         let interface = namespace.interface("g0")?;
         let target_mac = Namespace::named(gateway.name()).interface(a)?.mac;
         let clients = Clients::new(CLIENTS.into(), CLIENT_PREFIX)?;
@@ -99,6 +102,7 @@ impl Rig {
         Ok(Self {
             gateway,
             sink,
+            returns,
             seat: Seat {
                 namespace,
                 interface,
