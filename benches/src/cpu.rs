@@ -1,6 +1,8 @@
 //! Which CPU does what: pinning, and what the kernel says each has done.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -58,6 +60,34 @@ fn pin(thread: Pid, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).with_context(|| format!("CPU {cpu}"))?;
     sched_setaffinity(thread, &set).with_context(|| format!("no CPU {cpu}"))
+}
+
+/// Share of a CPU that a process uses while it is watched for `time`.
+///
+/// # Errors
+/// The process is gone.
+pub fn share_of_process(pid: u32, time: Duration) -> Result<f64> {
+    let used = || -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Ok(ticks_of(&stat).unwrap_or(0))
+    };
+    let before = used()?;
+    thread::sleep(time);
+    let ticks = used()?.saturating_sub(before);
+    Ok(ticks as f64 / TICKS / time.as_secs_f64())
+}
+
+/// Of `/proc/PID/stat`, a second (USER_HZ of proc(5)).
+const TICKS: f64 = 100.0;
+
+/// User and system time, which are fields 14 and 15 (proc_pid_stat(5)).
+fn ticks_of(stat: &str) -> Option<u64> {
+    // The name, field 2, may hold anything, also brackets and blanks.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// What one CPU has done.
@@ -164,6 +194,13 @@ mod tests {
         assert_eq!(work[1].receives, 0);
         assert!((work[1].busy - 0.1).abs() < 1e-9 && (work[1].steal - 0.1).abs() < 1e-9);
         assert_eq!(work.len(), 2);
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_found_behind_any_name() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 9 0 0 0 250 150 3 4 20 0 1 0";
+        assert_eq!(ticks_of(stat), Some(400));
+        assert_eq!(ticks_of("7 (a) S 1"), None);
     }
 
     #[test]

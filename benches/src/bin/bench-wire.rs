@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use sluice_benches::generator::plan::{Protocol, Script};
+use sluice_benches::generator::plan::Script;
 use sluice_benches::trial::Kind;
-use sluice_benches::wire::measure::{self, Options, Round};
+use sluice_benches::wire::measure::{self, Case, MOST_CONNECTIONS, Options, Round};
 use sluice_benches::wire::peer::Peer;
 use sluice_benches::wire::report::Report;
 use sluice_benches::wire::rig::Rig;
@@ -42,11 +42,16 @@ struct Cli {
     flows: u32,
     /// What flows consist of: datagrams of UDP that go on and on, or short connections of TCP, which
     /// the sink answers.
-    #[arg(long, value_enum, default_value = "data")]
-    script: Script,
-    /// Services, with four endpoints each.
-    #[arg(long, default_value_t = 1)]
-    services: u32,
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "data,connection"
+    )]
+    scripts: Vec<Script>,
+    /// Services, with four endpoints each; several numbers are measured in turn.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    services: Vec<u32>,
     /// Bytes of a frame without its checksum.
     #[arg(long, default_value_t = 62)]
     size: u16,
@@ -86,54 +91,50 @@ fn run(cli: &Cli) -> Result<()> {
     );
     let options = Options {
         kind: cli.kind,
-        services: cli.services,
+        flows: cli.flows,
+        size: cli.size,
         trial: Duration::from_millis(cli.trial),
         repeats: cli.repeats | 1,
         loss: cli.loss / 100.0,
         precision: 0.03,
     };
-    let mut rig = Rig::build(cli.flows)?;
-    rig.plan.sizes.fill(cli.size);
-    rig.plan.script = cli.script;
-    if cli.script != Script::Data {
-        rig.plan.protocol = Protocol::Tcp;
+    let mut cases = Vec::new();
+    for services in &cli.services {
+        let services = *services;
+        cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
     }
-    rig.plan.fit();
+    let mut rig = Rig::build(cli.flows.max(MOST_CONNECTIONS as u32))?;
     // A peer that cannot do its part shall not cost the figures of the others.
     let (mut rounds, mut failed) = (Vec::<Round>::new(), 0);
-    'all: for number in 0..cli.rounds {
-        for peer in &cli.peers {
-            if clock::stopped() {
-                break 'all;
-            }
-            let before = rounds.iter().rev().find(|round| round.peer == peer.name());
-            let last = before.and_then(|round| round.throughput);
-            match measure::round(&mut rig, *peer, number, last, &options) {
-                Ok(round) => {
-                    print(&round);
-                    rounds.push(round);
+    for number in 0..cli.rounds {
+        for case in &cases {
+            for peer in &cli.peers {
+                let mut before = rounds.iter().rev();
+                let before = before.find(|round| round.peer == peer.name() && round.case == *case);
+                let last = before.and_then(|round| round.throughput);
+                if clock::stopped() {
+                    break;
                 }
-                Err(error) => {
-                    eprintln!("round {number}: {error:#}");
-                    failed += 1;
+                match measure::round(&mut rig, *peer, *case, number, last, &options) {
+                    Ok(round) => {
+                        print(&round);
+                        rounds.push(round);
+                    }
+                    Err(error) => {
+                        eprintln!("round {number}: {}: {error:#}", case.name());
+                        failed += 1;
+                    }
                 }
             }
         }
     }
     ensure!(!rounds.is_empty(), "no round was measured");
-    let size = rig.plan.largest();
-    let (flows, services) = (cli.flows, cli.services);
-    let kind = match cli.script {
-        Script::Data => "UDP",
-        Script::Syn => "SYN of TCP",
-        Script::Connection => "connections of TCP (four packets of the client, two replies)",
-    };
     let traffic = format!(
-        "{kind}, {size} bytes a frame, {flows} flows, {services} Services of 4 endpoints, masqueraded, \
-         loss at most {} %, {} rounds",
-        cli.loss, cli.rounds
+        "{} bytes a frame at least, {} flows of datagrams, {} connections (four packets of the client, \
+         two replies), Services of 4 endpoints, masqueraded, loss at most {} %, {} rounds",
+        cli.size, cli.flows, MOST_CONNECTIONS, cli.loss, cli.rounds
     );
-    let report = Report::new(&rounds, &cli.peers, traffic);
+    let report = Report::new(&rounds, &cases, &cli.peers, traffic);
     report.write(&cli.out)?;
     println!("\n{}\nwritten to {}", report.table(), cli.out.display());
     ensure!(failed == 0, "{failed} rounds failed");
@@ -144,8 +145,9 @@ fn print(round: &Round) {
     let rate = round
         .throughput
         .map_or("none".to_owned(), |rate| rate.to_string());
+    let (number, case) = (round.round, round.case.name());
     println!(
-        "round {}  {:<45} {rate} packets a second",
-        round.round, round.peer
+        "round {number}  {case:<26} {:<42} {rate} packets a second",
+        round.peer
     );
 }

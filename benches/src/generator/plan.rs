@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::flow::{self, Clients, Key};
 use crate::rate::Rate;
@@ -60,7 +61,7 @@ impl Protocol {
 }
 
 /// What a flow consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Script {
     /// Packets that go on and on.
     Data,

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::peer::Peer;
 use super::report::Spread;
 use super::rig::Rig;
+use crate::cpu;
+use crate::generator::flow;
 use crate::generator::frame::run_number;
-use crate::generator::plan::Script;
+use crate::generator::plan::{Protocol, Script};
 use crate::generator::sockets::monotonic;
 use crate::rate::Rate;
 use crate::search::{Limits, Search};
@@ -26,13 +28,51 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The search begins here, or at half of what the peer did in the last round.
 const FIRST_RATE: Rate = Rate(200e3);
 
+/// What is measured in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// Datagrams of UDP that go on and on, or short connections of TCP.
+    pub script: Script,
+    /// Services, of which each flow uses the first one.
+    pub services: u32,
+}
+
+impl Case {
+    /// As it stands in reports.
+    pub fn name(self) -> String {
+        let what = match self.script {
+            Script::Data => "datagrams",
+            Script::Syn => "SYN",
+            Script::Connection => "connections",
+        };
+        let Self { services, .. } = self;
+        format!("{what}, {services} Services")
+    }
+
+    fn prepare(self, rig: &mut Rig, flows: u64) {
+        rig.plan.script = self.script;
+        (rig.plan.protocol, rig.plan.flows) = match self.script {
+            Script::Data => (Protocol::Udp, flows),
+            Script::Syn | Script::Connection => (Protocol::Tcp, MOST_CONNECTIONS),
+        };
+        rig.plan.fit();
+    }
+}
+
+/// Connections that are made before the first one is made again.
+pub const MOST_CONNECTIONS: u64 = 1 << 20;
+/// How long an idle peer is watched.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// How rounds are measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Kind of generator.
     pub kind: Kind,
-    /// Services, of which each flow uses the first one.
-    pub services: u32,
+    /// Flows of datagrams.
+    pub flows: u32,
+    /// Bytes of a frame.
+    pub size: u16,
     /// How long a trial takes.
     pub trial: Duration,
     /// Trials of one rate, of which most must pass; odd.
@@ -50,8 +90,10 @@ pub struct Round {
     pub peer: String,
     /// Which round.
     pub round: u32,
-    /// Services that it had.
-    pub services: u32,
+    /// What was measured.
+    pub case: Case,
+    /// Share of a CPU that it uses without traffic; none when it is no process of its own.
+    pub idle: Option<f64>,
     /// Highest rate with hardly any loss; none when it loses at every rate.
     pub throughput: Option<Rate>,
     /// All trials of the search.
@@ -67,13 +109,20 @@ pub struct Round {
 pub fn round(
     rig: &mut Rig,
     peer: Peer,
+    case: Case,
     number: u32,
     last: Option<Rate>,
     options: &Options,
 ) -> Result<Round> {
+    rig.plan.sizes.fill(options.size);
+    case.prepare(rig, u64::from(options.flows));
     let running = peer
-        .start(rig, options.services)
+        .start(rig, case.services)
         .with_context(|| peer.name())?;
+    let idle = match running.process() {
+        Some(pid) => Some(cpu::share_of_process(pid, IDLE)?),
+        None => None,
+    };
     let measured = measure(rig, peer, last, options);
     // While it runs: some settings belong to NAPI, which goes with it.
     peer.clean(rig)?;
@@ -82,7 +131,8 @@ pub fn round(
     Ok(Round {
         peer: peer.name().to_owned(),
         round: number,
-        services: options.services,
+        case,
+        idle,
         throughput,
         search,
         latency,
@@ -142,6 +192,10 @@ fn try_rate(rig: &mut Rig, peer: Peer, rate: Rate, time: Duration, kind: Kind) -
     rig.plan.rate = rate;
     rig.plan.duration = time;
     rig.plan.run = run_number(monotonic());
+    if rig.plan.script == Script::Connection {
+        // Connections of the last trial may still be remembered: these are others.
+        rig.plan.key = flow::key(u64::from(rig.plan.run));
+    }
     let (source, destination, port) = peer.expectation();
     let expectation = Expectation {
         flows: u32::try_from(rig.plan.flows).unwrap_or(0),

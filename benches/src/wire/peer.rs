@@ -116,10 +116,20 @@ pub enum Running {
     Kernel([Pass; 2]),
 }
 
+impl Running {
+    /// The process that forwards, if it is one of its own.
+    pub fn process(&self) -> Option<u32> {
+        match self {
+            Running::Sluice(sluice) => Some(sluice.dataplane.pid()),
+            Running::Bare(_) | Running::Kernel(_) => None,
+        }
+    }
+}
+
 /// Sluice's daemons and their folder, which go in this order.
 pub struct Sluice {
     _controlplane: Process,
-    _dataplane: Process,
+    dataplane: Process,
     _dir: TempDir,
 }
 
@@ -151,7 +161,7 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
     daemon::settled(&mut controlplane, &paths)?;
     Ok(Sluice {
         _controlplane: controlplane,
-        _dataplane: dataplane,
+        dataplane,
         _dir: dir,
     })
 }

@@ -1,6 +1,7 @@
 //! The rig: three namespaces, the sink, and the plan of what is sent.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Result;
 use sluice_tests::netns::{CONFIGURE, Netns};
@@ -99,6 +100,8 @@ impl Rig {
         let mut plan = Plan::new(interface.mac, target_mac, clients, vec![target]);
         plan.flows = u64::from(flows);
         plan.key = flow::key(7);
+        // Longer than a shared machine keeps the peer from answering.
+        plan.pause = Duration::from_millis(10);
         Ok(Self {
             gateway,
             sink,
