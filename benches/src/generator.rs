@@ -9,7 +9,7 @@
 //! Guarantees: both send the same frames; a flow's frames are numbered without a gap; frames are
 //! stamped with the time at which they were due, not with the one at which they left, so a stalled
 //! path cannot hide its latency. A generator that falls behind leaves frames out and counts them
-//! rather than making up for them with a burst.
+//! rather than making up for them with a burst; numbers go on without a gap.
 
 pub mod flow;
 pub mod frame;

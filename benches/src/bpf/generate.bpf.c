@@ -219,13 +219,6 @@ static __always_inline int write_frame(struct xdp_md *ctx, const struct frame *f
 	return 0;
 }
 
-/* Moves on to the next frame. */
-static __always_inline void advance(struct state *now, __u64 frames)
-{
-	now->frames += frames;
-	now->elapsed += frames * config.step;
-}
-
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
@@ -249,15 +242,19 @@ int generate(struct xdp_md *ctx)
 	if (config.step && now - due > config.burst) {
 		__u64 frames = ((now - due) << STEP_SHIFT) / config.step;
 
-		/* A step that is longer than the burst is always waited for. */
+		/*
+		 * A step that is longer than the burst is always waited for. Time is leapt over, not
+		 * numbers: a connection whose SYN was left out would be broken.
+		 */
 		if (frames) {
 			s->left_out += frames;
-			advance(s, frames);
+			s->elapsed += frames * config.step;
 			return XDP_DROP;
 		}
 	}
 	number = config.first + s->frames * config.stride;
-	advance(s, 1);
+	s->frames++;
+	s->elapsed += config.step;
 	if (!choose(number, &frame))
 		return XDP_DROP;
 	turn = number % SIZES;

@@ -48,10 +48,10 @@ struct target {
 struct state {
 	__u64 start;    /* CLOCK_MONOTONIC, ns */
 	__u64 elapsed;  /* intended time of the next frame since start, ns / 2^16 */
-	__u64 frames;   /* due so far, sent or left out */
+	__u64 frames;   /* numbers used so far */
 	__u64 sent;
 	__u64 bytes;
-	__u64 left_out; /* the generator itself was late */
+	__u64 left_out; /* frames less, because the generator itself was late */
 	__u64 finished;
 	__u64 failed;   /* a frame that could not be written: a mistake in settings */
 };
