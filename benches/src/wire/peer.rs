@@ -15,14 +15,19 @@ use crate::cpu;
 use crate::generator::plan::Protocol;
 use crate::sink::program::{Network, host};
 
-/// How long TCP connections are remembered that end; the same for all, and short, so that one trial
-/// does not fill the tables of the next. Seconds.
-const CLOSING: [(&str, u32); 4] = [
-    ("fin_wait", 5),
-    ("close_wait", 5),
-    ("last_ack", 5),
-    ("time_wait", 2),
+/// States of TCP as the kernel names them and as Sluice does. All peers forget a connection in any
+/// of them after [`FORGET_SECONDS`], so that what one trial leaves half open, above all an overloaded
+/// one, does not use up the source ports of the next.
+const STATES: [(&str, &str); 7] = [
+    ("syn_sent", "syn_sent"),
+    ("syn_recv", "syn_received"),
+    ("established", "established"),
+    ("fin_wait", "fin_wait"),
+    ("close_wait", "close_wait"),
+    ("last_ack", "last_ack"),
+    ("time_wait", "time_wait"),
 ];
+const FORGET_SECONDS: u32 = 1;
 
 /// Who forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -149,7 +154,13 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
     };
     let folder = Folder::create(dir.path().join("services"))?;
     folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
-    let more = format!("[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n");
+    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {FORGET_SECONDS}\n"));
+    // As many source ports as the kernel uses.
+    let more = format!(
+        "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
+         [source_nat]\nports = \"1024-65535\"\n[timeouts]\n{}",
+        timeouts.concat()
+    );
     let settings =
         daemon::dataplane_settings(&paths, &INTERFACES, &more).replace("\"debug\"", "\"warn\"");
     let mut dataplane = daemon::start("sluice-dataplane", &rig.gateway, &paths, &settings)?;
@@ -205,9 +216,9 @@ fn kernel(rig: &Rig, services: u32, thread: bool) -> Result<[Pass; 2]> {
     )?
     .success()?;
     gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
-    for (setting, seconds) in CLOSING {
-        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{setting}");
-        gateway.write_sysctl(&path, &seconds.to_string())?;
+    for (state, _) in STATES {
+        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{state}");
+        gateway.write_sysctl(&path, &FORGET_SECONDS.to_string())?;
     }
     let inside = rig.inside();
     let [a, b] = INTERFACES;
