@@ -6,7 +6,15 @@
 //!                        harness: clock on --- process ---------'--- clock off
 //! ```
 //!
-//! The benchmarks themselves are the files of `benches/benches/`: they run in memory and need
+//! Beside it stand the tools that measure a gateway from outside, in the kernel and on real
+//! interfaces: `loadgen` and `bench-wire`.
+//!
+//! ```text
+//!   generator: frames, numbered and stamped --> a gateway --> sink: verifies, counts, measures
+//!       trial: both together    search: the highest rate    wire: Sluice and its peers, in turns
+//! ```
+//!
+//! The benchmarks in memory are the files of `benches/benches/`: they run in memory and need
 //! neither root nor a device, so their figures are free of the kernel's noise. Everything they
 //! measure is the dataplane's public interface; the only stand-in is [`slots::SlotIo`] in the place
 //! of AF_XDP sockets.
