@@ -17,6 +17,9 @@ use sluice_benches::rate::Rate;
 use sluice_benches::sink::program::host;
 use sluice_benches::sink::{Action, Expectation, Sink};
 use sluice_benches::trial::{self, Kind, Outcome, Post};
+use sluice_benches::wire::measure;
+use sluice_benches::wire::peer::Peer;
+use sluice_benches::wire::rig::Rig;
 use sluice_tests::netns::Netns;
 
 const FLOWS: u32 = 500;
@@ -160,4 +163,29 @@ fn frames_of_another_run_are_not_counted() {
     let [far, _] = &mut wire.sinks;
     far.expect(&Expectation::of_run(wire.plan.run ^ 1)).unwrap();
     assert_eq!(far.tally().unwrap().received, 0);
+}
+
+/// Sluice itself is not here: its daemons are built by other packages.
+#[test]
+fn every_peer_sends_on_what_it_should_with_right_sums_and_addresses() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    rig.plan.flows = u64::from(FLOWS);
+    for peer in [
+        Peer::Bare,
+        Peer::BareBusy,
+        Peer::Nftables,
+        Peer::NftablesThreaded,
+    ] {
+        let running = peer.start(&rig, 3).unwrap();
+        let (rate, time) = (Rate(20_000.0), Duration::from_millis(100));
+        // That frames arrive wrong would be an error; that a busy machine loses some is none.
+        let outcome = measure::try_rate(&mut rig, peer, rate, time, Kind::Live).unwrap();
+        let tally = &outcome.tallies[0];
+        assert!(tally.received > 0, "{}", peer.name());
+        assert!(tally.received <= outcome.sent.sent);
+        assert_eq!((tally.moved, tally.late), (0, 0), "{}", peer.name());
+        peer.clean(&rig).unwrap();
+        drop(running);
+    }
 }

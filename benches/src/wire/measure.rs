@@ -187,7 +187,17 @@ fn offered(trials: &[Outcome], rate: Rate, loss: f64) -> Rate {
     Spread::of(sent).map_or(rate, |spread| Rate(spread.median))
 }
 
-fn try_rate(rig: &mut Rig, peer: Peer, rate: Rate, time: Duration, kind: Kind) -> Result<Outcome> {
+/// One trial of a peer that runs.
+///
+/// # Errors
+/// A frame arrived with wrong sums, addresses or ports, or generator or sink do not work.
+pub fn try_rate(
+    rig: &mut Rig,
+    peer: Peer,
+    rate: Rate,
+    time: Duration,
+    kind: Kind,
+) -> Result<Outcome> {
     thread::sleep(PAUSE);
     rig.plan.rate = rate;
     rig.plan.duration = time;
