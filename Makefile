@@ -18,7 +18,7 @@ CONFORMANCE ?= ../shared/conformance
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help deps build demo test conformance fuzz bench-memory instructions lint clean
+.PHONY: help deps build demo test conformance fuzz bench-memory bench-wire instructions lint clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ fuzz: deps ## Fuzz every parser for FUZZ_SECONDS each; needs cargo-fuzz.
 
 bench-memory: deps ## Measure the packet path in memory, in under 5 minutes; report in target/bench.
 	cargo bench -p sluice-benches --locked --bench memory
+
+bench-wire: deps ## Measure Sluice and its peers in network namespaces; needs root and two CPUs.
+	cargo build --workspace --release --locked
+	@$(SUDO) $(TARGET)/release/bench-wire --out $(TARGET)/bench
 
 instructions: deps ## Count a packet's instructions and compare with benches/instructions.json.
 	@.ci/instructions

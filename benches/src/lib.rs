@@ -8,7 +8,15 @@
 //!          statistics: median and spread <-------'-------> report: beside goals and calibration
 //! ```
 //!
-//! The benchmarks themselves are the folders of `benches/benches/`: they run in memory and need
+//! Beside it stand the tools that measure a gateway from outside, in the kernel and on real
+//! interfaces: `loadgen` and `bench-wire`.
+//!
+//! ```text
+//!   generator: frames, numbered and stamped --> a gateway --> sink: verifies, counts, measures
+//!       trial: both together    search: the highest rate    wire: Sluice and its peers, in turns
+//! ```
+//!
+//! The benchmarks in memory are the folders of `benches/benches/`: they run in memory and need
 //! neither root nor a device, so their figures are free of the kernel's noise. Everything they
 //! measure is the dataplane's public interface; the only stand-in is [`slots::SlotIo`] in the place
 //! of AF_XDP sockets.
@@ -16,7 +24,7 @@
 //! Absolute figures depend on the machine and on its neighbours. Compare only runs of one machine,
 //! taken in turns.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod calibration;
 pub mod callgrind;
@@ -31,3 +39,14 @@ pub mod slots;
 pub mod statistics;
 pub mod topology;
 pub mod traffic;
+
+pub mod cpu;
+pub mod generator;
+pub mod namespace;
+pub mod plot;
+pub mod rate;
+pub mod search;
+pub mod sink;
+pub mod trial;
+pub mod wire;
+pub mod xdp_socket;

@@ -1,0 +1,10 @@
+//! The sink: an XDP program that verifies and counts the generator's frames where they arrive.
+//!
+//! Guarantees: frames of other runs and of others are neither counted nor dropped. Latency counts
+//! from the time at which a frame was due.
+
+pub mod histogram;
+pub mod program;
+
+pub use histogram::Histogram;
+pub use program::{Action, Expectation, Sink, Tally};

@@ -1,0 +1,15 @@
+//! `make bench-wire`: Sluice and its peers on one rig, in turns, by the same generator and sink.
+//!
+//! ```text
+//!   namespace G: g0 --- wa :gateway: wb --- s0 :namespace S
+//!     generator, CPU 0      one of the peers, CPU 1      sink
+//! ```
+//!
+//! An absolute figure depends on the machine and on its neighbours. What counts are ratios of rounds
+//! that followed one another, and who ran NAPI where: both stand in the report.
+
+pub mod forwarder;
+pub mod measure;
+pub mod peer;
+pub mod report;
+pub mod rig;

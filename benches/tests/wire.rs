@@ -1,0 +1,191 @@
+//! Generator, wire and sink together, in namespaces of their own. Needs root. Nothing is judged by
+//! time: a busy machine sends fewer frames, but counts each of them.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test may; its helpers are tests too")]
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sluice_benches::generator::flow::Clients;
+use sluice_benches::generator::frame::run_number;
+use sluice_benches::generator::live::Seat;
+use sluice_benches::generator::plan::{IMIX, Plan, Protocol, Script};
+use sluice_benches::generator::sockets::monotonic;
+use sluice_benches::namespace::Namespace;
+use sluice_benches::rate::Rate;
+use sluice_benches::sink::program::host;
+use sluice_benches::sink::{Action, Expectation, Sink};
+use sluice_benches::trial::{self, Kind, Outcome, Post};
+use sluice_benches::wire::measure;
+use sluice_benches::wire::peer::Peer;
+use sluice_benches::wire::rig::Rig;
+use sluice_tests::netns::Netns;
+
+const FLOWS: u32 = 500;
+
+/// Two generators at once would leave each other little of the machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+struct Wire {
+    plan: Plan,
+    seat: Seat,
+    sinks: [Sink; 2],
+    _namespaces: [Netns; 2],
+}
+
+impl Wire {
+    fn new(clients: &str, prefix: u32, target: &str) -> Self {
+        let (near, far) = (Netns::create("g").unwrap(), Netns::create("s").unwrap());
+        near.ip_batch(&format!(
+            "link add g0 type veth peer name s0 netns {}\nlink set g0 up\n",
+            far.name()
+        ))
+        .unwrap();
+        far.ip_batch("link set s0 up\n").unwrap();
+        let (here, there) = (Namespace::named(near.name()), Namespace::named(far.name()));
+        let interface = here.interface("g0").unwrap();
+        let target_mac = there.interface("s0").unwrap().mac;
+        let clients = Clients::new(clients.parse().unwrap(), prefix).unwrap();
+        let target: SocketAddr = target.parse().unwrap();
+        let mut plan = Plan::new(interface.mac, target_mac, clients, vec![target]);
+        plan.flows = u64::from(FLOWS);
+        plan.rate = Rate(100_000.0);
+        plan.duration = Duration::from_millis(100);
+        let sinks = [
+            Sink::attach(&there, "s0", FLOWS).unwrap(),
+            Sink::attach(&here, "g0", FLOWS).unwrap(),
+        ];
+        let seat = Seat {
+            namespace: here,
+            interface,
+            cpu: None,
+            batch: 64,
+        };
+        Self {
+            plan,
+            seat,
+            sinks,
+            _namespaces: [near, far],
+        }
+    }
+
+    fn run(&mut self, kind: Kind, action: Action) -> Outcome {
+        let _alone = ONE_AT_A_TIME.lock();
+        self.plan.run = run_number(monotonic());
+        let target = self.plan.targets[0];
+        let there = Expectation {
+            flows: FLOWS,
+            action,
+            destination: Some(host(target.ip())),
+            port: Some(target.port()),
+            ..Expectation::of_run(0)
+        };
+        let here = Expectation {
+            source: Some(host(target.ip())),
+            ..Expectation::of_run(0)
+        };
+        let [far, near] = &mut self.sinks;
+        let mut posts = [
+            Post {
+                sink: far,
+                expectation: there,
+            },
+            Post {
+                sink: near,
+                expectation: here,
+            },
+        ];
+        let seats = std::slice::from_ref(&self.seat);
+        trial::run(kind, &self.plan, seats, &mut posts, |_| true).unwrap()
+    }
+}
+
+/// What was sent arrived, each frame as it was sent.
+fn assert_all_arrived(outcome: &Outcome) {
+    let tally = &outcome.tallies[0];
+    assert!(outcome.sent.sent > 0 && outcome.sent.finished);
+    assert_eq!(tally.received, outcome.sent.sent);
+    assert_eq!(tally.bytes, outcome.sent.bytes);
+    assert_eq!(tally.checked, tally.received);
+    assert_eq!((tally.wrong(), tally.moved, tally.late), (0, 0, 0));
+    assert_eq!(tally.latency.count(), tally.received);
+    assert!(outcome.loss == 0.0 && tally.flows <= u64::from(FLOWS));
+    assert_eq!(tally.missing, 0, "what the generator leaves out is no gap");
+}
+
+#[test]
+fn every_frame_of_either_generator_is_counted_with_right_sums() {
+    for (clients, prefix, target) in [
+        ("10.64.0.0", 16, "203.0.113.10:80"),
+        ("fd00::", 112, "[2001:db8::1]:80"),
+    ] {
+        let mut wire = Wire::new(clients, prefix, target);
+        for kind in [Kind::Live, Kind::Socket] {
+            for protocol in [Protocol::Udp, Protocol::Tcp, Protocol::Icmp] {
+                wire.plan.protocol = protocol;
+                wire.plan.sizes = [61; 12];
+                wire.plan.fit();
+                assert_all_arrived(&wire.run(kind, Action::Drop));
+            }
+            wire.plan.protocol = Protocol::Udp;
+            wire.plan.sizes = IMIX;
+            wire.plan.fit();
+            assert_all_arrived(&wire.run(kind, Action::Drop));
+        }
+    }
+}
+
+#[test]
+fn connections_are_answered_like_a_server_does() {
+    let mut wire = Wire::new("10.64.0.0", 16, "203.0.113.10:80");
+    wire.plan.protocol = Protocol::Tcp;
+    wire.plan.script = Script::Connection;
+    wire.plan.pause = Duration::from_millis(1);
+    wire.plan.fit();
+    for kind in [Kind::Live, Kind::Socket] {
+        let outcome = wire.run(kind, Action::Reply);
+        assert_all_arrived(&outcome);
+        let [far, near] = &outcome.tallies[..] else {
+            panic!("two sinks");
+        };
+        assert!(far.replied > 0 && far.replied < far.received);
+        assert_eq!(near.received, far.replied);
+        assert_eq!((near.checked, near.wrong()), (near.received, 0));
+    }
+}
+
+#[test]
+fn frames_of_another_run_are_not_counted() {
+    let mut wire = Wire::new("10.64.0.0", 16, "203.0.113.10:80");
+    let outcome = wire.run(Kind::Live, Action::Drop);
+    assert_all_arrived(&outcome);
+    let [far, _] = &mut wire.sinks;
+    far.expect(&Expectation::of_run(wire.plan.run ^ 1)).unwrap();
+    assert_eq!(far.tally().unwrap().received, 0);
+}
+
+/// Sluice itself is not here: its daemons are built by other packages.
+#[test]
+fn every_peer_sends_on_what_it_should_with_right_sums_and_addresses() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    rig.plan.flows = u64::from(FLOWS);
+    for peer in [
+        Peer::Bare,
+        Peer::BareBusy,
+        Peer::Nftables,
+        Peer::NftablesThreaded,
+    ] {
+        let running = peer.start(&rig, 3).unwrap();
+        let (rate, time) = (Rate(20_000.0), Duration::from_millis(100));
+        // That frames arrive wrong would be an error; that a busy machine loses some is none.
+        let outcome = measure::try_rate(&mut rig, peer, rate, time, Kind::Live).unwrap();
+        let tally = &outcome.tallies[0];
+        assert!(tally.received > 0, "{}", peer.name());
+        assert!(tally.received <= outcome.sent.sent);
+        assert_eq!((tally.moved, tally.late), (0, 0), "{}", peer.name());
+        peer.clean(&rig).unwrap();
+        drop(running);
+    }
+}
