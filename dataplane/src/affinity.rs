@@ -145,16 +145,6 @@ impl AffinityTable {
         !was_empty && idle <= self.longest_timeout.load(Relaxed)
     }
 
-    /// Forgets that the client was given this backend; does nothing when it has another by now.
-    pub fn forget(&self, service: u64, client: u64, backend: u32) {
-        let owner = self.owner(service, client);
-        let key = owner ^ u64::from(backend);
-        for slot in self.bucket(owner) {
-            // The key says both owner and backend, so what another worker has put meanwhile stays.
-            let _ = slot.key.compare_exchange(key, 0, Relaxed, Relaxed);
-        }
-    }
-
     /// Seeded fingerprint of Service and client; its upper bits choose the bucket, all of it is
     /// compared.
     fn owner(&self, service: u64, client: u64) -> u64 {
@@ -209,17 +199,6 @@ mod tests {
         assert_eq!(table.get(WEB, 11, 0, 60), None);
         table.put(WEB, 10, 6, 0);
         assert_eq!(table.get(WEB, 10, 0, 60), Some(6));
-    }
-
-    #[test]
-    fn only_the_named_backend_is_forgotten() {
-        let table = AffinityTable::new(100, 7);
-        table.put(WEB, 10, 5, 0);
-        table.forget(WEB, 10, 6);
-        table.forget(WEB, 11, 5);
-        assert_eq!(table.get(WEB, 10, 0, 60), Some(5));
-        table.forget(WEB, 10, 5);
-        assert_eq!(table.get(WEB, 10, 0, 60), None);
     }
 
     #[test]
@@ -300,9 +279,6 @@ mod tests {
                             assert_eq!(u64::from(got) / 1000, other);
                             found += 1;
                         }
-                        if turn % 16 == 0 {
-                            table.forget(WEB, client, backend);
-                        }
                     }
                     found
                 }
@@ -317,16 +293,14 @@ mod tests {
     enum Step {
         Put(u64, u64, u32),
         Get(u64, u64, u32),
-        Forget(u64, u64, u32),
     }
 
     fn steps(clients: u64) -> impl Strategy<Value = Vec<(Step, u32)>> {
         let key = (0..3u64, 0..clients, 0..4u32);
         let timeout = (0..3u64, 0..clients, 0..100u32);
         let step = prop_oneof![
-            key.clone().prop_map(|(s, c, b)| Step::Put(s, c, b)),
+            key.prop_map(|(s, c, b)| Step::Put(s, c, b)),
             timeout.prop_map(|(s, c, t)| Step::Get(s, c, t)),
-            key.prop_map(|(s, c, b)| Step::Forget(s, c, b)),
         ];
         // Time grows with every step, so that one entry of the model is the oldest.
         proptest::collection::vec((step, 1..20u32), 0..200)
@@ -361,15 +335,6 @@ mod tests {
                     let expected = expected.filter(|(_, used)| now - used <= timeout);
                     let got = table.get(service, client, now, timeout);
                     prop_assert_eq!(got, expected.map(|(backend, _)| *backend));
-                }
-                Step::Forget(service, client, backend) => {
-                    if model
-                        .get(&(service, client))
-                        .is_some_and(|(b, _)| *b == backend)
-                    {
-                        model.remove(&(service, client));
-                    }
-                    table.forget(service, client, backend);
                 }
             }
         }

@@ -44,7 +44,7 @@ use crate::conntrack::{ConnId, ConnTable, Seconds};
 use crate::flow::Direction;
 use crate::fragments::FragmentTable;
 use crate::io::{InterfaceId, PacketIo};
-use crate::nat::ports::PortBlocks;
+use crate::nat::ports::{Picker, PortBlocks};
 use crate::neighbour::{Link, Network, Tags};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
@@ -97,6 +97,7 @@ pub struct Engine {
     v6: Lane<Ipv6Addr>,
     affinity: Arc<AffinityTable>,
     ports: PortBlocks,
+    picker: Picker,
     answers: TokenBucket,
     echoes: TokenBucket,
     random: u64,
@@ -105,6 +106,8 @@ pub struct Engine {
     released: Vec<(PacketKey, Ports)>,
     review: Review,
     exits: Exits,
+    /// Frames since the last look at connections.
+    processed: usize,
 }
 
 /// An IP packet after the first stage.
@@ -182,13 +185,15 @@ impl Engine {
             source_nat,
             ..
         } = settings;
+        let ports = PortBlocks::new(source_nat.ports, *workers);
         Self {
             worker: *worker,
             workers: *workers,
             v4: lane(settings, source_nat.address, now),
             v6: lane(settings, source_nat.address6, now),
             affinity,
-            ports: PortBlocks::new(source_nat.ports, *workers),
+            ports,
+            picker: Picker::new(ports.block(*worker)),
             answers: TokenBucket::new(settings.answers.per_second, now),
             echoes: TokenBucket::new(settings.answers.per_second, now),
             random: settings.seed.rotate_left(17) | 1,
@@ -197,6 +202,7 @@ impl Engine {
             released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
             exits: Exits::new(),
+            processed: 0,
         }
     }
 
@@ -229,6 +235,7 @@ impl Engine {
     ) {
         let moment = Moment::new(snapshot, now);
         self.exits.follow(moment.network_version);
+        self.processed += frames.len();
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         for (frame, ports) in frames.iter().zip(ports) {

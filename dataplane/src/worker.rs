@@ -124,10 +124,10 @@ impl<Io: PacketIo> Worker<Io> {
             self.retry_waiting(now);
         }
         self.fill_burst();
-        let busy = !self.frames.is_empty() || self.listing.is_some();
+        let mut busy = !self.frames.is_empty() || self.listing.is_some();
         self.work(now);
         self.release(now);
-        self.tidy(now);
+        busy |= self.tidy(now);
         self.give_up_waiting(now);
         self.answer_queries(now);
         self.links.handover.ring();
@@ -269,10 +269,12 @@ impl<Io: PacketIo> Worker<Io> {
         self.work(now);
     }
 
-    /// Lets the engine look at its connections, and sends what it has to say.
-    fn tidy(&mut self, now: Time) {
+    /// Lets the engine look at its connections, and sends what it has to say. True when there is
+    /// more to do.
+    fn tidy(&mut self, now: Time) -> bool {
         let snapshot = self.links.observer.current();
-        self.engine
+        let has_more = self
+            .engine
             .tidy(&mut self.io, snapshot, now, &mut self.outbox);
         let mut outbox = std::mem::take(&mut self.outbox);
         self.count(|counters| counters.own_frames.add(outbox.len() as u64));
@@ -283,6 +285,7 @@ impl<Io: PacketIo> Worker<Io> {
             self.transmit(frame, interface);
         }
         self.outbox = outbox;
+        has_more
     }
 
     fn transmit(&mut self, frame: Io::Frame, interface: InterfaceId) {

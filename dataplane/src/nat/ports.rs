@@ -10,7 +10,7 @@ use sluice_conf::settings::dataplane::PortRange;
 use crate::flow::{mix, scale};
 
 /// Candidates that are tried for one connection before the ports count as exhausted.
-const ATTEMPTS: usize = 64;
+const ATTEMPTS: u32 = 64;
 
 /// The whole range, cut for so many workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,24 +65,52 @@ impl PortBlocks {
     }
 }
 
-/// Ports of `block` to try for a connection, all different, starting at a place and going on in
-/// steps that `random` decides: an outsider must not be able to guess the next source port
-/// (RFC 6056 section 3.3), and steps of one would pile up ports next to each other.
-pub fn candidates(block: PortRange, random: u64) -> impl Iterator<Item = u16> {
-    let count = block.count();
-    let start = scale(
-        mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15),
-        count,
-    );
-    let wanted = scale(
-        mix(random ^ 0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d),
-        count,
-    ) + 1;
-    // A step without a common divisor visits every port before it comes round.
-    let step = (wanted..)
-        .find(|step| are_coprime(*step, count))
-        .unwrap_or(1);
-    (0..count.min(ATTEMPTS)).map(move |n| block.first + ((start + n * step) % count) as u16)
+/// Steps that a worker chooses from.
+const STEPS: usize = 64;
+
+/// Chooses ports of one worker's block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picker {
+    first: u16,
+    count: u32,
+    /// Each without a common divisor with `count`: such a step visits every port before it comes
+    /// round.
+    steps: Box<[u32]>,
+}
+
+impl Picker {
+    /// Chooses from `block`.
+    pub fn new(block: PortRange) -> Self {
+        let count = block.count().max(1);
+        let step = |n: usize| {
+            let mut from = 1 + n * count / STEPS..;
+            from.find(|step| are_coprime(*step, count)).unwrap_or(1)
+        };
+        Self {
+            first: block.first,
+            count: count as u32,
+            steps: (0..STEPS).map(|n| (step(n) % count) as u32).collect(),
+        }
+    }
+
+    /// Ports to try for a connection, all different, starting at a place and going on in steps that
+    /// `random` decides: an outsider must not be able to guess the next source port (RFC 6056
+    /// section 3.3), and steps of one would pile up ports next to each other.
+    pub fn candidates(&self, random: u64) -> impl Iterator<Item = u16> + use<> {
+        let place = mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15);
+        let step = mix(random ^ 0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d);
+        let (first, count) = (self.first, self.count);
+        let mut place = scale(place, count as usize) as u32;
+        let step = self.steps[scale(step, self.steps.len())];
+        (0..count.min(ATTEMPTS)).map(move |_| {
+            let port = first + place as u16;
+            place += step;
+            if place >= count {
+                place -= count;
+            }
+            port
+        })
+    }
 }
 
 fn are_coprime(mut a: usize, mut b: usize) -> bool {
@@ -117,11 +145,29 @@ mod tests {
         #[test]
         fn candidates_are_distinct_and_of_the_block(random in any::<u64>(), length in 0u16..200) {
             let block = PortRange { first: 20_000, last: 20_000 + length };
-            let ports: Vec<u16> = candidates(block, random).collect();
+            let ports: Vec<u16> = Picker::new(block).candidates(random).collect();
             let distinct: std::collections::HashSet<_> = ports.iter().collect();
             prop_assert_eq!(distinct.len(), ports.len());
-            prop_assert_eq!(ports.len(), block.count().min(ATTEMPTS));
+            prop_assert_eq!(ports.len(), block.count().min(ATTEMPTS as usize));
             prop_assert!(ports.iter().all(|p| block.ports().contains(p)));
         }
+    }
+
+    #[test]
+    fn first_candidates_spread_over_the_block() {
+        let block = PortRange {
+            first: 20_000,
+            last: 20_999,
+        };
+        let picker = Picker::new(block);
+        let mut seen = std::collections::HashSet::new();
+        for random in 0..10_000u64 {
+            seen.extend(
+                picker
+                    .candidates(mix(random ^ 1, 0x9e37_79b9_7f4a_7c15))
+                    .take(1),
+            );
+        }
+        assert!(seen.len() > 990, "{}", seen.len());
     }
 }

@@ -5,7 +5,6 @@ use sluice_conf::{Access, SourceNat};
 use super::{Engine, Moment, Tracked};
 use crate::conntrack::{ConnId, Connection, Handling, InsertError};
 use crate::flow::{End, scale};
-use crate::nat::ports::candidates;
 use crate::verdict::DropReason;
 
 /// Records that are looked at for one that a full table can do without.
@@ -63,9 +62,9 @@ impl Engine {
         mut connection: Connection<A>,
         address: A,
     ) -> Result<ConnId, DropReason> {
-        let block = self.ports.block(self.worker);
         let mut ended = None;
-        for (tried, port) in candidates(block, self.next_random()).enumerate() {
+        let random = self.next_random();
+        for (tried, port) in self.picker.candidates(random).enumerate() {
             if tried == SCARCE {
                 self.count(|counters| counters.source_ports_scarce.add(1));
             }

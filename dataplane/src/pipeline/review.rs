@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::known::{rebind, wants_reset};
 use super::lane::Ended;
-use super::{Engine, Lane, MAX_BURST, Moment, Tracked};
+use super::{Engine, Lane, Moment, Tracked};
 use crate::clock::Time;
 use crate::conntrack::{ConnId, Connection, SctpState, Seconds, State, TcpState};
 use crate::flow::Direction;
@@ -16,8 +16,10 @@ use crate::wire::reset::{self, Reset};
 use crate::wire::rewrite::write_ethernet;
 use crate::wire::tags::write_tags;
 
-/// Connections that are looked at for expiry after a burst, of each family.
-const EXPIRY_BUDGET: usize = 2 * MAX_BURST;
+/// Connections that are looked at for expiry after a turn without frames, of each family. Each frame
+/// of a burst adds one: it may have made a connection, and so expiry keeps up with any traffic while
+/// no frame waits long for it.
+const EXPIRY_BUDGET: usize = 16;
 
 /// Records that are looked at after a burst as long as a new table is being followed, of each
 /// family: a table of 262,144 connections is through after 2,048 bursts.
@@ -38,16 +40,19 @@ pub type Sent<Frame> = (Frame, InterfaceId);
 impl Engine {
     /// Forgets connections that have been idle for too long, or that a new table has left without
     /// a backend; a bounded number a call. Resets to both sides of those that must end are put on
-    /// `outbox`.
+    /// `outbox`. True when there is more to do.
     pub fn tidy<Io: PacketIo>(
         &mut self,
         io: &mut Io,
         snapshot: &Snapshot,
         now: Time,
         outbox: &mut Vec<Sent<Io::Frame>>,
-    ) {
+    ) -> bool {
         let moment = Moment::new(snapshot, now);
-        let expired = expire(&mut self.v4, moment.seconds) + expire(&mut self.v6, moment.seconds);
+        let budget = EXPIRY_BUDGET + std::mem::take(&mut self.processed);
+        let v4 = expire(&mut self.v4, moment.seconds, budget);
+        let v6 = expire(&mut self.v6, moment.seconds, budget);
+        let expired = (v4 + v6) as u64;
         self.review(moment);
         self.tell::<Ipv4Addr, Io>(io, moment, outbox);
         self.tell::<Ipv6Addr, Io>(io, moment, outbox);
@@ -56,6 +61,7 @@ impl Engine {
             counters.connections_expired.add(expired);
             counters.connections.set(connections);
         });
+        v4.max(v6) == budget || self.review.next.is_some()
     }
 
     /// After a new table, walks over all connections, some a call. Those that are silent would
@@ -123,16 +129,16 @@ impl Engine {
     }
 }
 
-fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds) -> u64 {
+fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds, budget: usize) -> usize {
     let mut expired = 0;
     let Lane { table, ended, .. } = lane;
-    table.expire(now, EXPIRY_BUDGET, |connection| {
+    table.expire(now, budget, |connection| {
         expired += 1;
         if connection.is_overdue(now) && wants_reset(&connection) {
             ended.push(Ended::both(connection));
         }
     });
-    lane.fragments.expire(now.0, EXPIRY_BUDGET);
+    lane.fragments.expire(now.0, budget);
     expired
 }
 
