@@ -45,18 +45,17 @@ use crate::flow::Direction;
 use crate::fragments::FragmentTable;
 use crate::io::{InterfaceId, PacketIo};
 use crate::nat::ports::{Picker, PortBlocks};
-use crate::neighbour::{Link, Network, Tags};
+use crate::neighbour::{Link, Network};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
 use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
-use crate::wire::plain::{Plain, PlainFamily};
 
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
-use express::Exits;
+use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
 use review::Review;
@@ -102,10 +101,12 @@ pub struct Engine {
     echoes: TokenBucket,
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
-    scratch: Vec<Prepared>,
+    prepared: Vec<Prepared>,
+    /// What is prepared of the frames that go the whole way, in order.
+    wholes: Vec<Whole>,
     released: Vec<(PacketKey, Ports)>,
     review: Review,
-    exits: Exits,
+    express: Express,
     /// Frames since the last look at connections.
     processed: usize,
 }
@@ -126,10 +127,10 @@ enum Ready<A> {
 /// A frame after the first stage.
 #[derive(Debug, Clone, Copy)]
 enum Prepared {
-    /// A plain packet, with its hash.
-    PlainV4(Plain<Ipv4Addr>, u64),
-    PlainV6(Plain<Ipv6Addr>, u64),
-    Whole(Whole),
+    PlainV4(Passenger<Ipv4Addr>),
+    PlainV6(Passenger<Ipv6Addr>),
+    /// The next of those that go the whole way.
+    Whole,
 }
 
 /// A frame that goes the whole way, after the first stage.
@@ -198,10 +199,11 @@ impl Engine {
             echoes: TokenBucket::new(settings.answers.per_second, now),
             random: settings.seed.rotate_left(17) | 1,
             counters,
-            scratch: Vec::with_capacity(MAX_BURST),
+            prepared: Vec::with_capacity(MAX_BURST),
+            wholes: Vec::with_capacity(MAX_BURST),
             released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
-            exits: Exits::new(),
+            express: Express::new(),
             processed: 0,
         }
     }
@@ -234,35 +236,43 @@ impl Engine {
         verdicts: &mut Vec<Verdict>,
     ) {
         let moment = Moment::new(snapshot, now);
-        self.exits.follow(moment.network_version);
+        self.express.follow(&moment);
         self.processed += frames.len();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let mut wholes = std::mem::take(&mut self.wholes);
         for (frame, ports) in frames.iter().zip(ports) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            if !self.prepare_plain(bytes, interface, moment, &mut scratch) {
-                let whole = self.prepare_whole(bytes, interface, *ports, moment);
-                scratch.push(Prepared::Whole(whole));
-            }
+            prepared.push(self.prepare_plain(bytes, interface).unwrap_or_else(|| {
+                wholes.push(self.prepare_whole(bytes, interface, *ports, moment));
+                Prepared::Whole
+            }));
         }
-        for prepared in &scratch {
+        for prepared in &mut prepared {
             match prepared {
-                Prepared::PlainV4(_, hash) | Prepared::Whole(Whole::V4(Ready::Packet(_, hash))) => {
-                    self.v4.table.prefetch_record(*hash);
-                }
-                Prepared::PlainV6(_, hash) | Prepared::Whole(Whole::V6(Ready::Packet(_, hash))) => {
-                    self.v6.table.prefetch_record(*hash);
-                }
-                Prepared::Whole(_) => {}
+                Prepared::PlainV4(passenger) => passenger.fetch(&self.v4.table),
+                Prepared::PlainV6(passenger) => passenger.fetch(&self.v6.table),
+                Prepared::Whole => {}
             }
         }
-        for ((frame, prepared), ports) in frames.iter_mut().zip(&scratch).zip(ports) {
-            let done = match prepared {
-                Prepared::PlainV4(plain, hash) => self.express(io, frame, plain, *hash, moment),
-                Prepared::PlainV6(plain, hash) => self.express(io, frame, plain, *hash, moment),
-                Prepared::Whole(whole) => Some(self.decide(io, frame, whole, moment)),
+        for whole in &wholes {
+            self.fetch(whole);
+        }
+        let mut next = wholes.iter();
+        for ((frame, prepared), ports) in frames.iter_mut().zip(&prepared).zip(ports) {
+            let passed = match prepared {
+                Prepared::PlainV4(passenger) => {
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
+                    passenger.pass(bytes, table, &self.express, self.worker, &moment)
+                }
+                Prepared::PlainV6(passenger) => {
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
+                    passenger.pass(bytes, table, &self.express, self.worker, &moment)
+                }
+                Prepared::Whole => next
+                    .next()
+                    .map(|whole| self.decide(io, frame, whole, moment)),
             };
-            verdicts.push(match done {
+            verdicts.push(match passed {
                 Some(verdict) => verdict,
                 None => {
                     let interface = io.interface(frame);
@@ -271,45 +281,36 @@ impl Engine {
                 }
             });
         }
-        self.scratch = scratch;
+        prepared.clear();
+        wholes.clear();
+        (self.prepared, self.wholes) = (prepared, wholes);
     }
 
-    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. False
+    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. `None`
     /// when the frame has to go the whole way.
     #[inline]
-    fn prepare_plain(
-        &self,
-        frame: &[u8],
-        interface: InterfaceId,
-        moment: Moment<'_>,
-        prepared: &mut Vec<Prepared>,
-    ) -> bool {
-        let link = moment.network.link(interface);
-        if !link.is_some_and(|link| is_for(frame, link) && link.tags == Tags::default()) {
-            return false;
+    fn prepare_plain(&self, frame: &[u8], interface: InterfaceId) -> Option<Prepared> {
+        if !self.express.admits(frame, interface) {
+            return None;
         }
-        match frame.get(12..14) {
-            Some([0x08, 0x00]) => self.plain(frame, prepared, Prepared::PlainV4),
-            Some([0x86, 0xdd]) => self.plain(frame, prepared, Prepared::PlainV6),
-            _ => false,
+        match frame.get(12..14)? {
+            [0x08, 0x00] => Passenger::read(frame, &self.v4.table).map(Prepared::PlainV4),
+            [0x86, 0xdd] => Passenger::read(frame, &self.v6.table).map(Prepared::PlainV6),
+            _ => None,
         }
     }
 
-    #[inline]
-    fn plain<A: Tracked + PlainFamily>(
-        &self,
-        frame: &[u8],
-        prepared: &mut Vec<Prepared>,
-        made: fn(Plain<A>, u64) -> Prepared,
-    ) -> bool {
-        let Some(plain) = Plain::read(frame) else {
-            return false;
-        };
-        let table = &A::lane(self).table;
-        let hash = table.hash(&plain.tuple);
-        table.prefetch_bucket(hash);
-        prepared.push(made(plain, hash));
-        true
+    /// Second stage of a frame that goes the whole way: its record on the way to the cache.
+    fn fetch(&self, whole: &Whole) {
+        match whole {
+            Whole::V4(Ready::Packet(_, hash)) => {
+                self.v4.table.prefetch_record(*hash);
+            }
+            Whole::V6(Ready::Packet(_, hash)) => {
+                self.v6.table.prefetch_record(*hash);
+            }
+            _ => {}
+        }
     }
 
     /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.

@@ -141,11 +141,13 @@ pub struct Binding {
     pub until: Option<Deadline>,
 }
 
-/// Where the packets of each direction leave, as places among the engine's exits under one version
-/// of the network; in another version they mean nothing.
+/// Where the packets of each direction leave, as places among the engine's exits in one epoch: as
+/// long as Services and network stay what they are. They are known only of a connection that is
+/// [settled](Connection::is_settled).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ways {
-    version: u32,
+    /// 0 before anything is known.
+    epoch: u32,
     exits: [u16; 2],
 }
 
@@ -154,21 +156,32 @@ impl Ways {
 
     /// Not known in either direction.
     pub const UNKNOWN: Self = Self {
-        version: 0,
+        epoch: 0,
         exits: [Self::NONE; 2],
     };
 
-    /// The exit in a direction, if it is known under this version.
-    pub fn exit(&self, direction: Direction, version: u32) -> Option<u16> {
-        let exit = self.exits[direction as usize];
-        (self.version == version && exit != Self::NONE).then_some(exit)
+    /// The epoch in which they were found or last found to be right.
+    #[inline]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The exit in a direction; none is that long a list when it is not known.
+    #[inline]
+    pub const fn exit(&self, direction: Direction) -> u16 {
+        self.exits[direction as usize]
+    }
+
+    /// They have been found to be right in this epoch as well.
+    pub const fn renew(&mut self, epoch: u32) {
+        self.epoch = epoch;
     }
 
     /// Notes the exit in a direction. `exit` is less than `u16::MAX`.
-    pub fn set(&mut self, direction: Direction, version: u32, exit: u16) {
-        if self.version != version {
+    pub fn set(&mut self, direction: Direction, epoch: u32, exit: u16) {
+        if self.epoch != epoch {
             *self = Self {
-                version,
+                epoch,
                 ..Self::UNKNOWN
             };
         }

@@ -11,8 +11,8 @@
 
 use super::expiry::Wheel;
 use super::tags::{self, WAYS};
-use super::{Connection, Seconds};
-use crate::flow::{Direction, FiveTuple, scale};
+use super::{Connection, Seconds, Ways};
+use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use crate::wire::parse::Segment;
@@ -55,14 +55,6 @@ struct Bucket {
     spilled: u32,
 }
 
-/// Where a hash leads.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    first: usize,
-    second: usize,
-    tag: u16,
-}
-
 /// The table.
 #[derive(Debug)]
 pub struct ConnTable<A> {
@@ -74,7 +66,16 @@ pub struct ConnTable<A> {
     fresh: u32,
     wheel: Wheel,
     timeouts: Timeouts,
-    seed: u64,
+    secret: Secret,
+}
+
+/// The index entry that a hash most likely leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct Likely(u32);
+
+impl Likely {
+    /// To none.
+    pub const NONE: Self = Self(EMPTY);
 }
 
 impl<A: Family> ConnTable<A> {
@@ -95,7 +96,7 @@ impl<A: Family> ConnTable<A> {
             fresh: 0,
             wheel: Wheel::new(capacity, now),
             timeouts,
-            seed,
+            secret: Secret::new(seed),
         }
     }
 
@@ -115,36 +116,58 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// The hash that this table files a tuple under.
+    #[inline]
     pub fn hash(&self, tuple: &FiveTuple<A>) -> u64 {
-        tuple.hash(self.seed)
+        tuple.keyed_hash(self.secret)
     }
 
     /// Has the processor fetch the bucket of a hash.
+    #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(&self.buckets[self.place(hash).first]);
+        prefetch(&self.buckets[self.first(hash)]);
     }
 
     /// Has the processor fetch the record that a hash most likely leads to. The bucket should
     /// have been fetched before.
-    pub fn prefetch_record(&self, hash: u64) {
-        let place = self.place(hash);
-        let bucket = &self.buckets[place.first];
-        let way = bucket.matching(place.tag).trailing_zeros() as usize;
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) -> Likely {
+        let bucket = &self.buckets[self.first(hash)];
+        let way = bucket.matching(tag(hash)).trailing_zeros() as usize;
         let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
         if let Some(record) = self.records.get((slot >> 1) as usize) {
             prefetch(record);
         }
+        Likely(slot)
+    }
+
+    /// As [`ConnTable::lookup`] and [`ConnTable::get`], to change the record. It looks where the
+    /// hash likely leads first.
+    #[inline]
+    pub fn lookup_mut(
+        &mut self,
+        likely: Likely,
+        hash: u64,
+        tuple: &FiveTuple<A>,
+    ) -> Option<(&mut Connection<A>, Direction)> {
+        let Likely(slot) = likely;
+        let direction = direction_of(slot);
+        // The record may have changed hands since.
+        let record = self.records.get((slot >> 1) as usize);
+        let (ConnId(number), direction) = match record {
+            Some(record) if record.tuple(direction) == tuple => (ConnId(slot >> 1), direction),
+            _ => self.lookup(hash, tuple)?,
+        };
+        Some((self.records.get_mut(number as usize)?, direction))
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
-    #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
-        let place = self.place(hash);
-        let found = self.find(place.first, place.tag, tuple);
-        if found.is_some() || self.buckets[place.first].spilled == 0 {
+        let first = self.first(hash);
+        let found = self.find(first, tag(hash), tuple);
+        if found.is_some() || self.buckets[first].spilled == 0 {
             return found;
         }
-        self.find(place.second, place.tag, tuple)
+        self.find(self.second(hash), tag(hash), tuple)
     }
 
     /// The connection of a number.
@@ -215,12 +238,12 @@ impl<A: Family> ConnTable<A> {
         }
     }
 
-    /// Notes where packets of a direction leave, under a version of the network.
-    pub fn set_exit(&mut self, id: ConnId, direction: Direction, version: u32, exit: u16) {
+    /// Notes where packets of a direction leave, in an epoch; until the state changes.
+    pub fn set_exit(&mut self, id: ConnId, direction: Direction, epoch: u32, exit: u16) {
         let record = &mut self.records[id.0 as usize];
         let to = record.translated(Direction::Original);
         record.deltas = Deltas::between(&record.original, &to);
-        record.ways.set(direction, version, exit);
+        record.ways.set(direction, epoch, exit);
     }
 
     /// Gives the connection another place among the Services, and the end that comes with it.
@@ -229,6 +252,7 @@ impl<A: Family> ConnTable<A> {
         let has_other_end = record.binding.until != binding.until;
         record.binding = binding;
         if has_other_end {
+            record.ways = Ways::UNKNOWN;
             self.wheel.schedule(id.0, record.deadline(&self.timeouts));
         }
     }
@@ -239,6 +263,7 @@ impl<A: Family> ConnTable<A> {
         record.last_seen = now;
         if record.state != state {
             record.state = state;
+            record.ways = Ways::UNKNOWN;
             self.wheel.schedule(id.0, record.deadline(&self.timeouts));
         }
     }
@@ -296,21 +321,20 @@ impl<A: Family> ConnTable<A> {
         (ids, (end < size).then_some(end))
     }
 
+    /// The bucket that a hash leads to first.
     #[inline]
-    fn place(&self, hash: u64) -> Place {
+    fn first(&self, hash: u64) -> usize {
+        scale(hash, self.buckets.len())
+    }
+
+    /// The other one.
+    fn second(&self, hash: u64) -> usize {
         let count = self.buckets.len();
-        // The tag is made of bits that choose neither bucket in a table of up to 8 million.
-        let first = scale(hash, count);
-        let second = scale(hash.rotate_left(39), count);
+        let (first, second) = (self.first(hash), scale(hash.rotate_left(39), count));
         // The two must differ, or a second choice would be none.
-        let second = match second == first {
+        match second == first {
             true => (first + 1) % count,
             false => second,
-        };
-        Place {
-            first,
-            second,
-            tag: (hash >> 25) as u16,
         }
     }
 
@@ -333,10 +357,11 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn index(&mut self, hash: u64, slot: u32) -> bool {
-        let Place { first, second, tag } = self.place(hash);
+        let (first, tag) = (self.first(hash), tag(hash));
         if self.buckets[first].put(tag, slot) {
             return true;
         }
+        let second = self.second(hash);
         if self.buckets[second].put(tag, slot) {
             self.buckets[first].spilled += 1;
             return true;
@@ -361,9 +386,10 @@ impl<A: Family> ConnTable<A> {
                 return true;
             }
             let record = &self.records[(slot >> 1) as usize];
-            let place = self.place(self.hash(record.tuple(direction_of(slot))));
-            let is_home = place.first == bucket;
-            let other = if is_home { place.second } else { place.first };
+            let hash = self.hash(record.tuple(direction_of(slot)));
+            let first = self.first(hash);
+            let is_home = first == bucket;
+            let other = if is_home { self.second(hash) } else { first };
             let has_room =
                 self.buckets[other].has_room() || (depth > 1 && self.make_room(other, depth - 1));
             // The search may have come round to this bucket and moved this very entry.
@@ -374,7 +400,7 @@ impl<A: Family> ConnTable<A> {
                 continue;
             }
             self.buckets[bucket].slots[way] = EMPTY;
-            let spilled = &mut self.buckets[place.first].spilled;
+            let spilled = &mut self.buckets[first].spilled;
             *spilled = if is_home { *spilled + 1 } else { *spilled - 1 };
             return true;
         }
@@ -382,11 +408,16 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn unindex(&mut self, hash: u64, slot: u32) {
-        let Place { first, second, .. } = self.place(hash);
-        if !self.buckets[first].take(slot) && self.buckets[second].take(slot) {
+        let first = self.first(hash);
+        if !self.buckets[first].take(slot) && self.buckets[self.second(hash)].take(slot) {
             self.buckets[first].spilled -= 1;
         }
     }
+}
+
+/// Bits of a hash that choose neither bucket in a table of up to 8 million.
+const fn tag(hash: u64) -> u16 {
+    (hash >> 25) as u16
 }
 
 const fn direction_of(slot: u32) -> Direction {

@@ -7,6 +7,7 @@
 
 use crate::flow::Direction;
 use crate::wire::parse::{Segment, TcpFlags};
+use crate::wire::plain::Said;
 
 /// Farthest that a window can be shifted (RFC 7323 section 2.3).
 const MAX_SHIFT: u8 = 14;
@@ -52,10 +53,7 @@ struct Side {
 
 /// What both sides have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    original: Side,
-    reply: Side,
-}
+pub struct Progress([Side; 2]);
 
 /// What a reset is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,41 +108,62 @@ impl Side {
 
 impl Progress {
     /// Nothing was sent yet.
-    pub const NONE: Self = Self {
-        original: Side::NONE,
-        reply: Side::NONE,
-    };
+    pub const NONE: Self = Self([Side::NONE; 2]);
 
     /// Takes in a segment.
     pub fn note(&mut self, direction: Direction, segment: &Segment) {
-        let other = *self.side(direction.reverse());
-        let side = self.side_mut(direction);
-        let end = segment.sequence_end();
+        let side = &mut self.0[direction as usize];
+        let is_syn = segment.flags.any(TcpFlags::SYN);
         // Who has acknowledged something has had its SYN: another one is a guess from outside.
-        if segment.flags.any(TcpFlags::SYN) && !side.has_acknowledged() {
+        if is_syn && !side.has_acknowledged() {
             *side = Side {
                 shift: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
         }
-        if !side.has_sent() || (is_after(end, side.end) && other.may_receive(end)) {
-            side.end = end;
-            side.seen |= Side::SENT;
-        }
-        if segment.flags.any(TcpFlags::ACK) {
-            let expected = segment.acknowledgement;
-            let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
-            if !side.has_acknowledged() || is_news {
-                side.expects = expected;
-                side.seen |= Side::ACKNOWLEDGED;
-            }
-        }
         // The window of a SYN itself is never scaled; a broken unit counts as a whole one.
-        let announced = match segment.flags.any(TcpFlags::SYN) {
+        let window = match is_syn {
             true => segment.window.div_ceil(1 << side.shift),
             false => segment.window,
         };
-        side.window = side.window.max(announced);
+        if segment.flags.any(TcpFlags::ACK) {
+            self.advance(
+                direction,
+                Said {
+                    end: segment.sequence_end(),
+                    acknowledgement: segment.acknowledgement,
+                    window,
+                },
+            );
+        } else {
+            self.send(direction, segment.sequence_end(), window);
+        }
+    }
+
+    /// Takes in what a segment says that acknowledges and opens nothing.
+    #[inline]
+    pub fn advance(&mut self, direction: Direction, said: Said) {
+        self.send(direction, said.end, said.window);
+        let other = self.0[direction.reverse() as usize];
+        let side = &mut self.0[direction as usize];
+        let expected = said.acknowledgement;
+        let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
+        if is_news || !side.has_acknowledged() {
+            side.expects = expected;
+            side.seen |= Side::ACKNOWLEDGED;
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, direction: Direction, end: u32, window: u16) {
+        let other = self.0[direction.reverse() as usize];
+        let side = &mut self.0[direction as usize];
+        let is_news = is_after(end, side.end) && other.may_receive(end);
+        if is_news || !side.has_sent() {
+            side.end = end;
+            side.seen |= Side::SENT;
+        }
+        side.window = side.window.max(window);
     }
 
     /// What a reset in `direction` is worth.
@@ -183,17 +202,7 @@ impl Progress {
     }
 
     const fn side(&self, direction: Direction) -> &Side {
-        match direction {
-            Direction::Original => &self.original,
-            Direction::Reply => &self.reply,
-        }
-    }
-
-    const fn side_mut(&mut self, direction: Direction) -> &mut Side {
-        match direction {
-            Direction::Original => &mut self.original,
-            Direction::Reply => &mut self.reply,
-        }
+        &self.0[direction as usize]
     }
 }
 

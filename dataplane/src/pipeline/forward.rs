@@ -86,7 +86,8 @@ impl Engine {
         }
         self.clamp(io, frame, packet, &connection, moment);
         self.note(packet, found, &connection, moment);
-        self.count_traffic(connection.binding, found.direction, bytes, moment);
+        let (binding, direction) = (connection.binding, found.direction);
+        count_traffic(binding, direction, bytes, self.worker, &moment);
         self.learn(found, &way);
         if !fits {
             // The kernel cuts it up on its way (RFC 791 section 2.3).
@@ -138,26 +139,25 @@ impl Engine {
             self.count(|counters| counters.mss_clamped.add(1));
         }
     }
+}
 
-    pub(super) fn count_traffic(
-        &self,
-        binding: Binding,
-        direction: Direction,
-        bytes: usize,
-        moment: Moment<'_>,
-    ) {
-        let backend = binding.backend.and_then(|place| {
-            moment
-                .services
-                .service(binding.service)?
-                .backends
-                .get(usize::from(place))
-        });
-        if let Some(counters) = backend.and_then(|backend| backend.counters.of(self.worker)) {
-            match direction {
-                Direction::Original => counters.original.add(bytes),
-                Direction::Reply => counters.reply.add(bytes),
-            }
+/// Counts a frame of a connection for its backend.
+#[inline]
+pub(super) fn count_traffic(
+    binding: Binding,
+    direction: Direction,
+    bytes: usize,
+    worker: u16,
+    moment: &Moment<'_>,
+) {
+    let backend = binding.backend.and_then(|place| {
+        let service = moment.services.service(binding.service)?;
+        service.backends.get(usize::from(place))
+    });
+    if let Some(counters) = backend.and_then(|backend| backend.counters.of(worker)) {
+        match direction {
+            Direction::Original => counters.original.add(bytes),
+            Direction::Reply => counters.reply.add(bytes),
         }
     }
 }

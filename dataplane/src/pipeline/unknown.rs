@@ -209,7 +209,7 @@ impl Engine {
         let service = served.service;
         let frontend = tuple.destination.address.into();
         let Some(seconds) = service.entry.affinity_seconds else {
-            return service.choose(pool, frontend, tuple.hash(0), None);
+            return service.choose(pool, frontend, tuple.hash(), None);
         };
         let client = tuple.source.address;
         let now = moment.seconds.0;
