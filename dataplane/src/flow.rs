@@ -16,6 +16,9 @@ pub trait Address:
     /// Bits of an address.
     const BITS: u8;
 
+    /// Has what holds it begin with a cache line, where that saves one.
+    type Line: Copy + Default + fmt::Debug + Send + Sync + 'static;
+
     /// The address folded to 64 bits for hashing.
     fn bits(self) -> u64;
 
@@ -34,9 +37,15 @@ pub trait Address:
     fn is_sender(self) -> bool;
 }
 
+/// Nothing, at the start of a cache line.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+pub struct WholeLine;
+
 impl Address for Ipv4Addr {
     const UNSPECIFIED: Self = Ipv4Addr::UNSPECIFIED;
     const BITS: u8 = 32;
+    type Line = WholeLine;
 
     fn bits(self) -> u64 {
         u64::from(self.to_bits())
@@ -69,6 +78,7 @@ impl Address for Ipv4Addr {
 impl Address for Ipv6Addr {
     const UNSPECIFIED: Self = Ipv6Addr::UNSPECIFIED;
     const BITS: u8 = 128;
+    type Line = ();
 
     fn bits(self) -> u64 {
         let bits = self.to_bits();
@@ -317,7 +327,10 @@ mod tests {
                         seen[(hash >> shift) as usize & 0xff] = true;
                     }
                 }
-                assert!(seen.as_flattened().iter().all(|s| *s), "seed {seed}, bits from {shift}");
+                assert!(
+                    seen.as_flattened().iter().all(|s| *s),
+                    "seed {seed}, bits from {shift}"
+                );
             }
         }
     }

@@ -101,9 +101,7 @@ pub struct Engine {
     echoes: TokenBucket,
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
-    prepared: Vec<Prepared>,
-    /// What is prepared of the frames that go the whole way, in order.
-    wholes: Vec<Whole>,
+    scratch: Scratch,
     released: Vec<(PacketKey, Ports)>,
     review: Review,
     express: Express,
@@ -124,13 +122,33 @@ enum Ready<A> {
     Done(Verdict),
 }
 
-/// A frame after the first stage.
+/// How a frame goes on after the first stage.
 #[derive(Debug, Clone, Copy)]
-enum Prepared {
-    PlainV4(Passenger<Ipv4Addr>),
-    PlainV6(Passenger<Ipv6Addr>),
-    /// The next of those that go the whole way.
+enum Kind {
+    /// As the next of the plain packets of IPv4.
+    PlainV4,
+    /// As the next of the plain packets of IPv6.
+    PlainV6,
+    /// As the next of those that go the whole way.
     Whole,
+}
+
+/// A burst after the first stage, kind by kind: each is as small as its kind allows.
+#[derive(Debug, Default)]
+struct Scratch {
+    kinds: Vec<Kind>,
+    v4: Vec<Passenger<Ipv4Addr>>,
+    v6: Vec<Passenger<Ipv6Addr>>,
+    wholes: Vec<Whole>,
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.kinds.clear();
+        self.v4.clear();
+        self.v6.clear();
+        self.wholes.clear();
+    }
 }
 
 /// A frame that goes the whole way, after the first stage.
@@ -199,8 +217,7 @@ impl Engine {
             echoes: TokenBucket::new(settings.answers.per_second, now),
             random: settings.seed.rotate_left(17) | 1,
             counters,
-            prepared: Vec::with_capacity(MAX_BURST),
-            wholes: Vec::with_capacity(MAX_BURST),
+            scratch: Scratch::default(),
             released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
             express: Express::new(),
@@ -238,64 +255,74 @@ impl Engine {
         let moment = Moment::new(snapshot, now);
         self.express.follow(&moment);
         self.processed += frames.len();
-        let mut prepared = std::mem::take(&mut self.prepared);
-        let mut wholes = std::mem::take(&mut self.wholes);
+        let mut scratch = std::mem::take(&mut self.scratch);
         for (frame, ports) in frames.iter().zip(ports) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            prepared.push(self.prepare_plain(bytes, interface).unwrap_or_else(|| {
-                wholes.push(self.prepare_whole(bytes, interface, *ports, moment));
-                Prepared::Whole
+            let kind = self.prepare_plain(bytes, interface, &mut scratch);
+            scratch.kinds.push(kind.unwrap_or_else(|| {
+                let whole = self.prepare_whole(bytes, interface, *ports, moment);
+                scratch.wholes.push(whole);
+                Kind::Whole
             }));
         }
-        for prepared in &mut prepared {
-            match prepared {
-                Prepared::PlainV4(passenger) => passenger.fetch(&self.v4.table),
-                Prepared::PlainV6(passenger) => passenger.fetch(&self.v6.table),
-                Prepared::Whole => {}
-            }
-        }
-        for whole in &wholes {
-            self.fetch(whole);
-        }
-        let mut next = wholes.iter();
-        for ((frame, prepared), ports) in frames.iter_mut().zip(&prepared).zip(ports) {
-            let passed = match prepared {
-                Prepared::PlainV4(passenger) => {
+        scratch.v4.iter_mut().for_each(|p| p.fetch(&self.v4.table));
+        scratch.v6.iter_mut().for_each(|p| p.fetch(&self.v6.table));
+        scratch.wholes.iter().for_each(|whole| self.fetch(whole));
+        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
+        let mut wholes = scratch.wholes.iter();
+        for ((frame, kind), ports) in frames.iter_mut().zip(&scratch.kinds).zip(ports) {
+            let (express, worker) = (&self.express, self.worker);
+            let passed = match kind {
+                Kind::PlainV4 => v4.next().and_then(|passenger| {
                     let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
-                    passenger.pass(bytes, table, &self.express, self.worker, &moment)
-                }
-                Prepared::PlainV6(passenger) => {
+                    passenger.pass(bytes, table, express, worker, &moment)
+                }),
+                Kind::PlainV6 => v6.next().and_then(|passenger| {
                     let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
-                    passenger.pass(bytes, table, &self.express, self.worker, &moment)
+                    passenger.pass(bytes, table, express, worker, &moment)
+                }),
+                Kind::Whole => {
+                    if let Some(whole) = wholes.next() {
+                        verdicts.push(self.decide(io, frame, whole, moment));
+                    }
+                    continue;
                 }
-                Prepared::Whole => next
-                    .next()
-                    .map(|whole| self.decide(io, frame, whole, moment)),
             };
-            verdicts.push(match passed {
-                Some(verdict) => verdict,
+            match passed {
+                Some(Ok(interface)) => verdicts.push(Verdict::Forward(interface)),
+                Some(Err(reason)) => verdicts.push(Verdict::Drop(reason)),
                 None => {
                     let interface = io.interface(frame);
                     let whole = self.prepare_whole(io.bytes(frame), interface, *ports, moment);
-                    self.decide(io, frame, &whole, moment)
+                    verdicts.push(self.decide(io, frame, &whole, moment));
                 }
-            });
+            }
         }
-        prepared.clear();
-        wholes.clear();
-        (self.prepared, self.wholes) = (prepared, wholes);
+        scratch.clear();
+        self.scratch = scratch;
     }
 
     /// First stage of a plain packet: what it says, and its bucket on the way to the cache. `None`
     /// when the frame has to go the whole way.
     #[inline]
-    fn prepare_plain(&self, frame: &[u8], interface: InterfaceId) -> Option<Prepared> {
+    fn prepare_plain(
+        &self,
+        frame: &[u8],
+        interface: InterfaceId,
+        scratch: &mut Scratch,
+    ) -> Option<Kind> {
         if !self.express.admits(frame, interface) {
             return None;
         }
         match frame.get(12..14)? {
-            [0x08, 0x00] => Passenger::read(frame, &self.v4.table).map(Prepared::PlainV4),
-            [0x86, 0xdd] => Passenger::read(frame, &self.v6.table).map(Prepared::PlainV6),
+            [0x08, 0x00] => {
+                scratch.v4.push(Passenger::read(frame, &self.v4.table)?);
+                Some(Kind::PlainV4)
+            }
+            [0x86, 0xdd] => {
+                scratch.v6.push(Passenger::read(frame, &self.v6.table)?);
+                Some(Kind::PlainV6)
+            }
             _ => None,
         }
     }
@@ -304,10 +331,12 @@ impl Engine {
     fn fetch(&self, whole: &Whole) {
         match whole {
             Whole::V4(Ready::Packet(_, hash)) => {
-                self.v4.table.prefetch_record(*hash);
+                let table = &self.v4.table;
+                table.prefetch_rest(table.prefetch_record(*hash));
             }
             Whole::V6(Ready::Packet(_, hash)) => {
-                self.v6.table.prefetch_record(*hash);
+                let table = &self.v6.table;
+                table.prefetch_rest(table.prefetch_record(*hash));
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
 use sluice_conf::message::dataplane::Traffic;
 
+use crate::flow::Direction;
 use crate::io::{InterfaceId, RingStats};
 use crate::verdict::DropReason;
 
@@ -208,6 +209,17 @@ pub struct BackendCounters {
     pub original: TrafficCounter,
     /// Backend to client.
     pub reply: TrafficCounter,
+}
+
+impl BackendCounters {
+    /// Of one direction.
+    #[inline]
+    pub fn traffic(&self, direction: Direction) -> &TrafficCounter {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
 }
 
 /// One set of counters a worker, each on cache lines of its own.

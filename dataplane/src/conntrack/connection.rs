@@ -5,7 +5,6 @@ use sluice_conf::settings::dataplane::Timeouts;
 use super::{Deadline, Progress, SctpState, Seconds, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::wire::parse::{Signal, TcpFlags};
-use crate::wire::plain::Deltas;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,54 +140,6 @@ pub struct Binding {
     pub until: Option<Deadline>,
 }
 
-/// Where the packets of each direction leave, as places among the engine's exits in one epoch: as
-/// long as Services and network stay what they are. They are known only of a connection that is
-/// [settled](Connection::is_settled).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ways {
-    /// 0 before anything is known.
-    epoch: u32,
-    exits: [u16; 2],
-}
-
-impl Ways {
-    const NONE: u16 = u16::MAX;
-
-    /// Not known in either direction.
-    pub const UNKNOWN: Self = Self {
-        epoch: 0,
-        exits: [Self::NONE; 2],
-    };
-
-    /// The epoch in which they were found or last found to be right.
-    #[inline]
-    pub const fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// The exit in a direction; none is that long a list when it is not known.
-    #[inline]
-    pub const fn exit(&self, direction: Direction) -> u16 {
-        self.exits[direction as usize]
-    }
-
-    /// They have been found to be right in this epoch as well.
-    pub const fn renew(&mut self, epoch: u32) {
-        self.epoch = epoch;
-    }
-
-    /// Notes the exit in a direction. `exit` is less than `u16::MAX`.
-    pub fn set(&mut self, direction: Direction, epoch: u32, exit: u16) {
-        if self.epoch != epoch {
-            *self = Self {
-                epoch,
-                ..Self::UNKNOWN
-            };
-        }
-        self.exits[direction as usize] = exit;
-    }
-}
-
 /// What becomes of a connection's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Handling {
@@ -220,10 +171,6 @@ pub struct Connection<A> {
     pub binding: Binding,
     /// What both sides have sent, with TCP.
     pub progress: Progress,
-    /// Where its packets leave, once it has settled.
-    pub ways: Ways,
-    /// How the checksums of the original direction change; means nothing without `ways`.
-    pub deltas: Deltas,
 }
 
 impl<A: Address> Connection<A> {
@@ -242,8 +189,6 @@ impl<A: Address> Connection<A> {
             until: None,
         },
         progress: Progress::NONE,
-        ways: Ways::UNKNOWN,
-        deltas: Deltas::NONE,
     };
 
     /// The tuple that a packet in `direction` arrives with.

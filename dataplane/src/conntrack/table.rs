@@ -10,13 +10,12 @@
 //! whose tag matches. Removing leaves no tombstones.
 
 use super::expiry::Wheel;
+use super::records::{Hot, Records};
 use super::tags::{self, WAYS};
-use super::{Connection, Seconds, Ways};
+use super::{Connection, Seconds, Shortcut};
 use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
-use crate::wire::parse::Segment;
-use crate::wire::plain::Deltas;
 use sluice_conf::settings::dataplane::Timeouts;
 
 const EMPTY: u32 = u32::MAX;
@@ -57,9 +56,9 @@ struct Bucket {
 
 /// The table.
 #[derive(Debug)]
-pub struct ConnTable<A> {
+pub struct ConnTable<A: Family> {
     buckets: Box<[Bucket]>,
-    records: Box<[Connection<A>]>,
+    records: Records<A>,
     /// Numbers of records that were in use; never longer than the table.
     free: Vec<u32>,
     /// Records from this number on have never been in use.
@@ -91,7 +90,7 @@ impl<A: Family> ConnTable<A> {
         };
         Self {
             buckets: reserved(empty, buckets),
-            records: reserved(Connection::UNUSED, capacity),
+            records: Records::new(capacity),
             free: Vec::with_capacity(capacity),
             fresh: 0,
             wheel: Wheel::new(capacity, now),
@@ -112,7 +111,7 @@ impl<A: Family> ConnTable<A> {
 
     /// Connections that the table can hold.
     pub fn capacity(&self) -> usize {
-        self.records.len()
+        self.records.count()
     }
 
     /// The hash that this table files a tuple under.
@@ -127,37 +126,37 @@ impl<A: Family> ConnTable<A> {
         prefetch(&self.buckets[self.first(hash)]);
     }
 
-    /// Has the processor fetch the record that a hash most likely leads to. The bucket should
-    /// have been fetched before.
+    /// Has the processor fetch what every packet needs of the record that a hash most likely leads
+    /// to. The bucket should have been fetched before.
     #[inline]
     pub fn prefetch_record(&self, hash: u64) -> Likely {
         let bucket = &self.buckets[self.first(hash)];
         let way = bucket.matching(tag(hash)).trailing_zeros() as usize;
         let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
-        if let Some(record) = self.records.get((slot >> 1) as usize) {
-            prefetch(record);
-        }
+        self.records.prefetch(slot >> 1);
         Likely(slot)
     }
 
-    /// As [`ConnTable::lookup`] and [`ConnTable::get`], to change the record. It looks where the
-    /// hash likely leads first.
+    /// Has the processor fetch the rest of that record.
+    pub fn prefetch_rest(&self, likely: Likely) {
+        self.records.prefetch_cold(likely.0 >> 1);
+    }
+
+    /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
     #[inline]
-    pub fn lookup_mut(
-        &mut self,
+    pub fn seek(
+        &self,
         likely: Likely,
         hash: u64,
         tuple: &FiveTuple<A>,
-    ) -> Option<(&mut Connection<A>, Direction)> {
+    ) -> Option<(ConnId, Direction)> {
         let Likely(slot) = likely;
         let direction = direction_of(slot);
         // The record may have changed hands since.
-        let record = self.records.get((slot >> 1) as usize);
-        let (ConnId(number), direction) = match record {
-            Some(record) if record.tuple(direction) == tuple => (ConnId(slot >> 1), direction),
-            _ => self.lookup(hash, tuple)?,
-        };
-        Some((self.records.get_mut(number as usize)?, direction))
+        match self.records.hot(slot >> 1) {
+            Some(hot) if hot.has(direction, tuple) => Some((ConnId(slot >> 1), direction)),
+            _ => self.lookup(hash, tuple),
+        }
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
@@ -171,8 +170,22 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// The connection of a number.
-    pub fn get(&self, id: ConnId) -> &Connection<A> {
-        &self.records[id.0 as usize]
+    pub fn get(&self, id: ConnId) -> Connection<A> {
+        self.records.get(id.0)
+    }
+
+    /// What was found out about the connection's way.
+    #[inline]
+    pub fn shortcut(&self, id: ConnId) -> Shortcut {
+        self.records
+            .hot(id.0)
+            .map_or(Shortcut::NONE, |hot| hot.shortcut)
+    }
+
+    /// What every packet of the connection needs, to note one.
+    #[inline]
+    pub fn hot_mut(&mut self, id: ConnId) -> &mut Hot<A> {
+        self.records.hot_mut(id.0)
     }
 
     /// Inserts both directions, or nothing.
@@ -191,17 +204,17 @@ impl<A: Family> ConnTable<A> {
         }
         let number = match self.free.last() {
             Some(number) => *number,
-            None if (self.fresh as usize) < self.records.len() => self.fresh,
+            None if (self.fresh as usize) < self.records.count() => self.fresh,
             None => return Err(InsertError::Full),
         };
         // Before the index: making room for the second entry may have to move the first one.
-        self.records[number as usize] = connection;
+        self.records.set(number, &connection);
         let indexed = self.index(hashes[0], number << 1);
         if !indexed || !self.index(hashes[1], number << 1 | 1) {
             if indexed {
                 self.unindex(hashes[0], number << 1);
             }
-            self.records[number as usize] = Connection::UNUSED;
+            self.records.set(number, &Connection::UNUSED);
             return Err(InsertError::Full);
         }
         if self.free.pop().is_none() {
@@ -214,65 +227,54 @@ impl<A: Family> ConnTable<A> {
 
     /// Takes a connection out, both directions.
     pub fn remove(&mut self, id: ConnId) -> Connection<A> {
-        let connection = self.records[id.0 as usize];
+        let connection = self.records.get(id.0);
         self.unindex(self.hash(&connection.original), id.0 << 1);
         self.unindex(self.hash(&connection.reply), id.0 << 1 | 1);
         self.wheel.cancel(id.0);
-        self.records[id.0 as usize] = Connection::UNUSED;
+        self.records.set(id.0, &Connection::UNUSED);
         self.free.push(id.0);
         connection
     }
 
-    /// Notes a packet that leaves the state as it is: the time, and what a TCP segment says.
-    pub fn note(
-        &mut self,
-        id: ConnId,
-        direction: Direction,
-        segment: Option<&Segment>,
-        now: Seconds,
-    ) {
-        let record = &mut self.records[id.0 as usize];
-        record.last_seen = now;
-        if let Some(segment) = segment {
-            record.progress.note(direction, segment);
-        }
-    }
-
-    /// Notes where packets of a direction leave, in an epoch; until the state changes.
-    pub fn set_exit(&mut self, id: ConnId, direction: Direction, epoch: u32, exit: u16) {
-        let record = &mut self.records[id.0 as usize];
-        let to = record.translated(Direction::Original);
-        record.deltas = Deltas::between(&record.original, &to);
-        record.ways.set(direction, epoch, exit);
+    /// Notes what was found out about the connection's way, until its state changes.
+    pub fn set_shortcut(&mut self, id: ConnId, shortcut: Shortcut) {
+        self.records.set_shortcut(id.0, shortcut);
     }
 
     /// Gives the connection another place among the Services, and the end that comes with it.
     pub fn rebind(&mut self, id: ConnId, binding: super::Binding) {
-        let record = &mut self.records[id.0 as usize];
-        let has_other_end = record.binding.until != binding.until;
-        record.binding = binding;
+        let bound = &mut self.records.cold_mut(id.0).binding;
+        let has_other_end = bound.until != binding.until;
+        *bound = binding;
+        if has_other_end || binding.backend.is_none() {
+            self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
+        }
         if has_other_end {
-            record.ways = Ways::UNKNOWN;
-            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+            self.schedule(id);
         }
     }
 
     /// Notes the state that follows from a packet, and the time.
     pub fn touch(&mut self, id: ConnId, state: super::State, now: Seconds) {
-        let record = &mut self.records[id.0 as usize];
-        record.last_seen = now;
-        if record.state != state {
-            record.state = state;
-            record.ways = Ways::UNKNOWN;
-            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+        self.records.hot_mut(id.0).last_seen = now;
+        let cold = self.records.cold_mut(id.0);
+        if cold.state != state {
+            cold.state = state;
+            self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
+            self.schedule(id);
         }
+    }
+
+    fn schedule(&mut self, id: ConnId) {
+        let deadline = self.get(id).deadline(&self.timeouts);
+        self.wheel.schedule(id.0, deadline);
     }
 
     /// The connection that a full table can best do without: the least valuable of so many records
     /// from record number `from` on, round the end; `None` when all of them are established
     /// (netfilter's early drop).
     pub fn expendable(&self, from: u32, records: u32) -> Option<ConnId> {
-        let size = self.records.len() as u32;
+        let size = self.records.count() as u32;
         (0..records.min(size))
             .map(|step| ((u64::from(from) + u64::from(step)) % u64::from(size)) as u32)
             .filter_map(|number| self.in_use(number))
@@ -289,7 +291,7 @@ impl<A: Family> ConnTable<A> {
             let Some(number) = self.wheel.due(now) else {
                 return;
             };
-            let deadline = self.records[number as usize].deadline(&self.timeouts);
+            let deadline = self.records.get(number).deadline(&self.timeouts);
             if deadline <= now {
                 gone(self.remove(ConnId(number)));
             } else {
@@ -308,14 +310,13 @@ impl<A: Family> ConnTable<A> {
 
     /// The connection of record `number`, if that is in use.
     pub fn in_use(&self, number: u32) -> Option<ConnId> {
-        let record = self.records.get(number as usize)?;
-        (record.original.source.port != 0).then_some(ConnId(number))
+        self.records.is_in_use(number).then_some(ConnId(number))
     }
 
     /// Up to `count` record numbers from number `from` on that are in use, and the number to go on
     /// from; `None` at the end.
     pub fn page(&self, from: u32, count: u32) -> (impl Iterator<Item = ConnId> + '_, Option<u32>) {
-        let size = self.records.len() as u32;
+        let size = self.records.count() as u32;
         let end = from.saturating_add(count).min(size);
         let ids = (from.min(end)..end).filter_map(|number| self.in_use(number));
         (ids, (end < size).then_some(end))
@@ -348,8 +349,8 @@ impl<A: Family> ConnTable<A> {
             let direction = direction_of(slot);
             let number = slot >> 1;
             // An empty way leads to no record.
-            let record = self.records.get(number as usize);
-            if record.is_some_and(|record| record.tuple(direction) == tuple) {
+            let hot = self.records.hot(number);
+            if hot.is_some_and(|hot| hot.has(direction, tuple)) {
                 return Some((ConnId(number), direction));
             }
         }
@@ -385,7 +386,7 @@ impl<A: Family> ConnTable<A> {
             if slot == EMPTY {
                 return true;
             }
-            let record = &self.records[(slot >> 1) as usize];
+            let record = self.records.get(slot >> 1);
             let hash = self.hash(record.tuple(direction_of(slot)));
             let first = self.first(hash);
             let is_home = first == bucket;

@@ -36,8 +36,10 @@ pub enum TcpState {
     Close,
 }
 
-/// What one side of a connection has sent, seen from the middle.
+/// What one side of a connection has sent, seen from the middle. Packed, for a record to fit a cache
+/// line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(Rust, packed)]
 struct Side {
     /// Behind the last byte it has sent.
     end: u32,
@@ -45,10 +47,9 @@ struct Side {
     expects: u32,
     /// Largest window it has announced, in units of `1 << shift`.
     window: u16,
-    /// How far its windows are shifted (RFC 7323 section 2.2).
-    shift: u8,
-    /// What was seen of it: [`Side::SENT`], [`Side::ACKNOWLEDGED`].
-    seen: u8,
+    /// How far its windows are shifted (RFC 7323 section 2.2), and what was seen of it:
+    /// [`Side::SENT`], [`Side::ACKNOWLEDGED`].
+    marks: u8,
 }
 
 /// What both sides have sent.
@@ -73,18 +74,22 @@ impl Side {
         expects: 0,
         window: 0,
         // Whose SYN was not seen may scale as much as anybody (RFC 7323 section 2.3).
-        shift: MAX_SHIFT,
-        seen: 0,
+        marks: MAX_SHIFT,
     };
-    const SENT: u8 = 1;
-    const ACKNOWLEDGED: u8 = 2;
+    const SHIFT: u8 = 0x0f;
+    const SENT: u8 = 0x10;
+    const ACKNOWLEDGED: u8 = 0x20;
+
+    const fn shift(&self) -> u8 {
+        self.marks & Self::SHIFT
+    }
 
     const fn has_sent(&self) -> bool {
-        self.seen & Self::SENT != 0
+        self.marks & Self::SENT != 0
     }
 
     const fn has_acknowledged(&self) -> bool {
-        self.seen & Self::ACKNOWLEDGED != 0
+        self.marks & Self::ACKNOWLEDGED != 0
     }
 
     /// Whether a segment that ends here lies in the window, as far as it is known.
@@ -99,7 +104,7 @@ impl Side {
 
     /// The window; a byte is sent to ask whether one that was closed has opened.
     const fn window_or_probe(&self) -> u32 {
-        match (self.window as u32) << self.shift {
+        match (self.window as u32) << self.shift() {
             0 => 1,
             window => window,
         }
@@ -117,13 +122,13 @@ impl Progress {
         // Who has acknowledged something has had its SYN: another one is a guess from outside.
         if is_syn && !side.has_acknowledged() {
             *side = Side {
-                shift: segment.scale.unwrap_or(0).min(MAX_SHIFT),
+                marks: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
         }
         // The window of a SYN itself is never scaled; a broken unit counts as a whole one.
         let window = match is_syn {
-            true => segment.window.div_ceil(1 << side.shift),
+            true => segment.window.div_ceil(1 << side.shift()),
             false => segment.window,
         };
         if segment.flags.any(TcpFlags::ACK) {
@@ -150,7 +155,7 @@ impl Progress {
         let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
         if is_news || !side.has_acknowledged() {
             side.expects = expected;
-            side.seen |= Side::ACKNOWLEDGED;
+            side.marks |= Side::ACKNOWLEDGED;
         }
     }
 
@@ -161,9 +166,9 @@ impl Progress {
         let is_news = is_after(end, side.end) && other.may_receive(end);
         if is_news || !side.has_sent() {
             side.end = end;
-            side.seen |= Side::SENT;
+            side.marks |= Side::SENT;
         }
-        side.window = side.window.max(window);
+        side.window = window.max(side.window);
     }
 
     /// What a reset in `direction` is worth.

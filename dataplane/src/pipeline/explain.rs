@@ -113,7 +113,7 @@ impl Engine {
     ) -> Option<Outcome> {
         let table = self.table::<A>();
         let (id, direction) = table.lookup(table.hash(tuple), tuple)?;
-        let connection = *table.get(id);
+        let connection = table.get(id);
         let is_bound = connection.binding.version == moment.services.version()
             || rebind(&connection, moment.services, moment.seconds).is_some();
         let lives = is_bound && !connection.is_overdue(moment.seconds);

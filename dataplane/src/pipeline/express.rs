@@ -5,29 +5,64 @@
 //! one [`Exit`]. Whatever does not fit goes the whole way again: another network, another backend, a
 //! packet that is too long. Both ways do the same to a packet.
 
-use super::forward::count_traffic;
+use std::sync::Arc;
+
 use super::known::carried;
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::table::Likely;
-use crate::conntrack::{ConnTable, Connection};
+use crate::conntrack::{Binding, ConnId, ConnTable, Shortcut};
 use crate::flow::Direction;
 use crate::io::InterfaceId;
-use crate::neighbour::{Link, Network, Tags};
-use crate::verdict::{DropReason, Verdict};
+use crate::neighbour::{Link, MacAddress, Network, Tags};
+use crate::stats::{BackendCounters, PerWorker};
+use crate::verdict::DropReason;
 use crate::wire::plain::{self, Plain, PlainFamily};
 use crate::wire::rewrite::EthernetPair;
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
 
-/// Most exits that an engine knows at once; connections to more neighbours go the whole way.
-const MOST_EXITS: usize = 4096;
+/// Most ways that an engine knows at once: two directions to each of many backends. When there are
+/// more, it forgets them all and finds out again.
+const MOST_WAYS: usize = 1 << 17;
 
 /// How frames without tags leave to one neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Exit {
+struct Exit {
     interface: InterfaceId,
     ethernet: EthernetPair,
     mtu: u32,
+}
+
+impl Exit {
+    /// Not found out yet: nothing is short enough for it.
+    const UNKNOWN: Self = Self {
+        interface: InterfaceId::UNSERVED,
+        ethernet: EthernetPair {
+            source: MacAddress([0; 6]),
+            destination: MacAddress([0; 6]),
+        },
+        mtu: 0,
+    };
+}
+
+/// What connections to a backend have in common that the short way needs.
+#[derive(Debug, Clone)]
+struct Common {
+    /// By direction.
+    exits: [Exit; 2],
+    /// The backend's; `None` when nobody's is served.
+    counters: Option<Arc<PerWorker<BackendCounters>>>,
+}
+
+impl Common {
+    /// What tells it apart. A backend keeps its counters as long as it stays.
+    fn key(&self) -> ([Exit; 2], usize) {
+        let counters = self.counters.as_ref();
+        (
+            self.exits,
+            counters.map_or(0, |arc| Arc::as_ptr(arc).addr()),
+        )
+    }
 }
 
 /// What is sent to an interface's own address, without tags, begins with these bytes.
@@ -38,25 +73,25 @@ type Door = [u8; 6];
 pub(super) struct Express {
     /// Counts the versions of Services and network together, from 1.
     epoch: u32,
-    /// The first epoch with the network of this moment.
-    network_since: u32,
-    /// The versions of this epoch.
+    /// Ways that were found out before this epoch are of another network.
+    since: u32,
+    /// The versions of Services and network of this epoch.
     versions: Option<(u32, u32)>,
     /// By interface; `None` where frames carry tags.
     doors: Vec<Option<Door>>,
-    exits: Vec<Exit>,
-    places: FastMap<Exit, u16>,
+    ways: Vec<Common>,
+    places: FastMap<([Exit; 2], usize), u32>,
 }
 
 impl Express {
     pub(super) fn new() -> Self {
         Self {
             epoch: 0,
-            network_since: 0,
+            since: 0,
             versions: None,
             doors: Vec::new(),
-            exits: Vec::with_capacity(MOST_EXITS),
-            places: FastMap::with_capacity(MOST_EXITS),
+            ways: Vec::with_capacity(MOST_WAYS),
+            places: FastMap::with_capacity(MOST_WAYS),
         }
     }
 
@@ -72,15 +107,21 @@ impl Express {
     #[cold]
     fn begin(&mut self, versions: (u32, u32), network: &Network) {
         let is_same_network = self.versions.is_some_and(|before| before.1 == versions.1);
-        self.epoch = self.epoch.wrapping_add(1);
         self.versions = Some(versions);
+        self.epoch += 1;
         if !is_same_network {
-            self.network_since = self.epoch;
-            self.exits.clear();
-            self.places.clear();
+            self.forget();
             self.doors.clear();
-            self.doors.extend(network.links().map(|(_, link)| door(link)));
+            self.doors
+                .extend(network.links().map(|(_, link)| door(link)));
         }
+    }
+
+    /// Forgets all ways.
+    fn forget(&mut self) {
+        self.since = self.epoch;
+        self.ways.clear();
+        self.places.clear();
     }
 
     /// Whether a frame was sent to this interface's own address and carries no tags, for all that
@@ -91,47 +132,60 @@ impl Express {
         door.is_some_and(|door| door.is_some() && frame.first_chunk() == door.as_ref())
     }
 
-    /// Where the packets of a connection leave in a direction; `None` when that is to be found out.
+    /// What was found out about a connection's way; `None` when that does not hold any more.
     #[inline]
-    fn exit<A: Tracked>(
+    fn common<A: Tracked>(
         &self,
-        connection: &mut Connection<A>,
-        direction: Direction,
+        table: &mut ConnTable<A>,
+        id: ConnId,
         moment: &Moment<'_>,
-    ) -> Option<&Exit> {
-        if connection.ways.epoch() != self.epoch {
-            self.renew(connection, moment)?;
+    ) -> Option<&Common> {
+        let Shortcut { epoch, place } = table.shortcut(id);
+        if epoch != self.epoch {
+            self.renew(table, id, moment)?;
         }
-        self.exits.get(usize::from(connection.ways.exit(direction)))
+        self.ways.get(place as usize)
     }
 
     /// Takes a connection of an unchanged Service over from an epoch with the same network.
     #[cold]
     fn renew<A: Tracked>(
         &self,
-        connection: &mut Connection<A>,
+        table: &mut ConnTable<A>,
+        id: ConnId,
         moment: &Moment<'_>,
     ) -> Option<()> {
-        if connection.ways.epoch() < self.network_since {
+        let shortcut = table.shortcut(id);
+        if shortcut.epoch < self.since {
             return None;
         }
-        connection.binding = carried(&connection.binding, moment.services)?;
-        connection.ways.renew(self.epoch);
+        let binding = carried(&table.get(id).binding, moment.services)?;
+        table.rebind(id, binding);
+        table.hot_mut(id).shortcut.epoch = self.epoch;
         Some(())
     }
 
-    /// The place of an exit; `None` when there are too many.
-    fn place(&mut self, exit: Exit) -> Option<u16> {
-        if let Some(place) = self.places.get(&exit) {
-            return Some(*place);
+    /// The place of a way; new ones are added.
+    fn place(&mut self, way: Common) -> u32 {
+        let key = way.key();
+        if let Some(place) = self.places.get(&key) {
+            return *place;
         }
-        if self.exits.len() >= MOST_EXITS {
-            return None;
+        if self.ways.len() >= MOST_WAYS {
+            self.epoch += 1;
+            self.forget();
         }
-        let place = self.exits.len() as u16;
-        self.exits.push(exit);
-        self.places.insert(exit, place);
-        Some(place)
+        let place = self.ways.len() as u32;
+        self.ways.push(way);
+        self.places.insert(key, place);
+        place
+    }
+
+    /// What is known of both exits of a connection in this epoch.
+    fn exits(&self, shortcut: Shortcut) -> [Exit; 2] {
+        let way = self.ways.get(shortcut.place as usize);
+        let known = way.filter(|_| shortcut.epoch == self.epoch);
+        known.map_or([Exit::UNKNOWN; 2], |way| way.exits)
     }
 
     /// Whether this is the epoch of these versions of Services and network.
@@ -140,10 +194,9 @@ impl Express {
         self.versions == Some(versions)
     }
 
-    /// Whether packets of the connection could go the short way in this direction.
-    pub(super) fn knows<A: Tracked>(&self, connection: &Connection<A>, direction: Direction) -> bool {
-        let exit = usize::from(connection.ways.exit(direction));
-        connection.ways.epoch() == self.epoch && exit < self.exits.len()
+    /// Whether packets of a connection could go the short way in this direction.
+    pub(super) fn knows(&self, shortcut: Shortcut, direction: Direction) -> bool {
+        self.exits(shortcut)[direction as usize] != Exit::UNKNOWN
     }
 }
 
@@ -154,8 +207,8 @@ fn door(link: &Link) -> Option<Door> {
 /// A plain packet with the hash of its tuple.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Passenger<A> {
-    plain: Plain<A>,
     hash: u64,
+    plain: Plain<A>,
     likely: Likely,
 }
 
@@ -167,8 +220,8 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
         let hash = table.hash(&plain.tuple);
         table.prefetch_bucket(hash);
         Some(Self {
-            plain,
             hash,
+            plain,
             likely: Likely::NONE,
         })
     }
@@ -179,8 +232,8 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
         self.likely = table.prefetch_record(self.hash);
     }
 
-    /// Forwards the packet the short way; `None`, and nothing changed, when it has to go the whole
-    /// way.
+    /// Forwards the packet the short way, to this interface; `None`, and nothing changed, when it has
+    /// to go the whole way.
     #[inline]
     pub(super) fn pass(
         &self,
@@ -189,54 +242,71 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
         express: &Express,
         worker: u16,
         moment: &Moment<'_>,
-    ) -> Option<Verdict> {
+    ) -> Option<Result<InterfaceId, DropReason>> {
         let Self {
             plain,
             hash,
             likely,
         } = self;
-        let (connection, direction) = table.lookup_mut(*likely, *hash, &plain.tuple)?;
-        let exit = express.exit(connection, direction, moment)?;
+        let (id, direction) = table.seek(*likely, *hash, &plain.tuple)?;
+        let common = express.common(table, id, moment)?;
+        let exit = &common.exits[direction as usize];
         if u32::from(plain.len) > exit.mtu {
             return None;
         }
-        connection.last_seen = moment.seconds;
+        let hot = table.hot_mut(id);
+        hot.last_seen = moment.seconds;
         if plain.tuple.protocol == Protocol::Tcp
             && let Some(said) = plain.said(frame)
         {
-            connection.progress.advance(direction, said);
+            hot.progress.advance(direction, said);
         }
-        count_traffic(connection.binding, direction, frame.len(), worker, moment);
-        let to = connection.translated(direction);
-        let deltas = match direction {
-            Direction::Original => connection.deltas,
-            Direction::Reply => connection.deltas.reverse(),
-        };
+        if let Some(counters) = common.counters.as_ref().and_then(|all| all.of(worker)) {
+            counters.traffic(direction).add(frame.len());
+        }
+        let (to, deltas) = (hot.translated(direction), hot.deltas(direction));
         match plain::translate(frame, &to, deltas, exit.ethernet) {
-            true => Some(Verdict::Forward(exit.interface)),
-            false => Some(Verdict::Drop(DropReason::Truncated)),
+            true => Some(Ok(exit.interface)),
+            false => Some(Err(DropReason::Truncated)),
         }
     }
 }
 
 impl Engine {
     /// Notes where a connection's packets leave, so that the next one can go the short way.
-    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>) {
-        let connection = A::lane(self).table.get(found.id);
-        let is_known = self.express.knows(connection, found.direction);
+    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
+        let table = &A::lane(self).table;
+        let shortcut = table.shortcut(found.id);
         let is_tagged = way.link.tags != Tags::default();
-        if is_tagged || is_known || !connection.is_settled() {
+        if is_tagged || self.express.knows(shortcut, found.direction) {
             return;
         }
-        let exit = Exit {
+        let connection = table.get(found.id);
+        if !connection.is_settled() {
+            return;
+        }
+        let mut exits = self.express.exits(shortcut);
+        exits[found.direction as usize] = Exit {
             interface: way.hop.interface,
             ethernet: way.ethernet,
             mtu: way.link.mtu,
         };
+        let place = self.express.place(Common {
+            exits,
+            counters: counters(connection.binding, moment).cloned(),
+        });
         let epoch = self.express.epoch;
-        if let Some(place) = self.express.place(exit) {
-            let table = &mut A::lane_mut(self).table;
-            table.set_exit(found.id, found.direction, epoch, place);
-        }
+        let table = &mut A::lane_mut(self).table;
+        table.set_shortcut(found.id, Shortcut { epoch, place });
     }
+}
+
+/// What is counted of the backend that a connection was given to.
+pub(super) fn counters<'a>(
+    binding: Binding,
+    moment: Moment<'a>,
+) -> Option<&'a Arc<PerWorker<BackendCounters>>> {
+    let service = moment.services.service(binding.service)?;
+    let backend = service.backends.get(usize::from(binding.backend?))?;
+    Some(&backend.counters)
 }

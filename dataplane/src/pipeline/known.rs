@@ -54,7 +54,7 @@ impl Engine {
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
-        let connection = *A::lane(self).table.get(found.id);
+        let connection = A::lane(self).table.get(found.id);
         if starts_anew(&connection, found.direction, &packet.signal) {
             A::lane_mut(self).table.remove(found.id);
             return self.unknown(io, frame, packet, moment);
@@ -95,7 +95,7 @@ impl Engine {
         if worth == ResetWorth::Forged {
             return Verdict::Drop(DropReason::ResetForged);
         }
-        let connection = *A::lane(self).table.get(found.id);
+        let connection = A::lane(self).table.get(found.id);
         let unsaid = Packet {
             signal: Signal::Plain,
             ..*packet
@@ -117,7 +117,7 @@ impl Engine {
         moment: Moment<'_>,
     ) -> Verdict {
         let lane = A::lane_mut(self);
-        let connection = *lane.table.get(found.id);
+        let connection = lane.table.get(found.id);
         if wants_reset(&connection) {
             lane.ended.push(Ended::one(connection, found.direction));
         }

@@ -147,7 +147,7 @@ fn review<A: Tracked>(lane: &mut Lane<A>, from: u32, moment: Moment<'_>) {
         let Some(id) = lane.table.in_use(number) else {
             continue;
         };
-        let connection = *lane.table.get(id);
+        let connection = lane.table.get(id);
         if connection.binding.version == moment.services.version() {
             continue;
         }

@@ -84,7 +84,7 @@ fn learnt<A: Tracked>(rig: &Rig) -> usize {
             let table = engine.table::<A>();
             let (ids, _) = table.page(0, table.capacity() as u32);
             let both = [Direction::Original, Direction::Reply];
-            let known = |id| both.map(|way| engine.express.knows(table.get(id), way));
+            let known = |id| both.map(|way| engine.express.knows(table.shortcut(id), way));
             ids.flat_map(known).filter(|known| *known).count()
         })
         .sum()
