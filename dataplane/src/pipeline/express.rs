@@ -65,8 +65,11 @@ impl Common {
     }
 }
 
-/// What is sent to an interface's own address, without tags, begins with these bytes.
-type Door = [u8; 6];
+/// What is sent to an interface's own address, without tags, begins with these six bytes.
+type Door = u64;
+
+/// No frame begins like this.
+const CLOSED: Door = Door::MAX;
 
 /// What the short way rests on beside the records.
 #[derive(Debug)]
@@ -77,8 +80,8 @@ pub(super) struct Express {
     since: u32,
     /// The versions of Services and network of this epoch.
     versions: Option<(u32, u32)>,
-    /// By interface; `None` where frames carry tags.
-    doors: Vec<Option<Door>>,
+    /// By interface; closed where frames carry tags.
+    doors: Vec<Door>,
     ways: Vec<Common>,
     places: FastMap<([Exit; 2], usize), u32>,
 }
@@ -129,7 +132,8 @@ impl Express {
     #[inline]
     pub(super) fn admits(&self, frame: &[u8], interface: InterfaceId) -> bool {
         let door = self.doors.get(usize::from(interface.0));
-        door.is_some_and(|door| door.is_some() && frame.first_chunk() == door.as_ref())
+        door.zip(frame.first_chunk())
+            .is_some_and(|(door, start)| u64::from_be_bytes(*start) >> 16 == *door)
     }
 
     /// What was found out about a connection's way; `None` when that does not hold any more.
@@ -200,8 +204,12 @@ impl Express {
     }
 }
 
-fn door(link: &Link) -> Option<Door> {
-    (link.tags == Tags::default()).then_some(link.mac.0)
+fn door(link: &Link) -> Door {
+    let [a, b, c, d, e, f] = link.mac.0;
+    match link.tags == Tags::default() {
+        true => Door::from_be_bytes([0, 0, a, b, c, d, e, f]),
+        false => CLOSED,
+    }
 }
 
 /// A plain packet with the hash of its tuple.

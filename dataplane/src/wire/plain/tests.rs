@@ -154,7 +154,7 @@ fn an_acknowledgement_and_a_datagram_are_plain() {
     ];
     for (from, to) in ends {
         for build in [Build::tcp(from, to), Build::udp(from, to)] {
-            let frame = build.payload(b"hello").frame();
+            let frame = build.payload(b"hello, gateway").frame();
             let is_plain =
                 agrees::<Ipv4Addr>(&frame).unwrap() || agrees::<Ipv6Addr>(&frame).unwrap();
             assert!(is_plain, "{from}");
