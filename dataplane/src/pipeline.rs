@@ -27,6 +27,7 @@ mod insert;
 mod known;
 mod lane;
 mod limit;
+mod opening;
 mod owner;
 mod pieces;
 mod review;
@@ -58,6 +59,7 @@ pub use review::Sent;
 use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
+use opening::Prospect;
 use review::Review;
 
 #[cfg(test)]
@@ -112,8 +114,8 @@ pub struct Engine {
 /// An IP packet after the first stage.
 #[derive(Debug, Clone, Copy)]
 enum Ready<A> {
-    /// TCP, UDP or SCTP of this worker, with its hash.
-    Packet(Packet<A>, u64),
+    /// TCP, UDP or SCTP of this worker, with its hash, and what it leads to if it is the first.
+    Packet(Packet<A>, u64, Option<Prospect<A>>),
     /// An ICMP error, with the hash of the packet that would answer the quoted one.
     Complaint(Complaint<A>, u64),
     /// Echo request.
@@ -268,6 +270,7 @@ impl Engine {
         scratch.v4.iter_mut().for_each(|p| p.fetch(&self.v4.table));
         scratch.v6.iter_mut().for_each(|p| p.fetch(&self.v6.table));
         scratch.wholes.iter().for_each(|whole| self.fetch(whole));
+        self.look_ahead_all(io, frames, &mut scratch, moment);
         let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
         let mut wholes = scratch.wholes.iter();
         for ((frame, kind), ports) in frames.iter_mut().zip(&scratch.kinds).zip(ports) {
@@ -330,11 +333,11 @@ impl Engine {
     /// Second stage of a frame that goes the whole way: its record on the way to the cache.
     fn fetch(&self, whole: &Whole) {
         match whole {
-            Whole::V4(Ready::Packet(_, hash)) => {
+            Whole::V4(Ready::Packet(_, hash, _)) => {
                 let table = &self.v4.table;
                 table.prefetch_rest(table.prefetch_record(*hash));
             }
-            Whole::V6(Ready::Packet(_, hash)) => {
+            Whole::V6(Ready::Packet(_, hash, _)) => {
                 let table = &self.v6.table;
                 table.prefetch_rest(table.prefetch_record(*hash));
             }
@@ -362,6 +365,28 @@ impl Engine {
             Ok(Parsed::Arp(arp)) => Whole::Arp(arp),
             Ok(Parsed::Question(question)) => Whole::Question(question),
             Err(reason) => Whole::Done(Verdict::Drop(reason)),
+        }
+    }
+
+    /// Third stage of frames that go the whole way.
+    fn look_ahead_all<Io: PacketIo>(
+        &mut self,
+        io: &Io,
+        frames: &[Io::Frame],
+        scratch: &mut Scratch,
+        moment: Moment<'_>,
+    ) {
+        let is_whole = |kind: &&Kind| matches!(kind, Kind::Whole);
+        let frames = frames.iter().zip(&scratch.kinds);
+        let frames = frames.filter(|(_, kind)| is_whole(kind));
+        let mut ahead = 0;
+        for ((frame, _), whole) in frames.zip(&mut scratch.wholes) {
+            let is_new = match whole {
+                Whole::V4(ready) => self.look_ahead(io.bytes(frame), ready, moment, ahead),
+                Whole::V6(ready) => self.look_ahead(io.bytes(frame), ready, moment, ahead),
+                _ => false,
+            };
+            ahead += usize::from(is_new);
         }
     }
 
@@ -405,7 +430,7 @@ impl Engine {
         let table = &A::lane(self).table;
         let hash = table.hash(&packet.tuple);
         table.prefetch_bucket(hash);
-        Ready::Packet(packet, hash)
+        Ready::Packet(packet, hash, None)
     }
 
     fn ready_complaint<A: Tracked>(&self, complaint: Complaint<A>, moment: Moment<'_>) -> Ready<A> {
@@ -427,7 +452,9 @@ impl Engine {
         moment: Moment<'_>,
     ) -> Verdict {
         match ready {
-            Ready::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
+            Ready::Packet(packet, hash, prospect) => {
+                self.packet(io, frame, packet, *hash, prospect.as_ref(), moment)
+            }
             Ready::Complaint(complaint, hash) => {
                 self.complaint(io, frame, complaint, *hash, moment)
             }

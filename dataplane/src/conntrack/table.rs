@@ -142,6 +142,17 @@ impl<A: Family> ConnTable<A> {
         self.records.prefetch_cold(likely.0 >> 1);
     }
 
+    /// Has the processor fetch the record that will be filled after so many others.
+    pub fn prefetch_free(&self, ahead: usize) {
+        let number = match self.free.len().checked_sub(ahead + 1) {
+            Some(place) => self.free[place],
+            None => self.fresh.saturating_add((ahead - self.free.len()) as u32),
+        };
+        self.records.prefetch(number);
+        self.records.prefetch_cold(number);
+        self.wheel.prefetch(number);
+    }
+
     /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
     #[inline]
     pub fn seek(

@@ -14,8 +14,9 @@ use sluice_conf::{Pool, Protocol, Refusal};
 
 use super::answer::{Told, may_be_told};
 use super::known::{rebind, starts_anew, way_of};
+use super::opening::opened;
 use super::transit::crosses;
-use super::unknown::{Addressee, Chosen, Unserved, first_state, opened};
+use super::unknown::{Addressee, Chosen, Unserved, first_state};
 use super::{Engine, Moment, Tracked};
 use crate::clock::Time;
 use crate::conntrack::sctp::INIT;
