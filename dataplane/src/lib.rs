@@ -52,6 +52,7 @@ pub mod assembling;
 pub mod handover;
 pub mod kernel;
 pub mod listing;
+pub mod lobby;
 pub mod tap;
 pub mod waiting;
 pub mod worker;

@@ -109,6 +109,8 @@ pub struct Engine {
     express: Express,
     /// Frames since the last look at connections.
     processed: usize,
+    /// Most new connections of a burst.
+    openings: usize,
 }
 
 /// An IP packet after the first stage.
@@ -142,6 +144,8 @@ struct Scratch {
     v4: Vec<Passenger<Ipv4Addr>>,
     v6: Vec<Passenger<Ipv6Addr>>,
     wholes: Vec<Whole>,
+    /// Plain packets that seem to belong to no connection, with their places.
+    strangers: Vec<(usize, Whole)>,
 }
 
 impl Scratch {
@@ -150,6 +154,7 @@ impl Scratch {
         self.v4.clear();
         self.v6.clear();
         self.wholes.clear();
+        self.strangers.clear();
     }
 }
 
@@ -224,7 +229,14 @@ impl Engine {
             review: Review::default(),
             express: Express::new(),
             processed: 0,
+            openings: usize::MAX,
         }
+    }
+
+    /// From now on makes about so many new connections of a burst at most; the packets of others
+    /// are judged [`Verdict::Later`].
+    pub fn limit_openings(&mut self, most: usize) {
+        self.openings = most;
     }
 
     /// The connections of a family, to list them.
@@ -267,13 +279,13 @@ impl Engine {
                 Kind::Whole
             }));
         }
-        scratch.v4.iter_mut().for_each(|p| p.fetch(&self.v4.table));
-        scratch.v6.iter_mut().for_each(|p| p.fetch(&self.v6.table));
-        scratch.wholes.iter().for_each(|whole| self.fetch(whole));
-        self.look_ahead_all(io, frames, &mut scratch, moment);
+        if self.fetch(&mut scratch) {
+            self.look_ahead_all(io, frames, &mut scratch, moment);
+        }
         let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
         let mut wholes = scratch.wholes.iter();
-        for ((frame, kind), ports) in frames.iter_mut().zip(&scratch.kinds).zip(ports) {
+        let mut strangers = scratch.strangers.iter().peekable();
+        for (place, (frame, kind)) in frames.iter_mut().zip(&scratch.kinds).enumerate() {
             let (express, worker) = (&self.express, self.worker);
             let passed = match kind {
                 Kind::PlainV4 => v4.next().and_then(|passenger| {
@@ -296,7 +308,10 @@ impl Engine {
                 Some(Err(reason)) => verdicts.push(Verdict::Drop(reason)),
                 None => {
                     let interface = io.interface(frame);
-                    let whole = self.prepare_whole(io.bytes(frame), interface, *ports, moment);
+                    let whole = match strangers.next_if(|(at, _)| *at == place) {
+                        Some((_, whole)) => *whole,
+                        None => self.prepare_whole(io.bytes(frame), interface, None, moment),
+                    };
                     verdicts.push(self.decide(io, frame, &whole, moment));
                 }
             }
@@ -330,19 +345,25 @@ impl Engine {
         }
     }
 
-    /// Second stage of a frame that goes the whole way: its record on the way to the cache.
-    fn fetch(&self, whole: &Whole) {
-        match whole {
-            Whole::V4(Ready::Packet(_, hash, _)) => {
-                let table = &self.v4.table;
-                table.prefetch_rest(table.prefetch_record(*hash));
-            }
-            Whole::V6(Ready::Packet(_, hash, _)) => {
-                let table = &self.v6.table;
-                table.prefetch_rest(table.prefetch_record(*hash));
-            }
-            _ => {}
+    /// Second stage: the record of each frame on the way to the cache. True when some may belong to
+    /// no connection.
+    #[inline]
+    fn fetch(&self, scratch: &mut Scratch) -> bool {
+        let mut has_strangers = false;
+        for passenger in &mut scratch.v4 {
+            has_strangers |= passenger.fetch(&self.v4.table);
         }
+        for passenger in &mut scratch.v6 {
+            has_strangers |= passenger.fetch(&self.v6.table);
+        }
+        for whole in &scratch.wholes {
+            match whole {
+                Whole::V4(Ready::Packet(_, hash, _)) => self.v4.table.prefetch_whole(*hash),
+                Whole::V6(Ready::Packet(_, hash, _)) => self.v6.table.prefetch_whole(*hash),
+                _ => {}
+            }
+        }
+        has_strangers || !scratch.wholes.is_empty()
     }
 
     /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.
@@ -368,7 +389,8 @@ impl Engine {
         }
     }
 
-    /// Third stage of frames that go the whole way.
+    /// Third stage: what those lead to that belong to no connection. Established ones have no such
+    /// stage.
     fn look_ahead_all<Io: PacketIo>(
         &mut self,
         io: &Io,
@@ -376,17 +398,26 @@ impl Engine {
         scratch: &mut Scratch,
         moment: Moment<'_>,
     ) {
-        let is_whole = |kind: &&Kind| matches!(kind, Kind::Whole);
-        let frames = frames.iter().zip(&scratch.kinds);
-        let frames = frames.filter(|(_, kind)| is_whole(kind));
-        let mut ahead = 0;
-        for ((frame, _), whole) in frames.zip(&mut scratch.wholes) {
-            let is_new = match whole {
-                Whole::V4(ready) => self.look_ahead(io.bytes(frame), ready, moment, ahead),
-                Whole::V6(ready) => self.look_ahead(io.bytes(frame), ready, moment, ahead),
-                _ => false,
+        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
+        let mut wholes = scratch.wholes.iter_mut();
+        let mut opened = 0;
+        for (place, (frame, kind)) in frames.iter().zip(&scratch.kinds).enumerate() {
+            let bytes = io.bytes(frame);
+            let is_stranger = match kind {
+                Kind::PlainV4 => v4.next().is_some_and(Passenger::is_stranger),
+                Kind::PlainV6 => v6.next().is_some_and(Passenger::is_stranger),
+                Kind::Whole => {
+                    if let Some(whole) = wholes.next() {
+                        self.look_ahead(bytes, whole, moment, &mut opened);
+                    }
+                    false
+                }
             };
-            ahead += usize::from(is_new);
+            if is_stranger {
+                let mut whole = self.prepare_whole(bytes, io.interface(frame), None, moment);
+                self.look_ahead(bytes, &mut whole, moment, &mut opened);
+                scratch.strangers.push((place, whole));
+            }
         }
     }
 

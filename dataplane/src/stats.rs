@@ -107,6 +107,8 @@ pub struct WorkerCounters {
     pub own_frames: Counter,
     /// Fragments waiting for the first of their packet now.
     pub fragments_waiting: Counter,
+    /// First packets waiting for their connections to be opened now.
+    pub openings_waiting: Counter,
     /// Turns of the loop that found something to do.
     pub busy_turns: Counter,
     /// Turns of the loop that found nothing to do.

@@ -13,6 +13,7 @@ use crate::handover::Handover;
 use crate::io::{Census, InterfaceId, PacketIo};
 use crate::kernel::ToKernel;
 use crate::listing::{Listing, Query};
+use crate::lobby::Lobby;
 use crate::neighbour::Neighbour;
 use crate::pipeline::{Engine, MAX_BURST, Sent};
 use crate::snapshot::Observer;
@@ -26,6 +27,10 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// How long it sleeps at most: timers and table changes wait no longer than this.
 const NAP: Duration = Duration::from_millis(1);
+
+/// The part of a full burst that may open connections: of a TCP connection with no more than a
+/// question and an answer it is one packet of six.
+const OPENINGS_SHARE: usize = 4;
 
 /// How often the counters of rings and kernel are read.
 const READING_PERIOD: Duration = Duration::from_millis(500);
@@ -62,6 +67,7 @@ pub struct Worker<Io: PacketIo> {
     links: Connections<Io::Frame>,
     waiting: Waiting<Noted<Io::Frame>>,
     assembling: Assembling<Io::Frame>,
+    lobby: Lobby<Io::Frame>,
     listing: Option<Listing>,
     tapping: Tapping,
     frames: Vec<Io::Frame>,
@@ -91,6 +97,7 @@ impl<Io: PacketIo> Worker<Io> {
             links,
             waiting: Waiting::default(),
             assembling: Assembling::new(fragments),
+            lobby: Lobby::default(),
             listing: None,
             frames: Vec::with_capacity(MAX_BURST),
             ports: Vec::with_capacity(MAX_BURST),
@@ -154,9 +161,13 @@ impl<Io: PacketIo> Worker<Io> {
         &self.engine
     }
 
-    /// Handed-over frames first, for they have waited longer; but never so many that the own
-    /// queue gets no turn.
+    /// What has waited goes first, then handed-over frames, for they have waited longer than the own
+    /// queue's; but never so many that that gets no turn. A full burst is a sign that more comes than
+    /// the worker keeps up with.
     fn fill_burst(&mut self) {
+        let share = self.burst / OPENINGS_SHARE;
+        self.frames.extend(self.lobby.leave(share));
+        self.ports.resize(self.frames.len(), None);
         self.take_over(self.burst / 2);
         let taken_over = self.frames.len();
         self.io.receive(&mut self.frames, self.burst - taken_over);
@@ -167,6 +178,9 @@ impl<Io: PacketIo> Worker<Io> {
             }
         }
         self.take_over(self.burst);
+        let is_behind = self.frames.len() >= self.burst;
+        let openings = if is_behind { share } else { self.burst };
+        self.engine.limit_openings(openings);
     }
 
     /// Takes handed-over frames until the burst has `most`.
@@ -241,6 +255,11 @@ impl<Io: PacketIo> Worker<Io> {
             Verdict::Wait(packet) => {
                 if let Err(frame) = self.assembling.hold(frame, packet, now) {
                     self.drop(frame, DropReason::FragmentLimit);
+                }
+            }
+            Verdict::Later => {
+                if let Err(frame) = self.lobby.enter(frame) {
+                    self.drop(frame, DropReason::OpeningsLimit);
                 }
             }
             Verdict::Kernel { network, otherwise } => self.hand_back(frame, network, otherwise),
@@ -332,9 +351,11 @@ impl<Io: PacketIo> Worker<Io> {
             self.drop(frame, DropReason::FragmentTimeout);
         }
         let (neighbours, fragments) = (self.waiting.len() as u64, self.assembling.len() as u64);
+        let openings = self.lobby.len() as u64;
         self.count(|counters| {
             counters.waiting.set(neighbours);
             counters.fragments_waiting.set(fragments);
+            counters.openings_waiting.set(openings);
         });
     }
 

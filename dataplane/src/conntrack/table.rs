@@ -69,7 +69,7 @@ pub struct ConnTable<A: Family> {
 }
 
 /// The index entry that a hash most likely leads to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Likely(u32);
 
 impl Likely {
@@ -137,9 +137,10 @@ impl<A: Family> ConnTable<A> {
         Likely(slot)
     }
 
-    /// Has the processor fetch the rest of that record.
-    pub fn prefetch_rest(&self, likely: Likely) {
-        self.records.prefetch_cold(likely.0 >> 1);
+    /// Has the processor fetch all of the record that a hash most likely leads to.
+    pub fn prefetch_whole(&self, hash: u64) {
+        let Likely(slot) = self.prefetch_record(hash);
+        self.records.prefetch_cold(slot >> 1);
     }
 
     /// Has the processor fetch the record that will be filled after so many others.

@@ -234,10 +234,17 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
         })
     }
 
-    /// Has its record fetched.
+    /// Has its record fetched. True when it seems to belong to no connection.
     #[inline]
-    pub(super) fn fetch(&mut self, table: &ConnTable<A>) {
+    pub(super) fn fetch(&mut self, table: &ConnTable<A>) -> bool {
         self.likely = table.prefetch_record(self.hash);
+        self.is_stranger()
+    }
+
+    /// Whether it seems to belong to no connection.
+    #[inline]
+    pub(super) fn is_stranger(&self) -> bool {
+        self.likely == Likely::NONE
     }
 
     /// Forwards the packet the short way, to this interface; `None`, and nothing changed, when it has

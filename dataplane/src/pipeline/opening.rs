@@ -8,7 +8,7 @@ use sluice_conf::{Access, Forwarding};
 
 use super::forward::Way;
 use super::unknown::{Chosen, Unserved, first_state};
-use super::{Engine, Found, Moment, Ready, Tracked};
+use super::{Engine, Found, Moment, Ready, Tracked, Whole};
 use crate::conntrack::{Binding, Connection, Handling, State};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::io::PacketIo;
@@ -49,32 +49,50 @@ impl From<DropReason> for Unopened {
 
 impl Engine {
     /// Finds out what a packet of no connection leads to, and has the memory fetched that it will
-    /// need. What is not simply opened is left for its turn. `ahead` are the connections that may be
+    /// need. What is not simply opened is left for its turn. `opened` are the connections that will be
     /// made before it.
-    pub(super) fn look_ahead<A: Tracked>(
+    pub(super) fn look_ahead(
+        &mut self,
+        frame: &[u8],
+        whole: &mut Whole,
+        moment: Moment<'_>,
+        opened: &mut usize,
+    ) {
+        match whole {
+            Whole::V4(ready) => self.look_ahead_of(frame, ready, moment, opened),
+            Whole::V6(ready) => self.look_ahead_of(frame, ready, moment, opened),
+            _ => {}
+        }
+    }
+
+    fn look_ahead_of<A: Tracked>(
         &mut self,
         frame: &[u8],
         ready: &mut Ready<A>,
         moment: Moment<'_>,
-        ahead: usize,
-    ) -> bool {
+        opened: &mut usize,
+    ) {
         let Ready::Packet(packet, hash, prospect) = ready else {
-            return false;
+            return;
         };
         let is_simple = packet.place.piece.is_none() && packet.place.hop_limit > 1;
         let tuple = &packet.tuple;
         if !is_simple || A::lane(self).table.lookup(*hash, tuple).is_some() {
-            return false;
+            return;
+        }
+        if *opened >= self.openings {
+            *ready = Ready::Done(Verdict::Later);
+            return;
         }
         let target = Target::from_end(tuple.destination, tuple.protocol);
         let Some(served) = moment.services.frontend(&target) else {
-            return false;
+            return;
         };
         *prospect = self.prospect(frame, packet, served, moment).ok();
         if let Some(prospect) = prospect {
-            self.fetch_for(prospect, moment, ahead);
+            self.fetch_for(prospect, moment, *opened);
+            *opened += 1;
         }
-        prospect.is_some()
     }
 
     fn fetch_for<A: Tracked>(&self, prospect: &Prospect<A>, moment: Moment<'_>, ahead: usize) {
