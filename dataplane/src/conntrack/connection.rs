@@ -223,14 +223,7 @@ impl<A: Address> Connection<A> {
 
     /// When it is forgotten if nothing more comes.
     pub fn deadline(&self, timeouts: &Timeouts) -> Seconds {
-        let idle = self
-            .last_seen
-            .0
-            .saturating_add(self.state.timeout(timeouts));
-        match self.binding.until {
-            Some(until) => Seconds(idle).min(until.seconds()),
-            None => Seconds(idle),
-        }
+        deadline(self.last_seen, self.state, self.binding.until, timeouts)
     }
 
     /// Whether it was kept for a time and that time is over.
@@ -239,4 +232,15 @@ impl<A: Address> Connection<A> {
             .until
             .is_some_and(|until| until.seconds() <= now)
     }
+}
+
+/// As [`Connection::deadline`].
+pub(super) fn deadline(
+    last_seen: Seconds,
+    state: State,
+    until: Option<Deadline>,
+    timeouts: &Timeouts,
+) -> Seconds {
+    let idle = Seconds(last_seen.0.saturating_add(state.timeout(timeouts)));
+    until.map_or(idle, |until| idle.min(until.seconds()))
 }

@@ -2,7 +2,9 @@
 //! and the rest, which only the first and the last packets look at.
 
 use sluice_conf::Protocol;
+use sluice_conf::settings::dataplane::Timeouts;
 
+use super::connection::deadline;
 use super::{Binding, Connection, Handling, Progress, Seconds, State};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::memory::{prefetch, reserved};
@@ -149,6 +151,17 @@ impl<A: Family> Records<A> {
     /// The rest, to change it.
     pub fn cold_mut(&mut self, number: u32) -> &mut Cold {
         &mut self.cold[number as usize]
+    }
+
+    /// Who serves the connection of a record.
+    pub fn binding(&self, number: u32) -> &Binding {
+        &self.cold[number as usize].binding
+    }
+
+    /// As [`Connection::deadline`].
+    pub fn deadline(&self, number: u32, timeouts: &Timeouts) -> Seconds {
+        let (hot, cold) = (&self.hot[number as usize], &self.cold[number as usize]);
+        deadline(hot.last_seen, cold.state, cold.binding.until, timeouts)
     }
 
     /// The whole record.

@@ -12,7 +12,7 @@
 use super::expiry::Wheel;
 use super::records::{Hot, Records};
 use super::tags::{self, WAYS};
-use super::{Connection, Seconds, Shortcut};
+use super::{Binding, Connection, Seconds, Shortcut};
 use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
@@ -186,6 +186,11 @@ impl<A: Family> ConnTable<A> {
         self.records.get(id.0)
     }
 
+    /// Who serves the connection.
+    pub fn binding(&self, id: ConnId) -> &Binding {
+        self.records.binding(id.0)
+    }
+
     /// What was found out about the connection's way.
     #[inline]
     pub fn shortcut(&self, id: ConnId) -> Shortcut {
@@ -254,7 +259,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// Gives the connection another place among the Services, and the end that comes with it.
-    pub fn rebind(&mut self, id: ConnId, binding: super::Binding) {
+    pub fn rebind(&mut self, id: ConnId, binding: Binding) {
         let bound = &mut self.records.cold_mut(id.0).binding;
         let has_other_end = bound.until != binding.until;
         *bound = binding;
@@ -278,7 +283,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn schedule(&mut self, id: ConnId) {
-        let deadline = self.get(id).deadline(&self.timeouts);
+        let deadline = self.records.deadline(id.0, &self.timeouts);
         self.wheel.schedule(id.0, deadline);
     }
 
@@ -303,7 +308,7 @@ impl<A: Family> ConnTable<A> {
             let Some(number) = self.wheel.due(now) else {
                 return;
             };
-            let deadline = self.records.get(number).deadline(&self.timeouts);
+            let deadline = self.records.deadline(number, &self.timeouts);
             if deadline <= now {
                 gone(self.remove(ConnId(number)));
             } else {
@@ -314,10 +319,8 @@ impl<A: Family> ConnTable<A> {
 
     /// Seconds until the connection expires if nothing more comes.
     pub fn expires_in(&self, id: ConnId, now: Seconds) -> u32 {
-        self.get(id)
-            .deadline(&self.timeouts)
-            .0
-            .saturating_sub(now.0)
+        let deadline = self.records.deadline(id.0, &self.timeouts);
+        deadline.0.saturating_sub(now.0)
     }
 
     /// The connection of record `number`, if that is in use.

@@ -163,7 +163,7 @@ impl Express {
         if shortcut.epoch < self.since {
             return None;
         }
-        let binding = carried(&table.get(id).binding, moment.services)?;
+        let binding = carried(table.binding(id), moment.services)?;
         table.rebind(id, binding);
         table.hot_mut(id).shortcut.epoch = self.epoch;
         Some(())

@@ -147,10 +147,10 @@ fn review<A: Tracked>(lane: &mut Lane<A>, from: u32, moment: Moment<'_>) {
         let Some(id) = lane.table.in_use(number) else {
             continue;
         };
-        let connection = lane.table.get(id);
-        if connection.binding.version == moment.services.version() {
+        if lane.table.binding(id).version == moment.services.version() {
             continue;
         }
+        let connection = lane.table.get(id);
         match rebind(&connection, moment.services, moment.seconds) {
             Some(binding) => lane.table.rebind(id, binding),
             None => end(lane, id, connection, moment.seconds),
