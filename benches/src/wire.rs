@@ -8,8 +8,11 @@
 //! An absolute figure depends on the machine and on its neighbours. What counts are ratios of rounds
 //! that followed one another, and who ran NAPI where: both stand in the report.
 
+pub mod first;
 pub mod forwarder;
 pub mod measure;
+pub mod part;
 pub mod peer;
 pub mod report;
 pub mod rig;
+pub mod sockets;

@@ -1,0 +1,422 @@
+//! What the first packet of a connection costs a peer, by the number of Services.
+//!
+//! Every frame is a SYN that belongs to no connection yet. The highest rate of them with hardly any
+//! loss tells the cost: a peer that takes 100 thousand a second needs 10 µs for each. First packets
+//! go to all Services alike, so that a peer that looks at one Service after the other looks at half
+//! of them on average; the last Service alone is measured beside it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sluice_tests::clock;
+
+use super::measure::{self, Options};
+use super::part::{Part, distinct};
+use super::peer::{FORGET_SECONDS, Peer};
+use super::report::{Goal, Spread};
+use super::rig::Rig;
+use crate::generator::flow;
+use crate::generator::plan::{Protocol, Script};
+use crate::generator::sockets::monotonic;
+use crate::rate::Rate;
+use crate::search::{Limits, Search};
+use crate::trial::{Latency, Outcome};
+
+/// Connections of which none is met twice in a trial.
+const CONNECTIONS: u64 = 1 << 20;
+/// Before the search, so that caches are warm and buffers have grown.
+const WARM_UP: Rate = Rate(5e3);
+/// The search begins here, or at half of what the peer did in the last round.
+const FIRST_RATE: Rate = Rate(50e3);
+/// A peer remembers at most so many connections of the trials before: four backends have four times
+/// 64 thousand source ports, and the kernel has room for as many connections.
+const MOST_REMEMBERED: f64 = 100e3;
+/// At this rate each first packet finds the peer without work.
+const CALM: Rate = Rate(1e3);
+
+/// How it is measured.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// Rounds of first packets; 0: none.
+    #[arg(long, default_value_t = 3)]
+    pub first_rounds: u32,
+    /// Numbers of Services at which first packets are measured.
+    #[arg(long, value_delimiter = ',', default_value = "1,1000,10000")]
+    pub first_services: Vec<u32>,
+    /// Milliseconds of each of their trials.
+    #[arg(long, default_value_t = 200)]
+    pub first_trial: u64,
+}
+
+/// Which Services first packets go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aim {
+    /// To each as often.
+    All,
+    /// To the last one.
+    Last,
+}
+
+/// What a peer did in a round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reading {
+    /// The peer.
+    pub peer: String,
+    /// Which round.
+    pub round: u32,
+    /// Services.
+    pub services: u32,
+    /// Where first packets went.
+    pub aim: Aim,
+    /// First packets a second with hardly any loss; none when it loses at every rate.
+    pub rate: Option<Rate>,
+    /// Latency of first packets that find it without work.
+    pub calm: Latency,
+    /// All trials of the search.
+    pub search: Vec<Outcome>,
+}
+
+impl Reading {
+    /// Microseconds of a first packet.
+    pub fn cost(&self) -> Option<f64> {
+        self.rate.map(|rate| 1e6 / rate.0)
+    }
+}
+
+/// Measures all of `peers` that translate frames, in turns.
+///
+/// # Errors
+/// The readings cannot be written as JSON.
+pub fn measure(
+    rig: &mut Rig,
+    peers: &[Peer],
+    arguments: &Arguments,
+    options: &Options,
+) -> Result<Option<Part>> {
+    let translate = |peer: &Peer| peer.translates() && !peer.is_proxy();
+    let able: Vec<Peer> = peers.iter().copied().filter(translate).collect();
+    let options = Options {
+        trial: Duration::from_millis(arguments.first_trial),
+        precision: 0.06,
+        ..*options
+    };
+    let (mut readings, mut failed) = (Vec::new(), 0);
+    for number in 0..arguments.first_rounds {
+        for services in &arguments.first_services {
+            for peer in &able {
+                if clock::stopped() {
+                    break;
+                }
+                match round(rig, *peer, *services, number, &readings, &options) {
+                    Ok(new) => readings.extend(new),
+                    Err(error) => {
+                        eprintln!("first packets, round {number}: {}: {error:#}", peer.name());
+                        failed += 1;
+                    }
+                }
+            }
+        }
+    }
+    if readings.is_empty() && failed == 0 {
+        return Ok(None);
+    }
+    part(&readings, failed).map(Some)
+}
+
+/// A peer's round with one number of Services. The last Service alone tells something only when
+/// there are many.
+fn round(
+    rig: &mut Rig,
+    peer: Peer,
+    services: u32,
+    number: u32,
+    before: &[Reading],
+    options: &Options,
+) -> Result<Vec<Reading>> {
+    rig.plan.script = Script::Syn;
+    rig.plan.protocol = Protocol::Tcp;
+    rig.plan.flows = CONNECTIONS;
+    rig.plan.sizes.fill(options.size);
+    rig.plan.fit();
+    let running = peer.start(rig, services).with_context(|| peer.name())?;
+    let aims: &[Aim] = if services < 5000 {
+        &[Aim::All]
+    } else {
+        &[Aim::All, Aim::Last]
+    };
+    let mut readings = Vec::new();
+    let mut measured = Ok(());
+    for aim in aims {
+        rig.aim(services);
+        if *aim == Aim::Last {
+            let last = rig.plan.targets.len().saturating_sub(1);
+            rig.plan.targets.drain(..last);
+        }
+        let same = |reading: &&Reading| {
+            (reading.peer.as_str(), reading.services, reading.aim) == (peer.name(), services, *aim)
+        };
+        let last = before
+            .iter()
+            .rev()
+            .find(same)
+            .and_then(|reading| reading.rate);
+        match search(rig, peer, last, options) {
+            Ok((rate, calm, search)) => {
+                let reading = Reading {
+                    peer: peer.name().to_owned(),
+                    round: number,
+                    services,
+                    aim: *aim,
+                    rate,
+                    calm,
+                    search,
+                };
+                println!("first packets, round {number}  {}", line(&reading));
+                readings.push(reading);
+            }
+            Err(error) => measured = Err(error),
+        }
+    }
+    peer.stop(rig, running)?;
+    measured.with_context(|| peer.name()).map(|()| readings)
+}
+
+fn search(
+    rig: &mut Rig,
+    peer: Peer,
+    last: Option<Rate>,
+    options: &Options,
+) -> Result<(Option<Rate>, Latency, Vec<Outcome>)> {
+    attempt(rig, peer, WARM_UP, options)?;
+    let mut search = Search::new(Limits {
+        from: last.map_or(FIRST_RATE, |last| last.times(0.5)),
+        // No two first packets of a trial may belong to one connection.
+        to: Rate(0.9 * CONNECTIONS as f64 / options.trial.as_secs_f64()),
+        loss: options.loss,
+        precision: options.precision,
+        repeats: options.repeats,
+    });
+    let mut trials = Vec::new();
+    while let Some(rate) = search.next_rate() {
+        let outcome = attempt(rig, peer, rate, options)?;
+        search.record(outcome.judged());
+        trials.push(outcome);
+    }
+    let calm = attempt(rig, peer, CALM, options)?.latency;
+    Ok((search.best(), calm, trials))
+}
+
+/// One trial of connections that nobody knows.
+fn attempt(rig: &mut Rig, peer: Peer, rate: Rate, options: &Options) -> Result<Outcome> {
+    rig.plan.key = flow::key(monotonic());
+    let outcome = measure::try_rate(rig, peer, rate, options.trial, options.kind)?;
+    if outcome.sent.sent as f64 > MOST_REMEMBERED / 4.0 {
+        thread::sleep(Duration::from_millis(1100) * FORGET_SECONDS);
+    }
+    Ok(outcome)
+}
+
+fn line(reading: &Reading) -> String {
+    let rate = reading
+        .rate
+        .map_or("none".to_owned(), |rate| rate.to_string());
+    format!(
+        "{:<50} {:>6} Services, {:?}: {rate:>8} a second, alone {:.1} µs",
+        reading.peer,
+        reading.services,
+        reading.aim,
+        reading.calm.p50 as f64 / 1e3
+    )
+}
+
+/// The rule of goal G8: how many times as much a peer's first packet costs as Sluice's, round by
+/// round, where there are most Services.
+fn ratio(readings: &[Reading], peers: [Peer; 2], aim: Aim) -> Option<f64> {
+    let services = readings.iter().map(|reading| reading.services).max()?;
+    let cost = |peer: Peer, round: u32| {
+        let same = |reading: &&Reading| {
+            reading.peer == peer.name()
+                && (reading.round, reading.services, reading.aim) == (round, services, aim)
+        };
+        readings.iter().find(same)?.cost()
+    };
+    let last = readings.iter().map(|reading| reading.round).max()?;
+    // The better one of the kernel's placements is the peer.
+    let ratios = peers.map(|peer| {
+        let pairs =
+            (0..=last).filter_map(|round| Some(cost(peer, round)? / cost(Peer::Sluice, round)?));
+        Spread::of(pairs.collect()).map(|spread| spread.median)
+    });
+    ratios.into_iter().flatten().reduce(f64::min)
+}
+
+fn part(readings: &[Reading], failed: u32) -> Result<Part> {
+    let iptables = [Peer::Iptables, Peer::IptablesThreaded];
+    let nftables = [Peer::Nftables, Peer::NftablesThreaded];
+    let figures = [
+        (
+            "G8 iptables",
+            ratio(readings, iptables, Aim::All),
+            20.0,
+            100.0,
+        ),
+        (
+            "G8 iptables, last Service",
+            ratio(readings, iptables, Aim::Last),
+            20.0,
+            100.0,
+        ),
+        ("G8 nftables", ratio(readings, nftables, Aim::All), 1.5, 3.0),
+    ];
+    let goals = figures
+        .into_iter()
+        .filter_map(|(name, value, floor, goal)| {
+            let value = value?;
+            let goal = Goal {
+                value,
+                unit: "times the cost of Sluice's first packet, at most Services",
+                floor,
+                goal,
+                reached: value >= goal,
+            };
+            Some((name, goal))
+        });
+    let cases = distinct(readings, |reading| {
+        (reading.services, reading.aim, reading.peer.clone())
+    });
+    let summaries: Vec<_> = cases.iter().map(|case| summary(readings, case)).collect();
+    Ok(Part {
+        name: "first packets",
+        table: table(&summaries),
+        goals: goals.collect::<BTreeMap<_, _>>(),
+        data: json!({ "summaries": summaries, "readings": readings }),
+        failed,
+    })
+}
+
+/// A peer's figures over all rounds.
+#[derive(Debug, Serialize)]
+struct Summary {
+    peer: String,
+    services: u32,
+    aim: Aim,
+    /// First packets a second.
+    rate: Option<Spread>,
+    /// Microseconds of one.
+    cost: Option<Spread>,
+    /// Median latency of a first packet that finds the peer without work, ns.
+    calm: Option<Spread>,
+}
+
+fn summary(readings: &[Reading], (services, aim, peer): &(u32, Aim, String)) -> Summary {
+    let same = |reading: &&Reading| {
+        (reading.services, reading.aim, &reading.peer) == (*services, *aim, peer)
+    };
+    let own: Vec<&Reading> = readings.iter().filter(same).collect();
+    Summary {
+        peer: peer.clone(),
+        services: *services,
+        aim: *aim,
+        rate: Spread::of(
+            own.iter()
+                .filter_map(|reading| Some(reading.rate?.0))
+                .collect(),
+        ),
+        cost: Spread::of(own.iter().filter_map(|reading| reading.cost()).collect()),
+        calm: Spread::of(own.iter().map(|reading| reading.calm.p50 as f64).collect()),
+    }
+}
+
+fn table(summaries: &[Summary]) -> String {
+    let mut text = String::from(
+        "First packets: SYN of connections that nobody knows. Cost is 1 / the rate.\n\n\
+         | Services | first packets go to | peer | a second (quartiles) | cost, µs | alone, p50 µs |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for summary in summaries {
+        let aim = match summary.aim {
+            Aim::All => "all of them",
+            Aim::Last => "the last one",
+        };
+        let rate = summary.rate.map_or("none".to_owned(), |spread| {
+            format!(
+                "{} ({} to {})",
+                Rate(spread.median),
+                Rate(spread.low),
+                Rate(spread.high)
+            )
+        });
+        let micros = |spread: Option<Spread>, unit: f64| {
+            spread.map_or(String::new(), |spread| {
+                format!("{:.2}", spread.median / unit)
+            })
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {aim} | {} | {rate} | {} | {} |",
+            summary.services,
+            summary.peer,
+            micros(summary.cost, 1.0),
+            micros(summary.calm, 1e3)
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(peer: Peer, round: u32, services: u32, rate: f64) -> Reading {
+        Reading {
+            peer: peer.name().to_owned(),
+            round,
+            services,
+            aim: Aim::All,
+            rate: Some(Rate(rate)),
+            calm: Latency::default(),
+            search: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn costs_are_compared_round_by_round_where_there_are_most_services() {
+        let readings = [
+            reading(Peer::Sluice, 0, 10_000, 500e3),
+            reading(Peer::Sluice, 0, 1, 600e3),
+            reading(Peer::IptablesThreaded, 0, 10_000, 10e3),
+            reading(Peer::IptablesThreaded, 0, 1, 300e3),
+            reading(Peer::Nftables, 0, 10_000, 125e3),
+            reading(Peer::NftablesThreaded, 0, 10_000, 250e3),
+        ];
+        let part = part(&readings, 0).unwrap();
+        let goal = |name: &str| (part.goals[name].value, part.goals[name].reached);
+        assert_eq!(goal("G8 iptables"), (50.0, false));
+        assert_eq!(
+            goal("G8 nftables"),
+            (2.0, false),
+            "the better placement counts"
+        );
+        assert!(!part.goals.contains_key("G8 iptables, last Service"));
+        let row =
+            "| 10000 | all of them | iptables (legacy), as kube-proxy, threaded NAPI | 10.0k (";
+        assert!(part.table.contains(row), "{}", part.table);
+        assert!(part.table.contains("| 100.00 |"), "{}", part.table);
+    }
+
+    #[test]
+    fn a_peer_that_loses_at_every_rate_has_no_cost() {
+        let mut none = reading(Peer::Nftables, 0, 1, 1.0);
+        none.rate = None;
+        let part = part(&[reading(Peer::Sluice, 0, 1, 1e6), none], 1).unwrap();
+        assert!(part.goals.is_empty() && part.failed == 1);
+        assert!(part.table.contains("| none |"));
+    }
+}
