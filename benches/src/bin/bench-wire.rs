@@ -19,9 +19,9 @@ use sluice_benches::wire::rig::Rig;
 use sluice_benches::wire::sockets;
 use sluice_tests::clock;
 
-/// Measures Sluice, the bare AF_XDP forwarder and the kernel on one rig of namespaces, in turns, and
-/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs and release builds of
-/// Sluice's daemons beside this program.
+/// Measures Sluice, AF_XDP forwarders, the kernel and proxies on one rig of namespaces, in turns, and
+/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs, release builds of
+/// Sluice's daemons beside this program, and the peers' packages.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {

@@ -39,7 +39,7 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, stopped) = (namespace.clone(), Arc::clone(&stop));
         let (ready, wait) = mpsc::channel();
-        let work = move || {
+        let work = move || -> Result<()> {
             namespace.enter()?;
             cpu::claim(on)?;
             let mut loops = Loop::open()?;
@@ -184,10 +184,8 @@ impl Connection {
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
         }
-        // The client closes first.
-        match self.stream.read(&mut self.request) {
-            Ok(_) => false,
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
-        }
+        // The client closes first, and says nothing more before.
+        let more = self.stream.read(&mut self.request);
+        more.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 }
