@@ -264,6 +264,10 @@ fn sockets_are_answered_in_full_through_every_peer_that_leads_to_backends() {
         let (short, bulk) = (round.short.tally, round.bulk.tally);
         assert!(short.done > 0, "{}: {short:?}", peer.name());
         assert!(short.bytes >= short.done * 64, "{}: {short:?}", peer.name());
-        assert!(bulk.bytes > 0 && bulk.done == 0, "{}: {bulk:?}", peer.name());
+        assert!(
+            bulk.bytes > 0 && bulk.done == 0,
+            "{}: {bulk:?}",
+            peer.name()
+        );
     }
 }

@@ -68,7 +68,7 @@ pub enum Peer {
     Iptables,
     /// The same with NAPI in a thread on the peer's CPU.
     IptablesThreaded,
-    /// HAProxy in TCP mode, NAPI in a thread on its CPU; for sockets only.
+    /// HAProxy in TCP mode, frames received on its CPU; for sockets only.
     Haproxy,
     /// nginx's stream module, likewise.
     Nginx,
@@ -249,7 +249,9 @@ fn protocol(rig: &Rig) -> &'static str {
 
 fn write_of_interfaces(gateway: &Netns, file: &str, value: u32) -> Result<()> {
     for interface in INTERFACES {
-        let script = format!("echo {value} > /sys/class/net/{interface}/{file}");
+        // Some settings cannot even be written as they are when there is no NAPI.
+        let path = format!("/sys/class/net/{interface}/{file}");
+        let script = format!("[ \"$(cat {path})\" = {value} ] || echo {value} > {path}");
         gateway.run(&["sh", "-c", &script], CONFIGURE)?;
     }
     Ok(())

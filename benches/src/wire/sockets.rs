@@ -5,9 +5,10 @@
 //!   client, a thread on CPU 0 --- peer, CPU 1 --- server, another thread on CPU 0
 //! ```
 //!
-//! Both ends, their NAPI included, are on the generator's CPU, and a peer that uses the kernel's
-//! sockets or rules has NAPI of its interfaces on its own CPU. So what a peer can do shows while the
-//! generator's CPU has time left; a peer that leaves it none can do more than is told.
+//! Both ends, their NAPI included, are on the generator's CPU, and what the gateway's interfaces are
+//! sent is received on the peer's CPU: for proxies and what is called threaded by steering (RPS). For
+//! Sluice, and the kernel otherwise, it is received on the generator's CPU. So what a peer can do
+//! shows while the generator's CPU has time left; a peer that leaves it none can do more than is told.
 
 mod client;
 mod report;

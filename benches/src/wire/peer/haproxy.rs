@@ -25,7 +25,7 @@ pub(super) fn start(rig: &Rig, services: u32) -> Result<Program> {
 
 fn configuration(services: u32) -> String {
     let mut text = format!(
-        "global\n  nbthread 1\n  cpu-map 1/1 {PEER_CPU}\n  maxconn 20000\n\
+        "global\n  nbthread 1\n  cpu-map 1/1 {PEER_CPU}\n  maxconn 4096\n\
          defaults\n  mode tcp\n  balance roundrobin\n  option splice-auto\n  backlog {}\n  \
          timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n",
         proxy::BACKLOG

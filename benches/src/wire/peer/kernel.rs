@@ -23,8 +23,10 @@ pub(super) fn forward(rig: &Rig, threads: bool, origin: Origin) -> Result<Vec<Pa
             guards.push(pass(&inside, interface)?);
         }
     }
-    if threads {
-        threaded(gateway, true)?;
+    match origin {
+        _ if !threads => {}
+        Origin::Generator => threaded(gateway, true)?,
+        Origin::Sockets => steer(gateway, true)?,
     }
     Ok(guards)
 }
@@ -32,11 +34,19 @@ pub(super) fn forward(rig: &Rig, threads: bool, origin: Origin) -> Result<Vec<Pa
 /// Takes back what [`forward`] did.
 pub(super) fn stop(gateway: &Netns) -> Result<()> {
     threaded(gateway, false)?;
+    steer(gateway, false)?;
     gateway.write_sysctl("net/ipv4/ip_forward", "0")
 }
 
+/// Whether the peer's CPU receives what the interfaces are sent: without an XDP program they have no
+/// NAPI that could run in a thread (Documentation/networking/scaling.rst, "RPS").
+pub(super) fn steer(gateway: &Netns, on: bool) -> Result<()> {
+    let cpus = if on { 1 << PEER_CPU } else { 0 };
+    write_of_interfaces(gateway, "queues/rx-0/rps_cpus", cpus)
+}
+
 /// Whether NAPI of the gateway's interfaces runs in kernel threads, which are then on the peer's CPU.
-pub(super) fn threaded(gateway: &Netns, on: bool) -> Result<()> {
+fn threaded(gateway: &Netns, on: bool) -> Result<()> {
     write_of_interfaces(gateway, "threaded", u32::from(on))?;
     if !on {
         return Ok(());

@@ -36,8 +36,8 @@ fn configuration(services: u32, folder: &str) -> String {
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off;\nuser root;\npid {folder}/nginx.pid;\nerror_log stderr crit;\n\
          worker_processes 1;\nworker_cpu_affinity {:b};\nworker_priority -20;\n\
-         worker_rlimit_nofile 65536;\n\
-         events {{ worker_connections 20000; }}\nstream {{\n  proxy_buffer_size 64k;\n",
+         worker_rlimit_nofile 16384;\n\
+         events {{ worker_connections 8192; }}\nstream {{\n  proxy_buffer_size 64k;\n",
         1 << PEER_CPU
     );
     for service in 0..services {

@@ -9,7 +9,7 @@ use sluice_tests::netns::{CONFIGURE, Netns};
 use sluice_tests::process::Process;
 
 use super::super::rig::{PORT, Rig, vip};
-use super::kernel::threaded;
+use super::kernel::steer;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Connections that may wait to be accepted.
@@ -27,7 +27,7 @@ pub(super) fn prepare(rig: &Rig, services: u32) -> Result<()> {
     ] {
         gateway.write_sysctl(&format!("net/{setting}"), value)?;
     }
-    threaded(gateway, true)
+    steer(gateway, true)
 }
 
 /// Waits until somebody listens at a Vip.
@@ -42,6 +42,6 @@ pub(super) fn listening(rig: &Rig, process: &mut Process) -> Result<()> {
 
 /// Takes back what [`prepare`] did, but for the settings, which nobody else uses.
 pub(super) fn stop(gateway: &Netns) -> Result<()> {
-    threaded(gateway, false)?;
+    steer(gateway, false)?;
     gateway.ip_batch("route flush table local scope host type local root 203.0.0.0/8\n")
 }
