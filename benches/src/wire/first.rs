@@ -1,9 +1,9 @@
 //! What the first packet of a connection costs a peer, by the number of Services.
 //!
-//! Every frame is a SYN that belongs to no connection yet. The highest rate of them with hardly any
-//! loss tells the cost: a peer that takes 100 thousand a second needs 10 µs for each. First packets
-//! go to all Services alike, so that a peer that looks at one Service after the other looks at half
-//! of them on average; the last Service alone is measured beside it.
+//! Every frame is a SYN that belongs to no connection yet, and more of them are sent than the peer can
+//! take. What arrives behind it tells the cost: a peer that sends on 100 thousand a second needs
+//! 10 µs for each. First packets go to all Services alike, so that a peer that looks at one Service
+//! after the other looks at half of them on average; the last Service alone is measured beside it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,18 +25,19 @@ use crate::generator::flow;
 use crate::generator::plan::{Protocol, Script};
 use crate::generator::sockets::monotonic;
 use crate::rate::Rate;
-use crate::search::{Limits, Search};
 use crate::trial::{Latency, Outcome};
 
 /// Connections of which none is met twice in a trial.
 const CONNECTIONS: u64 = 1 << 20;
-/// Before the search, so that caches are warm and buffers have grown.
-const WARM_UP: Rate = Rate(5e3);
-/// The search begins here, or at half of what the peer did in the last round.
-const FIRST_RATE: Rate = Rate(50e3);
-/// A peer remembers at most so many connections of the trials before: four backends have four times
-/// 64 thousand source ports, and the kernel has room for as many connections.
-const MOST_REMEMBERED: f64 = 100e3;
+/// Offered at first; twice as much follows until a peer cannot take it.
+const FIRST_RATE: Rate = Rate(20e3);
+/// A peer that sends on less than this share of the frames has had enough.
+const ENOUGH: f64 = 0.8;
+/// Trials with too many frames, of which the median counts.
+const TRIALS: usize = 3;
+/// After so many frames a peer is given time to forget: four backends have four times 64 thousand
+/// source ports, and the kernel has room for as many connections.
+const MANY: u64 = 25_000;
 /// At this rate each first packet finds the peer without work.
 const CALM: Rate = Rate(1e3);
 
@@ -50,7 +51,7 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "1,1000,10000")]
     pub first_services: Vec<u32>,
     /// Milliseconds of each of their trials.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 300)]
     pub first_trial: u64,
 }
 
@@ -74,18 +75,18 @@ pub struct Reading {
     pub services: u32,
     /// Where first packets went.
     pub aim: Aim,
-    /// First packets a second with hardly any loss; none when it loses at every rate.
-    pub rate: Option<Rate>,
+    /// First packets a second that it sends on.
+    pub rate: Rate,
     /// Latency of first packets that find it without work.
     pub calm: Latency,
-    /// All trials of the search.
-    pub search: Vec<Outcome>,
+    /// All trials with too many frames.
+    pub trials: Vec<Outcome>,
 }
 
 impl Reading {
     /// Microseconds of a first packet.
-    pub fn cost(&self) -> Option<f64> {
-        self.rate.map(|rate| 1e6 / rate.0)
+    pub fn cost(&self) -> f64 {
+        1e6 / self.rate.0.max(1.0)
     }
 }
 
@@ -103,7 +104,6 @@ pub fn measure(
     let able: Vec<Peer> = peers.iter().copied().filter(translate).collect();
     let options = Options {
         trial: Duration::from_millis(arguments.first_trial),
-        precision: 0.06,
         ..*options
     };
     let (mut readings, mut failed) = (Vec::new(), 0);
@@ -113,7 +113,7 @@ pub fn measure(
                 if clock::stopped() {
                     break;
                 }
-                match round(rig, *peer, *services, number, &readings, &options) {
+                match round(rig, *peer, *services, number, &options) {
                     Ok(new) => readings.extend(new),
                     Err(error) => {
                         eprintln!("first packets, round {number}: {}: {error:#}", peer.name());
@@ -136,7 +136,6 @@ fn round(
     peer: Peer,
     services: u32,
     number: u32,
-    before: &[Reading],
     options: &Options,
 ) -> Result<Vec<Reading>> {
     rig.plan.script = Script::Syn;
@@ -158,16 +157,8 @@ fn round(
             let last = rig.plan.targets.len().saturating_sub(1);
             rig.plan.targets.drain(..last);
         }
-        let same = |reading: &&Reading| {
-            (reading.peer.as_str(), reading.services, reading.aim) == (peer.name(), services, *aim)
-        };
-        let last = before
-            .iter()
-            .rev()
-            .find(same)
-            .and_then(|reading| reading.rate);
-        match search(rig, peer, last, options) {
-            Ok((rate, calm, search)) => {
+        match overload(rig, peer, options) {
+            Ok((rate, calm, trials)) => {
                 let reading = Reading {
                     peer: peer.name().to_owned(),
                     round: number,
@@ -175,7 +166,7 @@ fn round(
                     aim: *aim,
                     rate,
                     calm,
-                    search,
+                    trials,
                 };
                 println!("first packets, round {number}  {}", line(&reading));
                 readings.push(reading);
@@ -187,45 +178,40 @@ fn round(
     measured.with_context(|| peer.name()).map(|()| readings)
 }
 
-fn search(
-    rig: &mut Rig,
-    peer: Peer,
-    last: Option<Rate>,
-    options: &Options,
-) -> Result<(Option<Rate>, Latency, Vec<Outcome>)> {
-    attempt(rig, peer, WARM_UP, options)?;
-    let mut search = Search::new(Limits {
-        from: last.map_or(FIRST_RATE, |last| last.times(0.5)),
-        // No two first packets of a trial may belong to one connection.
-        to: Rate(0.9 * CONNECTIONS as f64 / options.trial.as_secs_f64()),
-        loss: options.loss,
-        precision: options.precision,
-        repeats: options.repeats,
-    });
-    let mut trials = Vec::new();
-    while let Some(rate) = search.next_rate() {
-        let outcome = attempt(rig, peer, rate, options)?;
-        search.record(outcome.judged());
-        trials.push(outcome);
-    }
+/// What a peer sends on of more than it can take, and how late it is with little.
+fn overload(rig: &mut Rig, peer: Peer, options: &Options) -> Result<(Rate, Latency, Vec<Outcome>)> {
     let calm = attempt(rig, peer, CALM, options)?.latency;
-    Ok((search.best(), calm, trials))
+    // No two frames of a trial may belong to one connection.
+    let most = 0.9 * CONNECTIONS as f64 / options.trial.as_secs_f64();
+    let mut rate = FIRST_RATE;
+    while rate.0 < most {
+        let outcome = attempt(rig, peer, rate, options)?;
+        if outcome.delivered < ENOUGH * outcome.offered {
+            break;
+        }
+        rate = rate.times(2.0);
+    }
+    let mut trials = Vec::new();
+    for _ in 0..TRIALS {
+        trials.push(attempt(rig, peer, Rate(rate.0.min(most)), options)?);
+    }
+    let delivered = trials.iter().map(|trial| trial.delivered).collect();
+    let median = Spread::of(delivered).map_or(0.0, |spread| spread.median);
+    Ok((Rate(median), calm, trials))
 }
 
 /// One trial of connections that nobody knows.
 fn attempt(rig: &mut Rig, peer: Peer, rate: Rate, options: &Options) -> Result<Outcome> {
     rig.plan.key = flow::key(monotonic());
     let outcome = measure::try_rate(rig, peer, rate, options.trial, options.kind)?;
-    if outcome.sent.sent as f64 > MOST_REMEMBERED / 4.0 {
+    if outcome.sent.sent > MANY {
         thread::sleep(Duration::from_millis(1100) * FORGET_SECONDS);
     }
     Ok(outcome)
 }
 
 fn line(reading: &Reading) -> String {
-    let rate = reading
-        .rate
-        .map_or("none".to_owned(), |rate| rate.to_string());
+    let rate = reading.rate.to_string();
     format!(
         "{:<50} {:>6} Services, {:?}: {rate:>8} a second, alone {:.1} µs",
         reading.peer,
@@ -244,7 +230,7 @@ fn ratio(readings: &[Reading], peers: [Peer; 2], aim: Aim) -> Option<f64> {
             reading.peer == peer.name()
                 && (reading.round, reading.services, reading.aim) == (round, services, aim)
         };
-        readings.iter().find(same)?.cost()
+        readings.iter().find(same).map(Reading::cost)
     };
     let last = readings.iter().map(|reading| reading.round).max()?;
     // The better one of the kernel's placements is the peer.
@@ -323,19 +309,16 @@ fn summary(readings: &[Reading], (services, aim, peer): &(u32, Aim, String)) -> 
         peer: peer.clone(),
         services: *services,
         aim: *aim,
-        rate: Spread::of(
-            own.iter()
-                .filter_map(|reading| Some(reading.rate?.0))
-                .collect(),
-        ),
-        cost: Spread::of(own.iter().filter_map(|reading| reading.cost()).collect()),
+        rate: Spread::of(own.iter().map(|reading| reading.rate.0).collect()),
+        cost: Spread::of(own.iter().map(|reading| reading.cost()).collect()),
         calm: Spread::of(own.iter().map(|reading| reading.calm.p50 as f64).collect()),
     }
 }
 
 fn table(summaries: &[Summary]) -> String {
     let mut text = String::from(
-        "First packets: SYN of connections that nobody knows. Cost is 1 / the rate.\n\n\
+        "First packets: SYN of connections that nobody knows, more than a peer can take. Cost is 1 / \
+         what it sends on.\n\n\
          | Services | first packets go to | peer | a second (quartiles) | cost, µs | alone, p50 µs |\n\
          |---|---|---|---|---|---|\n",
     );
@@ -380,9 +363,9 @@ mod tests {
             round,
             services,
             aim: Aim::All,
-            rate: Some(Rate(rate)),
+            rate: Rate(rate),
             calm: Latency::default(),
-            search: Vec::new(),
+            trials: Vec::new(),
         }
     }
 
@@ -412,11 +395,9 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_loses_at_every_rate_has_no_cost() {
-        let mut none = reading(Peer::Nftables, 0, 1, 1.0);
-        none.rate = None;
-        let part = part(&[reading(Peer::Sluice, 0, 1, 1e6), none], 1).unwrap();
+    fn without_sluice_there_is_nothing_to_compare_with() {
+        let part = part(&[reading(Peer::Nftables, 0, 1, 1e6)], 1).unwrap();
         assert!(part.goals.is_empty() && part.failed == 1);
-        assert!(part.table.contains("| none |"));
+        assert!(part.table.contains("| 1.00 |"), "{}", part.table);
     }
 }

@@ -140,6 +140,9 @@ impl<'a> Report<'a> {
             &(serde_json::to_string_pretty(self)? + "\n"),
         )?;
         write("report-wire.md", &self.table())?;
+        if self.rounds.is_empty() {
+            return Ok(());
+        }
         let of = |peer: &str| {
             self.rounds
                 .iter()

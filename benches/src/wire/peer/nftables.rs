@@ -1,11 +1,19 @@
 //! The rules that kube-proxy 1.35 programs in nftables mode for LoadBalancer Services: verdict maps,
 //! a random number for the endpoint, everything from outside masqueraded
 //! (pkg/proxy/nftables/proxier.go). Only names are shorter.
+//!
+//! kube-proxy writes an anonymous map into every Service's chain. To find a name for another one the
+//! kernel looks at all (`nf_tables_set_alloc_name` of net/netfilter/nf_tables_api.c), which takes
+//! more than a minute for ten thousand. Above [`MOST_ANONYMOUS`] Services the maps have names: a
+//! packet finds the same map in the same place.
 
 use std::fmt::Write as _;
 
 use super::super::rig::{BACKEND_PORT, BACKENDS, PORT, backend, vip};
 use super::{POD_NETWORK, SERVICE_NETWORK, cluster_ip};
+
+/// Services with anonymous maps.
+const MOST_ANONYMOUS: u32 = 1000;
 
 /// For `services` Services, as `nft -f` reads it.
 pub(super) fn rules(services: u32, protocol: &str) -> String {
@@ -20,7 +28,7 @@ pub(super) fn rules(services: u32, protocol: &str) -> String {
         elements.push(format!(
             "{vip} . {protocol} . {PORT} : goto external-{service}"
         ));
-        write_service(&mut chains, service, protocol);
+        write_service(&mut chains, service, protocol, services > MOST_ANONYMOUS);
     }
     let (addresses, elements) = (addresses.join(", "), elements.join(", "));
     format!(
@@ -43,7 +51,7 @@ pub(super) fn rules(services: u32, protocol: &str) -> String {
 }
 
 /// The chains of one Service.
-fn write_service(chains: &mut String, service: u32, protocol: &str) {
+fn write_service(chains: &mut String, service: u32, protocol: &str, named: bool) {
     let mut choices = Vec::new();
     for number in 0..BACKENDS {
         let (end, address) = (format!("endpoint-{service}-{number}"), backend(number));
@@ -57,18 +65,26 @@ fn write_service(chains: &mut String, service: u32, protocol: &str) {
         );
         choices.push(format!("{number} : goto {end}"));
     }
+    let mut choices = format!("{{ {} }}", choices.join(", "));
+    if named {
+        let _ = writeln!(
+            chains,
+            "map choices-{service} {{ typeof numgen random mod {BACKENDS} : verdict; flags constant; \
+             size {BACKENDS}; elements = {choices}; }}"
+        );
+        choices = format!("@choices-{service}");
+    }
+    let own = cluster_ip(service);
     let _ = write!(
         chains,
         "chain service-{service} {{
-            ip daddr {} ip saddr != {POD_NETWORK} jump mark-for-masquerade
-            numgen random mod {BACKENDS} vmap {{ {} }}
+            ip daddr {own} ip saddr != {POD_NETWORK} jump mark-for-masquerade
+            numgen random mod {BACKENDS} vmap {choices}
         }}
         chain external-{service} {{
             jump mark-for-masquerade
             goto service-{service}
-        }}\n",
-        cluster_ip(service),
-        choices.join(", ")
+        }}\n"
     );
 }
 
@@ -206,5 +222,16 @@ mod tests {
             }
         }
         assert!(!text.contains("external-3"));
+    }
+
+    #[test]
+    fn maps_have_names_when_there_are_very_many() {
+        let (few, many) = (
+            rules(MOST_ANONYMOUS, "tcp"),
+            rules(MOST_ANONYMOUS + 1, "tcp"),
+        );
+        assert_eq!(few.matches("vmap { 0 : goto").count(), 1000);
+        assert_eq!(many.matches("vmap @choices-").count(), 1001);
+        assert_eq!(many.matches("\nmap choices-").count(), 1001);
     }
 }

@@ -9,7 +9,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -149,7 +149,6 @@ impl<'a> Clients<'a> {
         self.opened = self.opened.wrapping_add(1);
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &SocketAddr::new(client, port))?;
         match connect(&socket, &self.target) {
             Ok(()) | Err(Errno::INPROGRESS) => {}

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
-use rustix::net::listen;
+use rustix::net::{SocketFlags, accept_with, listen};
 use slab::Slab;
 
 use super::super::rig::BACKEND_PORT;
@@ -135,8 +135,9 @@ impl Loop {
 
     fn accept(&mut self) -> Result<()> {
         // Any error but a full table of files is the connection's: the next one may do better.
-        while let Ok((stream, _)) = self.listener.accept() {
-            stream.set_nonblocking(true)?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        while let Ok(socket) = accept_with(&self.listener, flags) {
+            let stream = TcpStream::from(socket);
             let entry = self.connections.vacant_entry();
             let data = EventData::new_u64(entry.key() as u64);
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
