@@ -43,6 +43,7 @@ const CALM: Rate = Rate(1e3);
 
 /// How it is measured.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Rounds of first packets; 0: none.
     #[arg(long, default_value_t = 3)]

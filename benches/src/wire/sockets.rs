@@ -40,6 +40,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 
 /// How it is measured.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Rounds of connections by real sockets; 0: none.
     #[arg(long, default_value_t = 3)]
