@@ -25,7 +25,7 @@ use crate::sink::program::{Network, host};
 pub use sluice::Sluice;
 
 /// States of TCP as the kernel names them and as Sluice does. All peers forget a connection in any
-/// of them after [`FORGET_SECONDS`], so that what one trial leaves half open, above all an overloaded
+/// of them after [`Origin::forget`], so that what one trial leaves half open, above all an overloaded
 /// one, does not use up the source ports of the next.
 const STATES: [(&str, &str); 7] = [
     ("syn_sent", "syn_sent"),
@@ -36,7 +36,7 @@ const STATES: [(&str, &str); 7] = [
     ("last_ack", "last_ack"),
     ("time_wait", "time_wait"),
 ];
-/// How long a peer remembers a connection of TCP of which it sees no more, in seconds.
+/// How long a peer remembers a connection of the generator of which it sees no more, in seconds.
 pub const FORGET_SECONDS: u32 = 1;
 
 /// Where backends are, and with them whoever is no stranger to a cluster.
@@ -81,6 +81,17 @@ pub enum Origin {
     Generator,
     /// Those of sockets.
     Sockets,
+}
+
+impl Origin {
+    /// How long a peer remembers a connection of which it sees no more, in seconds. Sockets that
+    /// wait for their turn on a busy machine must not be forgotten.
+    fn forget(self) -> u32 {
+        match self {
+            Origin::Generator => FORGET_SECONDS,
+            Origin::Sockets => 5,
+        }
+    }
 }
 
 impl Peer {
@@ -152,9 +163,8 @@ impl Peer {
                 bare::start(rig, Some(64)).map(Running::Bare)
             }
             Peer::Testpmd => testpmd::start(rig).map(Running::Program),
-            Peer::Sluice => {
-                sluice::start(rig, services).map(|sluice| Running::Sluice(Box::new(sluice)))
-            }
+            Peer::Sluice => sluice::start(rig, services, origin.forget())
+                .map(|sluice| Running::Sluice(Box::new(sluice))),
             Peer::Nftables | Peer::NftablesThreaded => {
                 let rules = nftables::rules(services, protocol(rig));
                 kernel::load(&rig.gateway, &["nft", "-f", "-"], &rules)?;

@@ -5,7 +5,7 @@ use sluice_tests::netns::{CONFIGURE, Netns};
 
 use super::super::forwarder::{Pass, pass};
 use super::super::rig::{INTERFACES, PEER_CPU, Rig};
-use super::{FORGET_SECONDS, Origin, STATES, write_of_interfaces};
+use super::{Origin, STATES, write_of_interfaces};
 use crate::cpu;
 
 /// Forwards between the interfaces; ends with the guards.
@@ -14,7 +14,7 @@ pub(super) fn forward(rig: &Rig, threads: bool, origin: Origin) -> Result<Vec<Pa
     gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
     for (state, _) in STATES {
         let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{state}");
-        gateway.write_sysctl(&path, &FORGET_SECONDS.to_string())?;
+        gateway.write_sysctl(&path, &origin.forget().to_string())?;
     }
     let inside = rig.inside();
     let mut guards = Vec::new();

@@ -9,7 +9,7 @@ use sluice_tests::process::Process;
 use tempfile::TempDir;
 
 use super::super::rig::{BACKEND_PORT, BACKENDS, INTERFACES, PEER_CPU, PORT, Rig, backend, vip};
-use super::{FORGET_SECONDS, STATES, cluster_ip, protocol};
+use super::{STATES, cluster_ip, protocol};
 use crate::cpu;
 
 /// Sluice's daemons and their folder, which go in this order.
@@ -19,14 +19,14 @@ pub struct Sluice {
     _dir: TempDir,
 }
 
-pub(super) fn start(rig: &Rig, services: u32) -> Result<Sluice> {
+pub(super) fn start(rig: &Rig, services: u32, forget: u32) -> Result<Sluice> {
     let dir = tempfile::tempdir().context("a folder for Sluice")?;
     let paths = Paths {
         dir: dir.path().to_owned(),
     };
     let folder = Folder::create(dir.path().join("services"))?;
     folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
-    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {FORGET_SECONDS}\n"));
+    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {forget}\n"));
     // As many source ports as the kernel uses.
     let more = format!(
         "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
