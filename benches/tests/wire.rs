@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -269,5 +270,17 @@ fn sockets_are_answered_in_full_through_every_peer_that_leads_to_backends() {
             "{}: {bulk:?}",
             peer.name()
         );
+    }
+}
+
+#[test]
+fn the_programs_explain_themselves() {
+    for program in [
+        env!("CARGO_BIN_EXE_bench-wire"),
+        env!("CARGO_BIN_EXE_loadgen"),
+    ] {
+        let output = Command::new(program).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Usage:"));
     }
 }
