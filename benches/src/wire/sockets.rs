@@ -16,7 +16,7 @@ mod server;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use sluice_tests::clock;
@@ -116,12 +116,14 @@ pub fn measure(rig: &mut Rig, peers: &[Peer], arguments: &Arguments) -> Result<O
 /// It cannot be started, or the client's thread fails.
 pub fn round(rig: &mut Rig, peer: Peer, arguments: &Arguments) -> Result<Round> {
     rig.plan.protocol = Protocol::Tcp;
+    rig.aim(1);
     let running = peer
         .start_for(rig, 1, Origin::Sockets)
         .with_context(|| peer.name())?;
     let measured = both(rig, arguments);
     peer.stop(rig, running)?;
     let (short, bulk) = measured.with_context(|| peer.name())?;
+    ensure!(short.tally.done > 0, "no connection came through");
     Ok(Round {
         peer: peer.name().to_owned(),
         short,
