@@ -5,11 +5,18 @@
 //!     generator, CPU 0      one of the peers, CPU 1      sink
 //! ```
 //!
+//! Frames of the generator are forwarded at the highest rate with hardly any loss ([`measure`]), open
+//! connections of which nobody knows ([`first`]), or give way to real sockets ([`sockets`]), which
+//! is all that a proxy understands.
+//!
 //! An absolute figure depends on the machine and on its neighbours. What counts are ratios of rounds
 //! that followed one another, and who ran NAPI where: both stand in the report.
 
+pub mod first;
 pub mod forwarder;
 pub mod measure;
+pub mod part;
 pub mod peer;
 pub mod report;
 pub mod rig;
+pub mod sockets;

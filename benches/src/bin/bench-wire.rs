@@ -11,15 +11,17 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use sluice_benches::generator::plan::Script;
 use sluice_benches::trial::Kind;
+use sluice_benches::wire::first;
 use sluice_benches::wire::measure::{self, Case, MOST_CONNECTIONS, Options, Round};
 use sluice_benches::wire::peer::Peer;
 use sluice_benches::wire::report::Report;
 use sluice_benches::wire::rig::Rig;
+use sluice_benches::wire::sockets;
 use sluice_tests::clock;
 
-/// Measures Sluice, the bare AF_XDP forwarder and the kernel on one rig of namespaces, in turns, and
-/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs and release builds of
-/// Sluice's daemons beside this program.
+/// Measures Sluice, AF_XDP forwarders, the kernel and proxies on one rig of namespaces, in turns, and
+/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs, release builds of
+/// Sluice's daemons beside this program, and the peers' packages.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -31,7 +33,7 @@ struct Cli {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bare,sluice,nftables,nftables-threaded"
+        default_value = "bare,testpmd,sluice,nftables,nftables-threaded,iptables-threaded,haproxy,nginx"
     )]
     peers: Vec<Peer>,
     /// Rounds.
@@ -67,6 +69,10 @@ struct Cli {
     /// Percent of frames that may be lost.
     #[arg(long, default_value_t = 0.1)]
     loss: f64,
+    #[command(flatten)]
+    first: first::Arguments,
+    #[command(flatten)]
+    sockets: sockets::Arguments,
 }
 
 fn main() -> ExitCode {
@@ -104,11 +110,13 @@ fn run(cli: &Cli) -> Result<()> {
         cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
     }
     let mut rig = Rig::build(cli.flows.max(MOST_CONNECTIONS as u32))?;
+    let forwards = |peer: &Peer| !peer.is_proxy();
+    let frame_peers: Vec<Peer> = cli.peers.iter().copied().filter(forwards).collect();
     // A peer that cannot do its part shall not cost the figures of the others.
     let (mut rounds, mut failed) = (Vec::<Round>::new(), 0);
     for number in 0..cli.rounds {
         for case in &cases {
-            for peer in &cli.peers {
+            for peer in &frame_peers {
                 let mut before = rounds.iter().rev();
                 let before = before.find(|round| round.peer == peer.name() && round.case == *case);
                 let last = before.and_then(|round| round.throughput);
@@ -128,13 +136,18 @@ fn run(cli: &Cli) -> Result<()> {
             }
         }
     }
-    ensure!(!rounds.is_empty(), "no round was measured");
     let traffic = format!(
         "{} bytes a frame at least, {} flows of datagrams, {} connections (four packets of the client, \
          two replies), Services of 4 endpoints, masqueraded, loss at most {} %, {} rounds",
         cli.size, cli.flows, MOST_CONNECTIONS, cli.loss, cli.rounds
     );
-    let report = Report::new(&rounds, &cases, &cli.peers, traffic);
+    let first = first::measure(&mut rig, &cli.peers, &cli.first, &options)?;
+    let sockets = sockets::measure(&mut rig, &cli.peers, &cli.sockets)?;
+    let mut report = Report::new(&rounds, &cases, &frame_peers, traffic);
+    for part in first.into_iter().chain(sockets) {
+        failed += part.failed;
+        report.add(part);
+    }
     report.write(&cli.out)?;
     println!("\n{}\nwritten to {}", report.table(), cli.out.display());
     ensure!(failed == 0, "{failed} rounds failed");

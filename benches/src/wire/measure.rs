@@ -33,7 +33,7 @@ const FIRST_RATE: Rate = Rate(200e3);
 pub struct Case {
     /// Datagrams of UDP that go on and on, or short connections of TCP.
     pub script: Script,
-    /// Services, of which each flow uses the first one.
+    /// Services, over which flows are spread.
     pub services: u32,
 }
 
@@ -51,6 +51,7 @@ impl Case {
 
     fn prepare(self, rig: &mut Rig, flows: u64) {
         rig.plan.script = self.script;
+        rig.aim(self.services);
         (rig.plan.protocol, rig.plan.flows) = match self.script {
             Script::Data => (Protocol::Udp, flows),
             Script::Syn | Script::Connection => (Protocol::Tcp, MOST_CONNECTIONS),
@@ -124,9 +125,7 @@ pub fn round(
         None => None,
     };
     let measured = measure(rig, peer, last, options);
-    // While it runs: some settings belong to NAPI, which goes with it.
-    peer.clean(rig)?;
-    drop(running);
+    peer.stop(rig, running)?;
     let (throughput, search, latency) = measured.with_context(|| peer.name())?;
     Ok(Round {
         peer: peer.name().to_owned(),

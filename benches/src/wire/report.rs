@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::measure::{Case, LOADS, Round};
+use super::part::Part;
 use super::peer::Peer;
 use crate::cpu::Work;
 use crate::generator::plan::Script;
@@ -90,9 +91,11 @@ pub struct Report<'a> {
     pub summaries: Vec<Summary>,
     /// Everything.
     pub rounds: &'a [Round],
+    /// What was measured otherwise.
+    pub parts: Vec<Part>,
 }
 
-const PLACEMENT: &str = "generator and the gateway's receiving NAPI on CPU 0 (nftables, threaded: \
+const PLACEMENT: &str = "generator and the gateway's receiving NAPI on CPU 0 (threaded: \
     receiving NAPI on CPU 1; busy polling: all NAPI on CPU 1), peer and the sink's NAPI on CPU 1; \
     soft interrupts of every trial stand in `cpus`";
 
@@ -112,7 +115,14 @@ impl<'a> Report<'a> {
             goals: goals(rounds, cases, &summaries),
             summaries,
             rounds,
+            parts: Vec::new(),
         }
+    }
+
+    /// Takes in what was measured otherwise.
+    pub fn add(&mut self, mut part: Part) {
+        self.goals.append(&mut part.goals);
+        self.parts.push(part);
     }
 
     /// Writes `report-wire.json`, `report-wire.md` and two charts.
@@ -130,6 +140,9 @@ impl<'a> Report<'a> {
             &(serde_json::to_string_pretty(self)? + "\n"),
         )?;
         write("report-wire.md", &self.table())?;
+        if self.rounds.is_empty() {
+            return Ok(());
+        }
         let of = |peer: &str| {
             self.rounds
                 .iter()
@@ -210,6 +223,9 @@ impl<'a> Report<'a> {
             };
             let cpus: Vec<String> = summary.cpus.iter().map(work).collect();
             let _ = writeln!(text, " {} |", cpus.join("; "));
+        }
+        for part in &self.parts {
+            let _ = write!(text, "\n{}", part.table);
         }
         text += "\n| goal | value | floor | goal | reached |\n|---|---|---|---|---|\n";
         for (name, goal) in &self.goals {

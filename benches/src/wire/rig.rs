@@ -44,10 +44,13 @@ pub struct Rig {
     pub returns: Sink,
     /// Where the generator sits.
     pub seat: Seat,
-    /// What is sent to Service 0: UDP, unless changed.
+    /// What is sent: UDP to Service 0, unless changed.
     pub plan: Plan,
-    _near: Netns,
-    _far: Netns,
+    /// Where the generator and clients live.
+    pub near: Netns,
+    /// Where the sink and servers live.
+    pub far: Netns,
+    flows: u32,
 }
 
 /// Address of a Service's Vip: 203.0.0.0/15 has room for all.
@@ -113,9 +116,27 @@ impl Rig {
                 batch: 64,
             },
             plan,
-            _near: near,
-            _far: far,
+            near,
+            far,
+            flows,
         })
+    }
+
+    /// Makes it anew, in other namespaces, for the same plan.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn renew(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        *self = Self::build(self.flows)?;
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Spreads flows over so many Services.
+    pub fn aim(&mut self, services: u32) {
+        let vips = (0..services).map(|service| SocketAddr::new(vip(service).into(), PORT));
+        self.plan.targets = vips.collect();
     }
 
     /// The gateway's namespace, for threads of this process.
