@@ -162,6 +162,9 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn a_version_is_reached_when_every_worker_has_looked() {
@@ -174,6 +177,32 @@ mod tests {
         assert!(observers[1].observe());
         assert!(progress.reached(version));
         assert!(!observers[1].observe());
+    }
+
+    #[test]
+    fn what_is_published_wakes_a_worker_that_sleeps() {
+        let wake = Arc::new(Wake::new().unwrap());
+        let wakes = vec![Arc::clone(&wake)];
+        let (mut publisher, mut observers) = Publisher::waking(Snapshot::default(), 1, wakes);
+        let mut observer = observers.pop().unwrap();
+        let asleep = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !observer.observe() {
+                    let until_woken = |event: BorrowedFd<'_>| {
+                        asleep.store(true, Ordering::SeqCst);
+                        poll(&mut [PollFd::new(&event, PollFlags::IN)], None).unwrap();
+                    };
+                    wake.sleep(|| observer.is_behind(), until_woken);
+                }
+            });
+            while !asleep.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+            publisher.publish(Snapshot::default());
+        });
+        assert!(publisher.progress().reached(1));
+        assert!(!observer.is_behind());
     }
 
     #[test]

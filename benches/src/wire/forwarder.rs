@@ -18,6 +18,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, XskMap};
 use aya::programs::{Xdp, XdpFlags};
 use sluice_dataplane::io::xsk::raise_limits;
+use sluice_dataplane::memory::prefetch;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
@@ -100,6 +101,7 @@ impl Drop for Forwarder {
 }
 
 struct Ports {
+    umem: Umem,
     ports: [Port; 2],
     free: Vec<FrameDesc>,
     busy_poll: bool,
@@ -127,6 +129,7 @@ impl Ports {
             }
         }
         Ok(Self {
+            umem,
             ports,
             free,
             busy_poll: settings.busy_poll.is_some(),
@@ -145,7 +148,7 @@ impl Ports {
                 if self.busy_poll {
                     from.poll();
                 }
-                from.receive(&mut to.queued);
+                from.receive(&self.umem, &mut to.queued);
                 to.send(&mut self.free);
                 from.refill(&mut self.free);
             }
@@ -208,10 +211,17 @@ impl Port {
         busy_poll(unsafe { BorrowedFd::borrow_raw(self.rx.fd().as_raw_fd()) });
     }
 
-    fn receive(&mut self, queued: &mut Vec<FrameDesc>) {
+    fn receive(&mut self, umem: &Umem, queued: &mut Vec<FrameDesc>) {
         let room = BATCH.min(RING - queued.len());
         // SAFETY: both sockets use one memory; the kernel has given up what stands on the ring.
         let count = unsafe { self.rx.consume(&mut self.taken[..room]) };
+        for desc in &self.taken[..count] {
+            // The kernel reads it soon, to copy it.
+            // SAFETY: the frame is of this memory and in hand only.
+            if let Some(first) = unsafe { umem.data(desc) }.contents().first() {
+                prefetch(first);
+            }
+        }
         queued.extend_from_slice(&self.taken[..count]);
         self.receiving -= count;
     }

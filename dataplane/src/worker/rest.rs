@@ -6,20 +6,26 @@ use sluice_conf::settings::dataplane::Polling;
 
 use crate::clock::Time;
 
-/// How long a worker looks for frames in vain when the last ones came rarely.
+/// How long a worker looks for frames in vain when they come rarely.
 const SHORT: Duration = Duration::from_micros(20);
 
-/// How long when the last sleep was too short to be worth it. Sleeping costs a wake-up, which is
-/// about so long on a processor that was halted.
-const LONG: Duration = Duration::from_micros(200);
+/// How long when the last sleep was shorter than this: it was not worth its wake-up, which costs
+/// up to 50 microseconds on a processor that was halted.
+const MEDIUM: Duration = Duration::from_micros(200);
 
-/// Decides between looking on and sleeping, as the kernel decides between polling and halting
-/// (Documentation/virt/kvm/halt-polling.rst): whoever was woken early looks on for longer.
+/// How long at most, after work for as long: what breaks off for a moment under load goes on.
+const LONG: Duration = Duration::from_millis(1);
+
+/// Decides between looking on and sleeping, much as the kernel decides between polling and halting
+/// (Documentation/virt/kvm/halt-polling.rst): whoever was woken early, or had work for long, looks
+/// on for longer. Looking on costs at most as much as the work before it, and [`MEDIUM`].
 #[derive(Debug)]
 pub(super) struct Rest {
     polling: Polling,
+    /// When the first work after the last sleep was found.
+    busy_since: Time,
     last_busy: Time,
-    /// How long to look on after `last_busy`.
+    /// How long to look on after `last_busy` at least.
     patience: Duration,
     /// Whether there was a sleep since `last_busy`.
     slept: bool,
@@ -29,6 +35,7 @@ impl Rest {
     pub(super) const fn new(polling: Polling, now: Time) -> Self {
         Self {
             polling,
+            busy_since: now,
             last_busy: now,
             patience: SHORT,
             slept: false,
@@ -42,7 +49,7 @@ impl Rest {
             self.note_work(now);
         }
         let is_due = match self.polling {
-            Polling::Adaptive => now >= self.last_busy.after(self.patience),
+            Polling::Adaptive => !busy && now >= self.end_of_patience(),
             Polling::Busy => false,
             Polling::Interrupt => !busy,
         };
@@ -52,13 +59,16 @@ impl Rest {
 
     fn note_work(&mut self, now: Time) {
         if std::mem::take(&mut self.slept) {
-            self.patience = if now < self.last_busy.after(LONG) {
-                LONG
-            } else {
-                SHORT
-            };
+            let was_early = now < self.last_busy.after(MEDIUM);
+            self.patience = if was_early { MEDIUM } else { SHORT };
+            self.busy_since = now;
         }
         self.last_busy = now;
+    }
+
+    fn end_of_patience(&self) -> Time {
+        let worked = Duration::from_nanos(self.last_busy.0 - self.busy_since.0);
+        self.last_busy.after(self.patience.max(worked.min(LONG)))
     }
 }
 
@@ -89,32 +99,35 @@ mod tests {
     fn a_worker_that_is_woken_early_looks_on_for_longer() {
         let mut rest = Rest::new(Polling::Adaptive, START);
         assert!(sleeps(&mut rest, START, SHORT));
-        let woken = START.after(LONG / 2);
+        let woken = START.after(MEDIUM / 2);
         assert!(!rest.is_due(true, woken));
-        assert!(!sleeps(&mut rest, woken, LONG / 2));
-        assert!(sleeps(&mut rest, woken, LONG));
+        assert!(!sleeps(&mut rest, woken, MEDIUM / 2));
+        assert!(sleeps(&mut rest, woken, MEDIUM));
     }
 
     #[test]
     fn after_a_long_sleep_it_sleeps_soon_again() {
         let mut rest = Rest::new(Polling::Adaptive, START);
         assert!(sleeps(&mut rest, START, SHORT));
-        let early = START.after(LONG / 2);
+        let early = START.after(MEDIUM / 2);
         assert!(!rest.is_due(true, early));
-        assert!(sleeps(&mut rest, early, LONG));
-        let late = early.after(LONG * 2);
+        assert!(sleeps(&mut rest, early, MEDIUM));
+        let late = early.after(MEDIUM * 2);
         assert!(!rest.is_due(true, late));
         assert!(sleeps(&mut rest, late, SHORT));
     }
 
     #[test]
-    fn frames_that_come_while_it_looks_on_change_nothing() {
-        let mut rest = Rest::new(Polling::Adaptive, START);
-        let mut now = START;
-        for _ in 0..100 {
-            now = now.after(SHORT / 2);
-            assert!(!rest.is_due(true, now));
+    fn after_work_it_looks_on_for_as_long_within_bounds() {
+        for (work, patience) in [(MEDIUM, MEDIUM), (LONG / 2, LONG / 2), (LONG * 9, LONG)] {
+            let mut rest = Rest::new(Polling::Adaptive, START);
+            let mut now = START;
+            while now < START.after(work) {
+                now = now.after(SHORT / 2);
+                assert!(!rest.is_due(true, now));
+            }
+            assert!(!sleeps(&mut rest, now, patience - SHORT));
+            assert!(sleeps(&mut rest, now, patience));
         }
-        assert!(sleeps(&mut rest, now, SHORT));
     }
 }
