@@ -36,9 +36,9 @@ pub use spare::SparePool;
 /// Descriptors that move between a ring and a worker at once.
 const BATCH: usize = 64;
 
-/// How long a wait lasts at most while the kernel needs another push for frames that it has not
-/// transmitted, because the device was busy.
-const PUSH: Duration = Duration::from_micros(50);
+/// How long a wait lasts at most while no frame may come to end it: the device was busy and needs
+/// another push to transmit, or all slots are elsewhere and none is left to receive with.
+const RETRY: Duration = Duration::from_micros(50);
 
 /// A slot with a frame in it.
 #[derive(Debug)]
@@ -199,11 +199,10 @@ impl PacketIo for XskIo {
     }
 
     fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
-        let needs_push = self.ports.iter_mut().any(Port::needs_push);
-        let timeout = if needs_push {
-            timeout.min(PUSH)
-        } else {
-            timeout
+        let is_stuck = |port: &mut Port| port.needs_push() || port.missing() >= port.batch();
+        let timeout = match self.ports.iter_mut().any(is_stuck) {
+            true => timeout.min(RETRY),
+            false => timeout,
         };
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(wake, PollFlags::IN)];
         for fd in self.sockets() {
