@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
+use crate::handover::Wake;
 use crate::neighbour::Network;
 use crate::service::ServiceMap;
 
@@ -51,6 +52,7 @@ struct Shared {
     current: ArcSwap<Snapshot>,
     version: AtomicU64,
     seen: Box<[CachePadded<AtomicU64>]>,
+    wakes: Vec<Arc<Wake>>,
 }
 
 /// The writing side. Publishing is for one thread at a time, which `&mut` ensures.
@@ -69,6 +71,11 @@ pub struct Observer {
 impl Publisher {
     /// A publisher of `first` and one observer for each worker.
     pub fn new(first: Snapshot, workers: u16) -> (Self, Vec<Observer>) {
+        Self::waking(first, workers, Vec::new())
+    }
+
+    /// The same, and whatever is published wakes workers that sleep.
+    pub fn waking(first: Snapshot, workers: u16, wakes: Vec<Arc<Wake>>) -> (Self, Vec<Observer>) {
         let seen = (0..workers)
             .map(|_| CachePadded::new(AtomicU64::new(0)))
             .collect();
@@ -77,6 +84,7 @@ impl Publisher {
             current,
             version: AtomicU64::new(0),
             seen,
+            wakes,
         });
         let observer = |worker| Observer {
             shared: Arc::clone(&shared),
@@ -99,8 +107,11 @@ impl Publisher {
         let is_new = !Arc::ptr_eq(&current.network, &snapshot.network);
         snapshot.network_version = current.network_version.wrapping_add(u32::from(is_new));
         self.0.current.store(Arc::new(snapshot));
-        // Release: whoever sees the number also sees the pointer stored before it.
-        self.0.version.fetch_add(1, Ordering::Release) + 1
+        // Whoever sees the number also sees the pointer stored before it. In one order with the
+        // flag that a worker raises before it looks a last time and sleeps.
+        let version = self.0.version.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.wakes.iter().for_each(|wake| wake.ring());
+        version
     }
 
     /// A view of how far the workers are.
@@ -126,7 +137,7 @@ impl Progress {
 impl Observer {
     /// Takes up the newest snapshot. True when it is another than before.
     pub fn observe(&mut self) -> bool {
-        // Acquire: pairs with the release in `publish`.
+        // Acquire: pairs with the store in `publish`.
         let version = self.shared.version.load(Ordering::Acquire);
         let changed = version != self.version;
         if changed {
@@ -135,6 +146,11 @@ impl Observer {
             self.shared.seen[self.worker].store(version, Ordering::Release);
         }
         changed
+    }
+
+    /// Whether there is a newer snapshot than the one taken up last.
+    pub fn is_behind(&self) -> bool {
+        self.shared.version.load(Ordering::SeqCst) != self.version
     }
 
     /// The snapshot taken up last.
@@ -146,6 +162,9 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn a_version_is_reached_when_every_worker_has_looked() {
@@ -158,6 +177,32 @@ mod tests {
         assert!(observers[1].observe());
         assert!(progress.reached(version));
         assert!(!observers[1].observe());
+    }
+
+    #[test]
+    fn what_is_published_wakes_a_worker_that_sleeps() {
+        let wake = Arc::new(Wake::new().unwrap());
+        let wakes = vec![Arc::clone(&wake)];
+        let (mut publisher, mut observers) = Publisher::waking(Snapshot::default(), 1, wakes);
+        let mut observer = observers.pop().unwrap();
+        let asleep = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !observer.observe() {
+                    let until_woken = |event: BorrowedFd<'_>| {
+                        asleep.store(true, Ordering::SeqCst);
+                        poll(&mut [PollFd::new(&event, PollFlags::IN)], None).unwrap();
+                    };
+                    wake.sleep(|| observer.is_behind(), until_woken);
+                }
+            });
+            while !asleep.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+            publisher.publish(Snapshot::default());
+        });
+        assert!(publisher.progress().reached(1));
+        assert!(!observer.is_behind());
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl TrafficCounter {
         self.bytes.add(bytes as u64);
     }
 
+    /// Counts many frames at once.
+    pub fn add_all(&self, traffic: Traffic) {
+        self.frames.add(traffic.frames);
+        self.bytes.add(traffic.bytes);
+    }
+
     /// Both numbers.
     pub fn get(&self) -> Traffic {
         Traffic {

@@ -78,7 +78,11 @@ impl Engine {
         review(&mut self.v4, from, moment);
         review(&mut self.v6, from, moment);
         let end = from.saturating_add(REVIEW_BUDGET);
-        let size = self.v4.table.capacity().max(self.v6.table.capacity());
+        // Where there is no connection there is none to look at; new ones are of this version.
+        let size = match self.connections() {
+            0 => 0,
+            _ => self.v4.table.capacity().max(self.v6.table.capacity()),
+        };
         self.review.next = ((end as usize) < size).then_some(end);
     }
 
