@@ -323,6 +323,11 @@ impl<A: Family> ConnTable<A> {
         deadline.0.saturating_sub(now.0)
     }
 
+    /// No record from this number on has ever been in use.
+    pub fn reach(&self) -> u32 {
+        self.fresh
+    }
+
     /// The connection of record `number`, if that is in use.
     pub fn in_use(&self, number: u32) -> Option<ConnId> {
         self.records.is_in_use(number).then_some(ConnId(number))
