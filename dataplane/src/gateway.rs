@@ -16,13 +16,13 @@ use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use sluice_conf::message::dataplane::explain::Question;
 use sluice_conf::settings::dataplane::SourceNat;
-use sluice_conf::{Generation, ServiceTable};
+use sluice_conf::{EncodedTable, Generation};
 
 use crate::clock::{Clock, Time};
 use crate::hygiene::Hygiene;
 use crate::listing::Query;
 use crate::neighbour::{Neighbour, Network};
-use crate::service::{ServiceMap, Terms};
+use crate::service::{MapError, Received, ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter, Headers};
@@ -135,8 +135,12 @@ pub struct Slots {
 
 struct State {
     publisher: Publisher,
+    /// The Services in force as they came.
+    received: Received,
     gate: Box<dyn Gate>,
     filter: Filter,
+    /// Whether the gate lets through what the filter says, and nothing more.
+    is_exact: bool,
     retired: Retired,
     last_rejection: Option<String>,
 }
@@ -174,8 +178,10 @@ impl Gateway {
     pub fn new(publisher: Publisher, gate: Box<dyn Gate>, around: Around) -> Self {
         let state = State {
             publisher,
+            received: Received::default(),
             gate,
             filter: Filter::default(),
+            is_exact: false,
             retired: Retired::default(),
             last_rejection: None,
         };
@@ -189,27 +195,48 @@ impl Gateway {
     ///
     /// # Errors
     /// In words: why not. The old table stays.
-    pub fn apply(&self, table: ServiceTable) -> Result<Generation, String> {
+    pub fn apply(&self, table: &EncodedTable<'_>) -> Result<Generation, String> {
         let mut state = self.lock();
-        let generation = table.generation;
         let result = self.replace(&mut state, table);
         state.last_rejection = result.as_ref().err().cloned();
-        result.map(|()| generation)
+        result.map(|()| table.generation)
     }
 
-    fn replace(&self, state: &mut State, table: ServiceTable) -> Result<(), String> {
+    fn replace(&self, state: &mut State, table: &EncodedTable<'_>) -> Result<(), String> {
         let current = state.publisher.current();
-        let mut filter = Filter::new(&table, &current.network, &self.around.source_nat);
-        let services = ServiceMap::build(table, &current.services, &self.around.terms)
-            .map_err(|error| error.to_string())?;
-        let retired = state.retired.after(
-            &state.filter.backends,
-            &filter.backends,
-            self.around.clock.now(),
-        );
-        filter.retain_backends(retired.endpoints());
+        let told = |error: MapError| error.to_string();
+        let (draft, same) = state
+            .received
+            .draft(table, &current.services)
+            .map_err(told)?;
+        let terms = &self.around.terms;
+        let services = ServiceMap::compile(draft, &current.services, terms).map_err(told)?;
         let network = Arc::clone(&current.network);
-        self.change(state, Snapshot::new(Arc::new(services), network), filter)?;
+        let snapshot = Snapshot::new(Arc::new(services), network);
+        self.put_in_force(state, &current, snapshot)?;
+        state.received.adopt(table.services, same);
+        Ok(())
+    }
+
+    /// Puts other Services in force.
+    fn put_in_force(
+        &self,
+        state: &mut State,
+        current: &Snapshot,
+        snapshot: Snapshot,
+    ) -> Result<(), String> {
+        if state.is_exact && snapshot.services.reaches_as(&current.services) {
+            let version = state.publisher.publish(snapshot);
+            self.wait_for_workers(state, version);
+            return Ok(());
+        }
+        let table = snapshot.services.to_table();
+        let mut filter = Filter::new(&table, &snapshot.network, &self.around.source_nat);
+        let now = self.around.clock.now();
+        let before = &state.filter.backends;
+        let retired = state.retired.after(before, &filter.backends, now);
+        filter.retain_backends(retired.endpoints());
+        self.change(state, snapshot, filter)?;
         state.retired = retired;
         Ok(())
     }
@@ -304,22 +331,32 @@ impl Gateway {
     fn change(&self, state: &mut State, snapshot: Snapshot, filter: Filter) -> Result<(), String> {
         if let Err(reason) = state.gate.extend(&filter) {
             // What was added already must not stay: nobody would serve it.
-            if let Err(more) = state.gate.shrink(&state.filter) {
+            let shrunk = state.gate.shrink(&state.filter);
+            state.is_exact &= shrunk.is_ok();
+            if let Err(more) = shrunk {
                 tracing::error!(reason = more, "the kernel's filter could not be put back");
             }
             return Err(reason);
         }
         let version = state.publisher.publish(snapshot);
         state.filter = filter;
-        self.wait_for_workers(&state.publisher.progress(), version);
+        self.wait_for_workers(state, version);
         // What is ours too long is counted and dropped by the workers; the next change tries again.
-        if let Err(reason) = state.gate.shrink(&state.filter) {
+        let shrunk = state.gate.shrink(&state.filter);
+        state.is_exact = shrunk.is_ok();
+        if let Err(reason) = shrunk {
             tracing::error!(reason, "the kernel's filter could not be made smaller");
         }
         Ok(())
     }
 
-    fn wait_for_workers(&self, progress: &Progress, version: u64) {
+    fn wait_for_workers(&self, state: &mut State, version: u64) {
+        let progress = state.publisher.progress();
+        self.wait(&progress, version);
+        state.publisher.clear();
+    }
+
+    fn wait(&self, progress: &Progress, version: u64) {
         let deadline = self.around.clock.now().after(PATIENCE);
         while !progress.reached(version) && !self.around.stop.load(Ordering::Relaxed) {
             if self.around.clock.now() >= deadline {
@@ -342,10 +379,23 @@ mod tests {
     use crate::testutil::rig::network;
     use crate::testutil::{RESERVED, table};
     use sluice_conf::settings::dataplane::Limits;
+    use sluice_conf::{ServiceTable, TableEncoder};
+
+    fn apply(gateway: &Gateway, table: ServiceTable) -> Result<Generation, String> {
+        let mut encoder = TableEncoder::default();
+        gateway.apply(&encoder.encode(&Arc::new(table)).unwrap())
+    }
 
     /// Records what it is told, in order.
     #[derive(Default, Clone)]
-    struct Recorder(Arc<Mutex<Vec<(&'static str, usize)>>>);
+    struct Recorder(Arc<Mutex<Vec<(&'static str, usize)>>>, Arc<AtomicBool>);
+
+    impl Recorder {
+        /// The next filter is not made smaller.
+        fn fail_once(&self) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
 
     impl Gate for Recorder {
         fn extend(&mut self, filter: &Filter) -> Result<(), String> {
@@ -363,7 +413,10 @@ mod tests {
                 .lock()
                 .unwrap()
                 .push(("shrink", filter.vips.len() + filter.backends.len()));
-            Ok(())
+            match self.1.swap(false, Ordering::Relaxed) {
+                true => Err("not now".into()),
+                false => Ok(()),
+            }
         }
 
         fn stats(&self) -> Option<SteerStats> {
@@ -417,12 +470,12 @@ mod tests {
     fn a_table_is_applied_whole_or_not_at_all() {
         with_gateway(|gateway, recorder| {
             let good = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]);
-            assert_eq!(gateway.apply(good), Ok(Generation(1)));
+            assert_eq!(apply(gateway, good), Ok(Generation(1)));
             assert_eq!(*recorder.0.lock().unwrap(), [("extend", 1), ("shrink", 1)]);
 
             let mut bad = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80*0"]);
             bad.generation = Generation(2);
-            let reason = gateway.apply(bad).unwrap_err();
+            let reason = apply(gateway, bad).unwrap_err();
             assert!(reason.contains("weight 0"), "{reason}");
             assert_eq!(gateway.last_rejection(), Some(reason));
             assert_eq!(
@@ -436,15 +489,13 @@ mod tests {
     #[test]
     fn a_filter_that_is_refused_is_put_back() {
         with_gateway(|gateway, recorder| {
-            gateway
-                .apply(table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]))
-                .unwrap();
+            apply(gateway, table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"])).unwrap();
             recorder.0.lock().unwrap().clear();
             let most: Vec<String> = (1..=9)
                 .map(|n| format!("s{n} tcp 203.0.113.{n}:80 -> 10.0.2.11:80"))
                 .collect();
             let most: Vec<&str> = most.iter().map(String::as_str).collect();
-            assert_eq!(gateway.apply(table(&most)), Err("no room".into()));
+            assert_eq!(apply(gateway, table(&most)), Err("no room".into()));
             assert_eq!(*recorder.0.lock().unwrap(), [("extend", 9), ("shrink", 1)]);
             assert_eq!(gateway.snapshot().services.services().len(), 1);
         });
@@ -453,15 +504,57 @@ mod tests {
     #[test]
     fn a_backend_that_left_stays_ours_for_its_connections() {
         with_gateway(|gateway, recorder| {
-            gateway
-                .apply(table(&[
-                    "a tcp 203.0.113.1:80 -> 10.0.2.11:80 10.0.2.12:80;preserve",
-                ]))
-                .unwrap();
-            gateway
-                .apply(table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80;preserve"]))
-                .unwrap();
+            apply(
+                gateway,
+                table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80 10.0.2.12:80;preserve"]),
+            )
+            .unwrap();
+            apply(
+                gateway,
+                table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80;preserve"]),
+            )
+            .unwrap();
             assert_eq!(recorder.0.lock().unwrap().last(), Some(&("shrink", 3)));
+        });
+    }
+
+    #[test]
+    fn a_change_of_who_serves_leaves_the_filter_alone() {
+        with_gateway(|gateway, recorder| {
+            let next = |generation, backends: &str, policy: &str| {
+                let line = format!("a tcp 203.0.113.1:80 -> {backends}{policy}");
+                let mut table = table(&[&line]);
+                table.generation = Generation(generation);
+                assert_eq!(apply(gateway, table), Ok(Generation(generation)));
+                recorder.0.lock().unwrap().len()
+            };
+            assert_eq!(next(1, "10.0.2.11:80", ""), 2);
+            assert_eq!(next(2, "10.0.2.11:80 10.0.2.12:80", ""), 2);
+            assert_eq!(next(3, "", ""), 2);
+            assert_eq!(
+                next(4, "10.0.2.11:80", ";preserve"),
+                4,
+                "its replies are ours"
+            );
+            assert_eq!(next(5, "10.0.2.12:80", ";preserve"), 6);
+            let snapshot = gateway.snapshot();
+            assert_eq!(snapshot.services.generation(), Some(Generation(5)));
+            let backend = snapshot.services.service(0).unwrap().backends[0].entry;
+            assert_eq!(backend.address.to_string(), "10.0.2.12");
+        });
+    }
+
+    #[test]
+    fn a_filter_that_could_not_shrink_is_tried_again_by_the_next_change() {
+        with_gateway(|gateway, recorder| {
+            let line = "a tcp 203.0.113.1:80 -> 10.0.2.11:80";
+            recorder.fail_once();
+            apply(gateway, table(&[line])).unwrap();
+            apply(gateway, table(&[&format!("{line} 10.0.2.12:80")])).unwrap();
+            apply(gateway, table(&[line])).unwrap();
+            let told = recorder.0.lock().unwrap();
+            let told: Vec<&str> = told.iter().map(|(what, _)| *what).collect();
+            assert_eq!(told, ["extend", "shrink", "extend", "shrink"]);
         });
     }
 }
