@@ -6,6 +6,8 @@
 //! ```text
 //!   build (or refuse, nothing changed) -> filter grows -> publish -> every worker has it -> filter shrinks
 //! ```
+//!
+//! A table that changes only who serves, not what is ours, leaves the filter alone.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,7 @@ use crate::clock::{Clock, Time};
 use crate::hygiene::Hygiene;
 use crate::listing::Query;
 use crate::neighbour::{Neighbour, Network};
-use crate::service::{MapError, Received, ServiceMap, Terms};
+use crate::service::{CompiledService, MapError, Received, ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter, Headers};
@@ -230,8 +232,7 @@ impl Gateway {
             self.wait_for_workers(state, version);
             return Ok(());
         }
-        let table = snapshot.services.to_table();
-        let mut filter = Filter::new(&table, &snapshot.network, &self.around.source_nat);
+        let mut filter = self.filter(&snapshot);
         let now = self.around.clock.now();
         let before = &state.filter.backends;
         let retired = state.retired.after(before, &filter.backends, now);
@@ -252,8 +253,7 @@ impl Gateway {
             state.publisher.publish(snapshot);
             return;
         }
-        let table = snapshot.services.to_table();
-        let mut filter = Filter::new(&table, &snapshot.network, &self.around.source_nat);
+        let mut filter = self.filter(&snapshot);
         filter.retain_backends(state.retired.endpoints());
         if let Err(reason) = self.change(&mut state, snapshot.clone(), filter) {
             tracing::error!(
@@ -262,6 +262,17 @@ impl Gateway {
             );
             state.publisher.publish(snapshot);
         }
+    }
+
+    fn filter(&self, snapshot: &Snapshot) -> Filter {
+        let (networks, services) = (snapshot.services.networks(), snapshot.services.services());
+        let entries = services.map(|service| &service.entry);
+        Filter::of(
+            networks,
+            entries,
+            &snapshot.network,
+            &self.around.source_nat,
+        )
     }
 
     /// Whether the program in the kernel gives a packet to the workers.
@@ -278,10 +289,19 @@ impl Gateway {
     /// Asks the kernel to resolve the way to every backend and to keep it fresh, so that the first
     /// packet of a client need not wait and a backend that moved is found again.
     pub fn confirm_next_hops(&self) {
-        let current = self.lock().publisher.current();
-        let (services, network) = (&current.services, &current.network);
+        let current = self.snapshot();
+        self.confirm(&current.network, current.services.services());
+    }
+
+    /// The same for the Services that the last table has changed.
+    pub fn confirm_fresh_next_hops(&self) {
+        let current = self.snapshot();
+        self.confirm(&current.network, current.services.fresh());
+    }
+
+    fn confirm<'a>(&self, network: &Network, services: impl Iterator<Item = &'a CompiledService>) {
         let mut asked = HashSet::new();
-        for backend in services.services().flat_map(|service| &service.backends) {
+        for backend in services.flat_map(|service| &service.backends) {
             let Some(wanted) = network.way_to(backend.entry.address) else {
                 continue;
             };
@@ -374,187 +394,4 @@ impl Gateway {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testutil::rig::network;
-    use crate::testutil::{RESERVED, table};
-    use sluice_conf::settings::dataplane::Limits;
-    use sluice_conf::{ServiceTable, TableEncoder};
-
-    fn apply(gateway: &Gateway, table: ServiceTable) -> Result<Generation, String> {
-        let mut encoder = TableEncoder::default();
-        gateway.apply(&encoder.encode(&Arc::new(table)).unwrap())
-    }
-
-    /// Records what it is told, in order.
-    #[derive(Default, Clone)]
-    struct Recorder(Arc<Mutex<Vec<(&'static str, usize)>>>, Arc<AtomicBool>);
-
-    impl Recorder {
-        /// The next filter is not made smaller.
-        fn fail_once(&self) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-
-    impl Gate for Recorder {
-        fn extend(&mut self, filter: &Filter) -> Result<(), String> {
-            let size = filter.vips.len() + filter.backends.len();
-            self.0.lock().unwrap().push(("extend", size));
-            if size > 8 {
-                Err("no room".into())
-            } else {
-                Ok(())
-            }
-        }
-
-        fn shrink(&mut self, filter: &Filter) -> Result<(), String> {
-            self.0
-                .lock()
-                .unwrap()
-                .push(("shrink", filter.vips.len() + filter.backends.len()));
-            match self.1.swap(false, Ordering::Relaxed) {
-                true => Err("not now".into()),
-                false => Ok(()),
-            }
-        }
-
-        fn stats(&self) -> Option<SteerStats> {
-            None
-        }
-    }
-
-    fn with_gateway(test: impl FnOnce(&Gateway, &Recorder)) {
-        let network = Arc::new(network([11]));
-        let (publisher, mut observers) = Publisher::new(Snapshot::new(Arc::default(), network), 1);
-        let recorder = Recorder::default();
-        let (resolve, _requests) = crossbeam::channel::bounded(64);
-        let (ask, _asked) = crossbeam::channel::bounded(1);
-        let source_nat = SourceNat {
-            ports: RESERVED,
-            ..SourceNat::default()
-        };
-        let gate = Box::new(recorder.clone());
-        let around = Around {
-            source_nat,
-            terms: Terms {
-                workers: 1,
-                reserved: RESERVED,
-                limits: Limits::default(),
-            },
-            counters: PerWorker::new(1),
-            queries: vec![ask],
-            resolve,
-            slots: Slots {
-                total: 0,
-                spare: Box::new(|| 0),
-            },
-            clock: Clock::start(),
-            stop: Arc::default(),
-        };
-        let gateway = Gateway::new(publisher, gate, around);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    observers[0].observe();
-                    std::thread::yield_now();
-                }
-            });
-            test(&gateway, &recorder);
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-
-    #[test]
-    fn a_table_is_applied_whole_or_not_at_all() {
-        with_gateway(|gateway, recorder| {
-            let good = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]);
-            assert_eq!(apply(gateway, good), Ok(Generation(1)));
-            assert_eq!(*recorder.0.lock().unwrap(), [("extend", 1), ("shrink", 1)]);
-
-            let mut bad = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80*0"]);
-            bad.generation = Generation(2);
-            let reason = apply(gateway, bad).unwrap_err();
-            assert!(reason.contains("weight 0"), "{reason}");
-            assert_eq!(gateway.last_rejection(), Some(reason));
-            assert_eq!(
-                gateway.snapshot().services.generation(),
-                Some(Generation(1))
-            );
-            assert_eq!(recorder.0.lock().unwrap().len(), 2);
-        });
-    }
-
-    #[test]
-    fn a_filter_that_is_refused_is_put_back() {
-        with_gateway(|gateway, recorder| {
-            apply(gateway, table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"])).unwrap();
-            recorder.0.lock().unwrap().clear();
-            let most: Vec<String> = (1..=9)
-                .map(|n| format!("s{n} tcp 203.0.113.{n}:80 -> 10.0.2.11:80"))
-                .collect();
-            let most: Vec<&str> = most.iter().map(String::as_str).collect();
-            assert_eq!(apply(gateway, table(&most)), Err("no room".into()));
-            assert_eq!(*recorder.0.lock().unwrap(), [("extend", 9), ("shrink", 1)]);
-            assert_eq!(gateway.snapshot().services.services().len(), 1);
-        });
-    }
-
-    #[test]
-    fn a_backend_that_left_stays_ours_for_its_connections() {
-        with_gateway(|gateway, recorder| {
-            apply(
-                gateway,
-                table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80 10.0.2.12:80;preserve"]),
-            )
-            .unwrap();
-            apply(
-                gateway,
-                table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80;preserve"]),
-            )
-            .unwrap();
-            assert_eq!(recorder.0.lock().unwrap().last(), Some(&("shrink", 3)));
-        });
-    }
-
-    #[test]
-    fn a_change_of_who_serves_leaves_the_filter_alone() {
-        with_gateway(|gateway, recorder| {
-            let next = |generation, backends: &str, policy: &str| {
-                let line = format!("a tcp 203.0.113.1:80 -> {backends}{policy}");
-                let mut table = table(&[&line]);
-                table.generation = Generation(generation);
-                assert_eq!(apply(gateway, table), Ok(Generation(generation)));
-                recorder.0.lock().unwrap().len()
-            };
-            assert_eq!(next(1, "10.0.2.11:80", ""), 2);
-            assert_eq!(next(2, "10.0.2.11:80 10.0.2.12:80", ""), 2);
-            assert_eq!(next(3, "", ""), 2);
-            assert_eq!(
-                next(4, "10.0.2.11:80", ";preserve"),
-                4,
-                "its replies are ours"
-            );
-            assert_eq!(next(5, "10.0.2.12:80", ";preserve"), 6);
-            let snapshot = gateway.snapshot();
-            assert_eq!(snapshot.services.generation(), Some(Generation(5)));
-            let backend = snapshot.services.service(0).unwrap().backends[0].entry;
-            assert_eq!(backend.address.to_string(), "10.0.2.12");
-        });
-    }
-
-    #[test]
-    fn a_filter_that_could_not_shrink_is_tried_again_by_the_next_change() {
-        with_gateway(|gateway, recorder| {
-            let line = "a tcp 203.0.113.1:80 -> 10.0.2.11:80";
-            recorder.fail_once();
-            apply(gateway, table(&[line])).unwrap();
-            apply(gateway, table(&[&format!("{line} 10.0.2.12:80")])).unwrap();
-            apply(gateway, table(&[line])).unwrap();
-            let told = recorder.0.lock().unwrap();
-            let told: Vec<&str> = told.iter().map(|(what, _)| *what).collect();
-            assert_eq!(told, ["extend", "shrink", "extend", "shrink"]);
-        });
-    }
-}
+mod tests;

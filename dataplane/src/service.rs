@@ -122,6 +122,8 @@ pub struct ServiceMap {
     version: u32,
     /// Place of each Service of the map before that is still the same.
     carried: Vec<Option<u32>>,
+    /// Places of the Services that are not.
+    fresh: Vec<u32>,
     generation: Option<Generation>,
     networks: Networks,
     services: Chunked<CompiledService>,
@@ -211,6 +213,7 @@ impl ServiceMap {
             preserving.add(&new);
         }
         self.carried[place] = None;
+        self.fresh.push(place as u32);
         self.services.set(place, new);
     }
 
@@ -237,6 +240,7 @@ impl ServiceMap {
                 Step::New(entry, old) => {
                     let old = old.and_then(|place| previous.services.get(place));
                     let old = old.map(|old| &**old);
+                    self.fresh.push(services.len() as u32);
                     services.push(Arc::new(CompiledService::new(*entry, old, terms.workers)));
                 }
             }
@@ -312,6 +316,11 @@ impl ServiceMap {
         }
     }
 
+    /// Networks of the cluster.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
     /// Whether Services get their addresses from a network that holds this one.
     pub fn is_service_address(&self, address: IpAddr) -> bool {
         holds(&self.networks.services, address)
@@ -330,6 +339,11 @@ impl ServiceMap {
     /// All Services, in the order of the table.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &CompiledService> {
         self.services.iter().map(|service| &**service)
+    }
+
+    /// Services that are new, or other than in the map before.
+    pub fn fresh(&self) -> impl Iterator<Item = &CompiledService> {
+        self.fresh.iter().filter_map(|place| self.service(*place))
     }
 
     /// Frontends of all Services.

@@ -83,7 +83,7 @@ impl Answers {
                     Ok(generation) => {
                         let services = self.gateway.snapshot().services.services().len();
                         tracing::info!(%generation, services, "service table applied");
-                        self.gateway.confirm_next_hops();
+                        self.gateway.confirm_fresh_next_hops();
                         Reply::Applied(generation)
                     }
                     Err(reason) => {

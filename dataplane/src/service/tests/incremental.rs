@@ -221,6 +221,10 @@ fn ensure_carried(before: &ServiceMap, after: &ServiceMap) {
         if let Some((_, new)) = same {
             assert!(std::ptr::eq(old, new));
         }
+        if let Some((_, new)) = now {
+            let is_fresh = after.fresh().any(|fresh| std::ptr::eq(fresh, new));
+            assert_eq!(is_fresh, same.is_none());
+        }
         let Some((_, new)) = now else { continue };
         for backend in &old.backends {
             let stays = new.place_of(backend.entry.address, backend.entry.port);
