@@ -5,6 +5,7 @@
 //!   dataplane.toml ----> settings::Dataplane        controlplane.toml ----> settings::Controlplane
 //!
 //!   Service, Frontend, Backend --> ServiceTable(Generation) --> message --> codec --> bytes
+//!                                  EncodedTable, Service by Service --'
 //! ```
 //!
 //! Guarantees: no I/O, no clock, no unsafe code, no panic on any input; decoding allocates at most

@@ -54,16 +54,16 @@ impl Maglev {
         let mut sorted = candidates.to_vec();
         sorted.sort_by_key(|candidate| (candidate.address, candidate.port));
         let turns = sorted.iter().map(|candidate| Turn::of(candidate, rows));
-        Self::taken(&mut turns.collect::<Vec<_>>(), rows)
+        Self::by_turns(&mut turns.collect::<Vec<_>>(), rows)
     }
 
     /// Fills a table of so many rows for backends that take turns in this order; `None` when none
     /// of them has a weight, when the rows are no prime, or when a walk leaves them.
     pub fn of_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
-        is_prime(rows).then(|| Self::taken(turns, rows))?
+        is_prime(rows).then(|| Self::by_turns(turns, rows))?
     }
 
-    fn taken(turns: &mut [Turn], rows: usize) -> Option<Self> {
+    fn by_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
         let heaviest = turns.iter().map(|turn| turn.weight).max();
         let heaviest = heaviest.filter(|weight| *weight > 0)?;
         let count = u32::try_from(rows).ok().filter(|rows| *rows <= 1 << 31)?;
