@@ -48,9 +48,8 @@ impl<T> Chunked<T> {
 
     /// Replaces the item at a place, if there is one.
     pub fn set(&mut self, place: usize, item: Arc<T>) {
-        let chunk = self.chunks.get_mut(place / CHUNK).map(Arc::make_mut);
-        if let Some(known) = chunk.and_then(|chunk| chunk.get_mut(place % CHUNK)) {
-            *known = item;
+        if place < self.len {
+            Arc::make_mut(&mut self.chunks[place / CHUNK])[place % CHUNK] = item;
         }
     }
 
