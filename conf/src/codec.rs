@@ -17,7 +17,7 @@ pub const HEADER_LEN: usize = 8;
 pub const VERSION: u8 = 3;
 
 /// Largest body of a request or an answer, in bytes. A table of 10,000 Services with 100,000
-/// endpoints encodes to about 3 MB; the limit leaves room for twenty times that.
+/// endpoints encodes to about 1.5 MB; the limit leaves room for forty times that.
 pub const MAX_BODY: usize = 64 << 20;
 
 const MAGIC: [u8; 2] = *b"Sl";
