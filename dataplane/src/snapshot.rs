@@ -9,7 +9,8 @@
 //!
 //! A worker looks at one number between bursts and only loads the pointer when it has changed. It
 //! tells which version it has taken up *after* it has let go of the old one; when all have, nobody
-//! decides by the old one any more.
+//! decides by the old one any more. Until then the publisher keeps the old one, so that its memory
+//! is never freed by a worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,11 @@ struct Shared {
 
 /// The writing side. Publishing is for one thread at a time, which `&mut` ensures.
 #[derive(Debug)]
-pub struct Publisher(Arc<Shared>);
+pub struct Publisher {
+    shared: Arc<Shared>,
+    /// Snapshots that workers may still use, each with the version that has replaced it.
+    replaced: Vec<(u64, Arc<Snapshot>)>,
+}
 
 /// A worker's side.
 #[derive(Debug)]
@@ -93,12 +98,13 @@ impl Publisher {
             snapshot: shared.current.load_full(),
         };
         let observers = (0..usize::from(workers)).map(observer).collect();
-        (Self(shared), observers)
+        let replaced = Vec::new();
+        (Self { shared, replaced }, observers)
     }
 
     /// The snapshot published last.
     pub fn current(&self) -> Arc<Snapshot> {
-        self.0.current.load_full()
+        self.shared.current.load_full()
     }
 
     /// Publishes a snapshot and returns its version.
@@ -106,17 +112,26 @@ impl Publisher {
         let current = self.current();
         let is_new = !Arc::ptr_eq(&current.network, &snapshot.network);
         snapshot.network_version = current.network_version.wrapping_add(u32::from(is_new));
-        self.0.current.store(Arc::new(snapshot));
+        self.shared.current.store(Arc::new(snapshot));
         // Whoever sees the number also sees the pointer stored before it. In one order with the
         // flag that a worker raises before it looks a last time and sleeps.
-        let version = self.0.version.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.wakes.iter().for_each(|wake| wake.ring());
+        let version = self.shared.version.fetch_add(1, Ordering::SeqCst) + 1;
+        self.shared.wakes.iter().for_each(|wake| wake.ring());
+        self.replaced.push((version, current));
+        self.clear();
         version
+    }
+
+    /// Frees the snapshots that no worker uses any more; publishing does so, too.
+    pub fn clear(&mut self) {
+        let progress = self.progress();
+        self.replaced
+            .retain(|(version, _)| !progress.reached(*version));
     }
 
     /// A view of how far the workers are.
     pub fn progress(&self) -> Progress {
-        Progress(Arc::clone(&self.0))
+        Progress(Arc::clone(&self.shared))
     }
 }
 
@@ -203,6 +218,21 @@ mod tests {
         });
         assert!(publisher.progress().reached(1));
         assert!(!observer.is_behind());
+    }
+
+    #[test]
+    fn a_snapshot_that_a_worker_may_use_is_kept_and_never_freed_by_it() {
+        let (mut publisher, mut observers) = Publisher::new(Snapshot::default(), 2);
+        let first = Arc::downgrade(&publisher.current());
+        publisher.publish(Snapshot::default());
+        let second = Arc::downgrade(&publisher.current());
+        assert!(observers[0].observe());
+        publisher.publish(Snapshot::default());
+        assert!(first.upgrade().is_some(), "the other worker has it");
+        assert!(observers[0].observe() && observers[1].observe());
+        assert!(first.upgrade().is_some() && second.upgrade().is_some());
+        publisher.clear();
+        assert!(first.upgrade().is_none() && second.upgrade().is_none());
     }
 
     #[test]
