@@ -113,7 +113,7 @@ pub struct Outcome {
     pub asked: Rate,
     /// Seconds that frames were sent.
     pub seconds: f64,
-    /// Rate that was sent.
+    /// Rate that was sent, without the flood.
     pub offered: f64,
     /// Rate that arrived.
     pub delivered: f64,
@@ -143,7 +143,7 @@ impl Outcome {
         let returned = tallies.get(1).map_or(first.replied, |tally| tally.received);
         let expected = sent.sent + first.replied;
         let lost = expected.saturating_sub(first.received + returned);
-        let due = sent.sent + sent.left_out;
+        let due = sent.sent + sent.flooded + sent.left_out;
         Self {
             asked: plan.rate,
             seconds,

@@ -9,7 +9,20 @@
 //! that followed one another, and who ran NAPI where: both stand in the report.
 
 pub mod forwarder;
-pub mod measure;
 pub mod peer;
-pub mod report;
 pub mod rig;
+
+pub mod measure;
+pub mod readings;
+
+pub mod change;
+pub mod established;
+pub mod flood;
+pub mod idle;
+pub mod pushing;
+pub mod scale;
+pub mod updater;
+pub mod updates;
+
+pub mod figures;
+pub mod report;

@@ -8,24 +8,49 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use sluice_benches::generator::plan::Script;
 use sluice_benches::trial::Kind;
-use sluice_benches::wire::measure::{self, Case, MOST_CONNECTIONS, Options, Round};
+use sluice_benches::wire::measure::{self, Case, Known, MOST_CONNECTIONS, Options, Round};
 use sluice_benches::wire::peer::Peer;
-use sluice_benches::wire::report::Report;
+use sluice_benches::wire::readings::Readings;
+use sluice_benches::wire::report::Run;
 use sluice_benches::wire::rig::Rig;
+use sluice_benches::wire::{flood, idle, scale, updates};
 use sluice_tests::clock;
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Highest rates, latency below them, new connections, of all peers.
+    Throughput,
+    /// What established connections lose beside a SYN flood.
+    Flood,
+    /// Changes of endpoints under load.
+    Updates,
+    /// Highest rates with many live connections.
+    Scale,
+    /// CPU time with little traffic, latency after a pause.
+    Idle,
+}
+
 /// Measures Sluice, the bare AF_XDP forwarder and the kernel on one rig of namespaces, in turns, and
-/// writes report-wire.json, report-wire.md and charts. Needs root, two CPUs and release builds of
-/// Sluice's daemons beside this program.
+/// writes report-wire.json, report-wire.md, charts, and the report of all parts. Needs root, two CPUs
+/// and release builds of Sluice's daemons beside this program.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     /// Where the report goes.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    /// What is measured.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "throughput,flood,updates,scale,idle"
+    )]
+    parts: Vec<Part>,
     /// Peers, in the order of a round.
     #[arg(
         long,
@@ -34,14 +59,17 @@ struct Cli {
         default_value = "bare,sluice,nftables,nftables-threaded"
     )]
     peers: Vec<Peer>,
-    /// Rounds.
+    /// Rounds of the throughput.
     #[arg(long, default_value_t = 7)]
     rounds: u32,
+    /// Rounds of each of the other parts.
+    #[arg(long, default_value_t = 3)]
+    scenario_rounds: u32,
     /// Flows.
     #[arg(long, default_value_t = 10_000)]
     flows: u32,
-    /// What flows consist of: datagrams of UDP that go on and on, or short connections of TCP, which
-    /// the sink answers.
+    /// What flows consist of: datagrams of UDP that go on and on, short connections of TCP, which the
+    /// sink answers, or the SYNs of such alone, which it does not answer.
     #[arg(
         long,
         value_enum,
@@ -52,6 +80,12 @@ struct Cli {
     /// Services, with four endpoints each; several numbers are measured in turn.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     services: Vec<u32>,
+    /// Services that all change at once in the updates; 0: none do.
+    #[arg(long, default_value_t = 10_000)]
+    pushed_services: u32,
+    /// Live connections of the scale.
+    #[arg(long, value_delimiter = ',', default_values_t = scale::CONNECTIONS)]
+    connections: Vec<u32>,
     /// Bytes of a frame without its checksum.
     #[arg(long, default_value_t = 62)]
     size: u16,
@@ -68,6 +102,16 @@ struct Cli {
     #[arg(long, default_value_t = 0.1)]
     loss: f64,
 }
+
+/// Peers whose established connections and endpoints are watched.
+const TRACKING: [Peer; 3] = [Peer::Sluice, Peer::Nftables, Peer::NftablesThreaded];
+/// Peers that are measured with many connections; the first one knows of none.
+const SCALED: [Peer; 4] = [
+    Peer::Bare,
+    Peer::Sluice,
+    Peer::Nftables,
+    Peer::NftablesThreaded,
+];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -89,56 +133,145 @@ fn run(cli: &Cli) -> Result<()> {
         std::thread::available_parallelism()?.get() > 1,
         "two CPUs are needed: one for the generator, one for the peer"
     );
-    let options = Options {
-        kind: cli.kind,
-        flows: cli.flows,
-        size: cli.size,
-        trial: Duration::from_millis(cli.trial),
-        repeats: cli.repeats | 1,
-        loss: cli.loss / 100.0,
-        precision: 0.03,
-    };
-    let mut cases = Vec::new();
-    for services in &cli.services {
-        let services = *services;
-        cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
+    let most = cli.connections.iter().copied().max().unwrap_or(0);
+    let rig = Rig::build(cli.flows.max(MOST_CONNECTIONS as u32).max(most))?;
+    let mut bench = Bench::new(cli, rig);
+    if cli.parts.contains(&Part::Throughput) {
+        bench.throughput();
     }
-    let mut rig = Rig::build(cli.flows.max(MOST_CONNECTIONS as u32))?;
-    // A peer that cannot do its part shall not cost the figures of the others.
-    let (mut rounds, mut failed) = (Vec::<Round>::new(), 0);
-    for number in 0..cli.rounds {
-        for case in &cases {
-            for peer in &cli.peers {
-                let mut before = rounds.iter().rev();
-                let before = before.find(|round| round.peer == peer.name() && round.case == *case);
-                let last = before.and_then(|round| round.throughput);
-                if clock::stopped() {
-                    break;
-                }
-                match measure::round(&mut rig, *peer, *case, number, last, &options) {
-                    Ok(round) => {
-                        print(&round);
-                        rounds.push(round);
+    bench.scenarios();
+    let failed = bench.failed;
+    bench.report()?;
+    ensure!(failed == 0, "{failed} rounds failed");
+    Ok(())
+}
+
+/// The run, as far as it is.
+struct Bench<'a> {
+    cli: &'a Cli,
+    rig: Rig,
+    options: Options,
+    cases: Vec<Case>,
+    rounds: Vec<Round>,
+    readings: Readings,
+    failed: u32,
+}
+
+impl<'a> Bench<'a> {
+    fn new(cli: &'a Cli, rig: Rig) -> Self {
+        let mut cases = Vec::new();
+        for services in &cli.services {
+            let services = *services;
+            cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
+        }
+        Self {
+            cli,
+            rig,
+            options: Options {
+                kind: cli.kind,
+                flows: cli.flows,
+                size: cli.size,
+                trial: Duration::from_millis(cli.trial),
+                repeats: cli.repeats | 1,
+                loss: cli.loss / 100.0,
+                precision: 0.03,
+            },
+            cases,
+            rounds: Vec::new(),
+            readings: Readings::default(),
+            failed: 0,
+        }
+    }
+
+    /// A peer that cannot do its part shall not cost the figures of the others.
+    fn note(&mut self, what: &str, done: Result<()>) {
+        if let Err(error) = done {
+            eprintln!("{what}: {error:#}");
+            self.failed += 1;
+        }
+    }
+
+    fn throughput(&mut self) {
+        for number in 0..self.cli.rounds {
+            for case in self.cases.clone() {
+                for peer in &self.cli.peers {
+                    if clock::stopped() {
+                        return;
                     }
-                    Err(error) => {
-                        eprintln!("round {number}: {}: {error:#}", case.name());
-                        failed += 1;
-                    }
+                    let done = self.throughput_of(*peer, case, number);
+                    self.note(&format!("round {number}: {}", case.name()), done);
                 }
             }
         }
     }
-    ensure!(!rounds.is_empty(), "no round was measured");
-    let traffic = format!(
-        "{} bytes a frame at least, {} flows of datagrams, {} connections (four packets of the client, \
-         two replies), Services of 4 endpoints, masqueraded, loss at most {} %, {} rounds",
-        cli.size, cli.flows, MOST_CONNECTIONS, cli.loss, cli.rounds
-    );
-    let report = Report::new(&rounds, &cases, &cli.peers, traffic);
-    report.write(&cli.out)?;
-    println!("\n{}\nwritten to {}", report.table(), cli.out.display());
-    ensure!(failed == 0, "{failed} rounds failed");
-    Ok(())
+
+    fn throughput_of(&mut self, peer: Peer, case: Case, number: u32) -> Result<()> {
+        let mut before = self.rounds.iter().rev();
+        let before = before.find(|round| round.peer == peer.name() && round.case == case);
+        let last = before.and_then(|round| round.throughput);
+        let round = measure::round(&mut self.rig, peer, case, number, last, &self.options)?;
+        print(&round);
+        self.rounds.push(round);
+        Ok(())
+    }
+
+    /// The scenarios in turns, each with its peers in turns.
+    fn scenarios(&mut self) {
+        let mut known = Known::of(&self.rounds, &self.cli.peers);
+        for number in 0..self.cli.scenario_rounds {
+            for part in &self.cli.parts {
+                let peers: &[Peer] = match part {
+                    Part::Throughput => &[],
+                    Part::Flood | Part::Updates => &TRACKING,
+                    Part::Scale => &SCALED,
+                    // One round is of both its peers.
+                    Part::Idle => &[Peer::Sluice],
+                };
+                for peer in peers.iter().filter(|peer| self.cli.peers.contains(peer)) {
+                    if clock::stopped() {
+                        return;
+                    }
+                    println!("round {number}  {part:?}, {}", peer.name());
+                    let done = self.scenario(*part, *peer, &mut known);
+                    self.note(&format!("round {number}: {part:?}"), done);
+                }
+            }
+        }
+    }
+
+    fn scenario(&mut self, part: Part, peer: Peer, known: &mut Known) -> Result<()> {
+        let (rig, options, readings) = (&mut self.rig, &self.options, &mut self.readings);
+        match part {
+            Part::Throughput => Ok(()),
+            Part::Flood => flood::round(rig, peer, known, options, readings),
+            Part::Updates => {
+                updates::round(rig, peer, known, options, readings)?;
+                match self.cli.pushed_services {
+                    0 => Ok(()),
+                    services => updates::full_push(rig, peer, services, known, options, readings),
+                }
+            }
+            Part::Scale => scale::round(rig, peer, &self.cli.connections, options, readings),
+            Part::Idle => idle::round(rig, options, readings),
+        }
+    }
+
+    fn report(self) -> Result<()> {
+        let cli = self.cli;
+        let traffic = format!(
+            "{} bytes a frame at least, {} flows of datagrams, {} connections (four packets of the client, \
+             two replies), Services of 4 endpoints, masqueraded, loss at most {} %, {} rounds",
+            cli.size, cli.flows, MOST_CONNECTIONS, cli.loss, cli.rounds
+        );
+        let run = Run {
+            rounds: &self.rounds,
+            cases: &self.cases,
+            peers: &cli.peers,
+            readings: self.readings,
+            traffic,
+        };
+        run.write(&cli.out)
+    }
 }
 
 fn print(round: &Round) {

@@ -133,8 +133,11 @@ impl Running {
 
 /// Sluice's daemons and their folder, which go in this order.
 pub struct Sluice {
-    _controlplane: Process,
-    dataplane: Process,
+    pub(super) controlplane: Process,
+    pub(super) dataplane: Process,
+    /// What the control plane reads.
+    pub(super) folder: Folder,
+    pub(super) paths: Paths,
     _dir: TempDir,
 }
 
@@ -171,8 +174,10 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
     let mut controlplane = daemon::start("sluice-controlplane", &rig.gateway, &paths, &settings)?;
     daemon::settled(&mut controlplane, &paths)?;
     Ok(Sluice {
-        _controlplane: controlplane,
+        controlplane,
         dataplane,
+        folder,
+        paths,
         _dir: dir,
     })
 }
@@ -199,7 +204,7 @@ fn manifests(services: u32, protocol: &str) -> String {
 }
 
 /// The protocol of the plan, as nftables writes it.
-fn protocol(rig: &Rig) -> &'static str {
+pub(super) fn protocol(rig: &Rig) -> &'static str {
     match rig.plan.protocol {
         Protocol::Tcp => "tcp",
         _ => "udp",

@@ -24,6 +24,8 @@ pub const PORT: u16 = 80;
 pub const BACKEND_PORT: u16 = 8080;
 /// Backends of each Service.
 pub const BACKENDS: u8 = 4;
+/// Backends more that are there to be added while a peer runs.
+pub const SPARES: u8 = 28;
 /// The gateway's address on the sink's link.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 
@@ -82,7 +84,7 @@ impl Rig {
              neigh replace 10.1.0.2 lladdr {} dev {a} nud permanent\n",
             NEAR_MAC[0]
         ))?;
-        for number in 0..BACKENDS {
+        for number in 0..BACKENDS + SPARES {
             let address = backend(number);
             far.ip_batch(&format!("address add {address}/24 dev s0\n"))?;
             gateway.ip_batch(&format!(

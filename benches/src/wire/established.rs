@@ -1,0 +1,69 @@
+//! Established TCP connections under load, alone or beside new ones: set up by SYNs that the sink
+//! answers, then data, all in the way of the peer that runs.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::measure::send;
+use super::peer::Peer;
+use super::rig::Rig;
+use crate::generator::plan::{Protocol, Script};
+use crate::rate::Rate;
+use crate::sink::Action;
+use crate::trial::{Kind, Outcome};
+
+/// Every connection is set up at this rate.
+const SET_UP: Rate = Rate(100e3);
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Data of connections, packets a second.
+    pub data: Rate,
+    /// SYNs of ever new connections beside it; 0 is none. Nobody answers them.
+    pub new: Rate,
+    /// For how long.
+    pub time: Duration,
+}
+
+/// Makes the rig's plan one of so many connections, in frames of at least `size` bytes.
+pub fn prepare(rig: &mut Rig, connections: u32, size: u16) {
+    rig.plan.sizes.fill(size);
+    rig.plan.protocol = Protocol::Tcp;
+    rig.plan.flows = u64::from(connections);
+    rig.plan.script = Script::Data;
+    rig.plan.flood = 0;
+    rig.plan.fit();
+}
+
+/// Sets all connections up, calls `begin` and sends `load`. What comes of it is told of the data alone; of the new
+/// connections the sink only counts those that arrive.
+///
+/// # Errors
+/// As [`super::measure::try_rate`].
+pub fn run(
+    rig: &mut Rig,
+    peer: Peer,
+    load: Load,
+    kind: Kind,
+    begin: impl FnOnce(),
+) -> Result<Outcome> {
+    rig.plan.script = Script::Syn;
+    rig.plan.send_beside(SET_UP, Rate(0.0));
+    rig.plan.duration = Duration::from_secs_f64(rig.plan.flows as f64 / SET_UP.0 * 1.2);
+    send(rig, peer, Action::Reply, kind)?;
+    rig.plan.script = Script::Data;
+    rig.plan.send_beside(load.data, load.new);
+    rig.plan.duration = load.time;
+    begin();
+    send(rig, peer, Action::Drop, kind)
+}
+
+/// Connections that no longer arrive, or arrive elsewhere than at first.
+pub fn broken(outcome: &Outcome, connections: u32) -> u64 {
+    let tally = outcome.tallies.first();
+    tally.map_or(0, |tally| {
+        tally.moved + u64::from(connections).saturating_sub(tally.flows)
+    })
+}
