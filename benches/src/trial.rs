@@ -107,7 +107,7 @@ impl Latency {
 }
 
 /// What came of a trial.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Rate that was asked for, packets a second; 0 is as fast as possible.
     pub asked: Rate,

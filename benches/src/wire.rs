@@ -15,8 +15,10 @@ pub mod rig;
 pub mod measure;
 pub mod readings;
 
-pub mod change;
 pub mod established;
+pub mod known;
+
+pub mod change;
 pub mod flood;
 pub mod idle;
 pub mod pushing;

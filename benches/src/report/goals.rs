@@ -222,14 +222,14 @@ pub const WIRE: &[Goal] = &[
     goal(
         "G8",
         "first packets a second at 10,000 Services over kernel iptables'",
-        "SYN, 10000 Services: Sluice over iptables",
+        "first packets, 10000 Services: Sluice over iptables",
         TIMES,
         (20.0, 100.0),
     ),
     goal(
         "G8 nftables",
         "the same over kernel nftables'",
-        "SYN, 10000 Services: Sluice over nftables",
+        "first packets, 10000 Services: Sluice over nftables",
         TIMES,
         (1.5, 3.0),
     ),

@@ -13,8 +13,9 @@ use crate::rate::Rate;
 use crate::sink::Action;
 use crate::trial::{Kind, Outcome};
 
-/// Every connection is set up at this rate.
-const SET_UP: Rate = Rate(100e3);
+/// SYNs a second that set connections up, and how often each comes: some are lost.
+const SET_UP: Rate = Rate(50e3);
+const SYNS: f64 = 2.5;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,7 @@ pub struct Load {
 
 /// Makes the rig's plan one of so many connections, in frames of at least `size` bytes.
 pub fn prepare(rig: &mut Rig, connections: u32, size: u16) {
+    rig.aim(1);
     rig.plan.sizes.fill(size);
     rig.plan.protocol = Protocol::Tcp;
     rig.plan.flows = u64::from(connections);
@@ -51,7 +53,7 @@ pub fn run(
 ) -> Result<Outcome> {
     rig.plan.script = Script::Syn;
     rig.plan.send_beside(SET_UP, Rate(0.0));
-    rig.plan.duration = Duration::from_secs_f64(rig.plan.flows as f64 / SET_UP.0 * 1.2);
+    rig.plan.duration = Duration::from_secs_f64(SYNS * rig.plan.flows as f64 / SET_UP.0);
     send(rig, peer, Action::Reply, kind)?;
     rig.plan.script = Script::Data;
     rig.plan.send_beside(load.data, load.new);

@@ -2,13 +2,12 @@
 //! those lose. The flood comes from all clients and ports at once, to the Vip of the connections;
 //! nobody answers it.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use super::change::Changer;
 use super::established::{self, Load};
-use super::measure::{Known, Options};
+use super::known::Known;
+use super::measure::Options;
 use super::peer::Peer;
 use super::readings::Readings;
 use super::rig::{Rig, SPARES};
@@ -20,8 +19,8 @@ const SECTION: &str = "SYN flood beside established connections";
 const TIMES: f64 = 5.0;
 /// Share of the peer's highest rate that the established connections have.
 const DATA: f64 = 0.3;
-/// How long it lasts.
-const TIME: Duration = Duration::from_millis(1000);
+/// Trials that it lasts as long as.
+const TRIALS: u32 = 3;
 
 /// Measures one peer once, after the same without a flood.
 ///
@@ -44,8 +43,7 @@ pub fn round(
         options,
         readings,
     );
-    peer.clean(rig)?;
-    drop(running);
+    peer.stop(rig, running)?;
     measured.with_context(|| peer.name())
 }
 
@@ -76,7 +74,7 @@ fn measure(
         let load = Load {
             data: most.times(DATA),
             new,
-            time: TIME,
+            time: options.trial * TRIALS,
         };
         let outcome = established::run(rig, peer, load, options.kind, || {})?;
         add(what, "%", outcome.loss * 100.0);

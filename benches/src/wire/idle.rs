@@ -20,11 +20,12 @@ const RATES: [f64; 4] = [0.0, 1e3, 10e3, 100e3];
 /// Single packets: a pause of 8 ms, which no worker spins through, that no tick of 4 ms divides.
 const SINGLE: Rate = Rate(123.0);
 const FLOWS: u64 = 64;
-/// How long the CPU is watched at each rate, and between starting the traffic and doing so.
-const WATCH: Duration = Duration::from_millis(1000);
+/// The CPU is watched at each rate as long as so many trials last.
+const WATCHED: u32 = 3;
+/// Between starting the traffic and watching the CPU.
 const START: Duration = Duration::from_millis(200);
-/// How long single packets are sent.
-const SINGLES: Duration = Duration::from_millis(3000);
+/// Single packets are sent as long as so many trials last.
+const SINGLES: u32 = 10;
 
 /// Measures the bare forwarder, which always spins, and Sluice.
 ///
@@ -41,16 +42,24 @@ pub fn round(rig: &mut Rig, options: &Options, readings: &mut Readings) -> Resul
     Ok(())
 }
 
-/// The latency of single packets.
-fn one(rig: &mut Rig, peer: Peer, options: &Options, readings: &mut Readings) -> Result<Latency> {
+/// Measures one peer; returns the latency of single packets.
+///
+/// # Errors
+/// The peer cannot be started, or changes frames as it should not.
+pub fn one(
+    rig: &mut Rig,
+    peer: Peer,
+    options: &Options,
+    readings: &mut Readings,
+) -> Result<Latency> {
+    rig.aim(1);
     rig.plan.script = Script::Data;
     (rig.plan.protocol, rig.plan.flows, rig.plan.flood) = (Protocol::Udp, FLOWS, 0);
     rig.plan.sizes.fill(options.size);
     rig.plan.fit();
     let running = peer.start(rig, 1)?;
     let measured = watched(rig, peer, &running, options, readings);
-    peer.clean(rig)?;
-    drop(running);
+    peer.stop(rig, running)?;
     let latency = measured?;
     for (quantile, nanos) in [("p50", latency.p50), ("p99", latency.p99)] {
         let name = format!("single packets: {}, {quantile}", peer.name());
@@ -66,7 +75,7 @@ fn watched(
     options: &Options,
     readings: &mut Readings,
 ) -> Result<Latency> {
-    let time = START + WATCH + START;
+    let watched = options.trial * WATCHED;
     // Every flow is known before anything is measured.
     try_rate(rig, peer, Rate(1e3), START, options.kind)?;
     for rate in RATES {
@@ -74,15 +83,15 @@ fn watched(
         let share = thread::scope(|scope| -> Result<f64> {
             let watch = scope.spawn(move || {
                 thread::sleep(START);
-                cpu::share_of_process(pid, WATCH)
+                cpu::share_of_process(pid, watched)
             });
             if rate > 0.0 {
-                try_rate(rig, peer, Rate(rate), time, options.kind)?;
+                try_rate(rig, peer, Rate(rate), watched + START * 2, options.kind)?;
             }
             watch.join().map_err(|_| anyhow!("a thread died"))?
         })?;
         let name = format!("CPU at {rate:.0} packets a second: {}", peer.name());
         readings.add(SECTION, name, "%", share * 100.0);
     }
-    Ok(try_rate(rig, peer, SINGLE, SINGLES, options.kind)?.latency)
+    Ok(try_rate(rig, peer, SINGLE, options.trial * SINGLES, options.kind)?.latency)
 }

@@ -24,9 +24,6 @@ pub const LOADS: [f64; 3] = [0.1, 0.5, 0.9];
 const WARM_UP: Rate = Rate(100e3);
 /// Between two trials, so that queues run empty.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The same when all packets of a trial open connections: until those of the last one are forgotten
-/// and their source ports free.
-const FORGOTTEN: Duration = Duration::from_millis(1200);
 /// The search begins here, or at half of what the peer did in the last round.
 const FIRST_RATE: Rate = Rate(200e3);
 
@@ -35,7 +32,7 @@ const FIRST_RATE: Rate = Rate(200e3);
 pub struct Case {
     /// Datagrams of UDP that go on and on, short connections of TCP, or their first packets alone.
     pub script: Script,
-    /// Services, of which each flow uses the first one.
+    /// Services, over which flows are spread.
     pub services: u32,
 }
 
@@ -44,7 +41,7 @@ impl Case {
     pub fn name(self) -> String {
         let what = match self.script {
             Script::Data => "datagrams",
-            Script::Syn => "SYN",
+            Script::Syn => "first packets",
             Script::Connection => "connections",
         };
         let Self { services, .. } = self;
@@ -54,6 +51,7 @@ impl Case {
     pub(super) fn prepare(self, rig: &mut Rig, flows: u64) {
         rig.plan.script = self.script;
         rig.plan.flood = 0;
+        rig.aim(self.services);
         (rig.plan.protocol, rig.plan.flows) = match self.script {
             Script::Data => (Protocol::Udp, flows),
             Script::Syn | Script::Connection => (Protocol::Tcp, MOST_CONNECTIONS),
@@ -82,58 +80,6 @@ pub struct Options {
     pub loss: f64,
     /// How exact the highest rate is known, as a share of itself.
     pub precision: f64,
-}
-
-/// Highest rates of peers with one Service, as far as they were measured.
-#[derive(Debug, Default)]
-pub struct Known(Vec<(&'static str, Script, f64)>);
-
-impl Known {
-    /// The medians of all rounds with one Service.
-    pub fn of(rounds: &[Round], peers: &[Peer]) -> Self {
-        let mut known = Vec::new();
-        for peer in peers {
-            for script in [Script::Data, Script::Connection] {
-                let case = Case {
-                    script,
-                    services: 1,
-                };
-                let own = rounds.iter();
-                let own = own.filter(|round| round.peer == peer.name() && round.case == case);
-                let rates: Vec<f64> = own.filter_map(|round| Some(round.throughput?.0)).collect();
-                known.extend(Summary::of(&rates).map(|rates| (peer.name(), script, rates.median)));
-            }
-        }
-        Self(known)
-    }
-
-    /// Highest rate of a peer that runs with one Service of TCP; measured now when it is not known.
-    ///
-    /// # Errors
-    /// As [`try_rate`]; or it loses at every rate.
-    pub fn rate(
-        &mut self,
-        rig: &mut Rig,
-        peer: Peer,
-        script: Script,
-        options: &Options,
-    ) -> Result<Rate> {
-        let own = |known: &&(&str, Script, f64)| known.0 == peer.name() && known.1 == script;
-        if let Some((.., rate)) = self.0.iter().find(own) {
-            return Ok(Rate(*rate));
-        }
-        rig.plan.script = script;
-        (rig.plan.protocol, rig.plan.flood) = (Protocol::Tcp, 0);
-        rig.plan.flows = match script {
-            Script::Data => u64::from(options.flows),
-            Script::Syn | Script::Connection => MOST_CONNECTIONS,
-        };
-        rig.plan.fit();
-        let (found, _) = highest(rig, peer, None, options)?;
-        let found = found.with_context(|| format!("{} loses at every rate", peer.name()))?;
-        self.0.push((peer.name(), script, found.0));
-        Ok(found)
-    }
 }
 
 /// What came of a peer's round.
@@ -171,9 +117,7 @@ pub fn round(
         .start(rig, case.services)
         .with_context(|| peer.name())?;
     let measured = with_latency(rig, peer, last, options);
-    // While it runs: some settings belong to NAPI, which goes with it.
-    peer.clean(rig)?;
-    drop(running);
+    peer.stop(rig, running)?;
     let (throughput, search, latency) = measured.with_context(|| peer.name())?;
     Ok(Round {
         peer: peer.name().to_owned(),
@@ -222,6 +166,20 @@ pub fn highest(
     };
     let warm_up = Duration::from_secs_f64(known as f64 / WARM_UP.0 + 0.1);
     try_rate(rig, peer, WARM_UP, warm_up, options.kind)?;
+    search(last, options, |rate| {
+        try_rate(rig, peer, rate, options.trial, options.kind)
+    })
+}
+
+/// The highest rate at which trials by `attempt` lose hardly anything, and all of them.
+///
+/// # Errors
+/// Those of `attempt`.
+pub fn search(
+    last: Option<Rate>,
+    options: &Options,
+    mut attempt: impl FnMut(Rate) -> Result<Outcome>,
+) -> Result<(Option<Rate>, Vec<Outcome>)> {
     let mut search = Search::new(Limits {
         from: last.map_or(FIRST_RATE, |last| last.times(0.5)),
         to: Rate(20e6),
@@ -231,7 +189,7 @@ pub fn highest(
     });
     let mut trials = Vec::new();
     while let Some(rate) = search.next_rate() {
-        let outcome = try_rate(rig, peer, rate, options.trial, options.kind)?;
+        let outcome = attempt(rate)?;
         search.record(outcome.judged());
         trials.push(outcome);
     }
@@ -273,9 +231,6 @@ pub fn try_rate(
         Script::Connection => Action::Reply,
         Script::Data | Script::Syn => Action::Drop,
     };
-    if rig.plan.script == Script::Syn {
-        thread::sleep(FORGOTTEN);
-    }
     send(rig, peer, action, kind)
 }
 

@@ -91,6 +91,17 @@ impl Peer {
         }
     }
 
+    /// Ends it and leaves the rig as it was.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stop(self, rig: &mut Rig, running: Running) -> Result<()> {
+        // While it runs: some settings belong to NAPI, which goes with it.
+        self.clean(rig)?;
+        drop(running);
+        Ok(())
+    }
+
     /// Takes back what it changed in the namespace; to be called before it ends.
     ///
     /// # Errors

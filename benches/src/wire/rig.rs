@@ -46,7 +46,7 @@ pub struct Rig {
     pub returns: Sink,
     /// Where the generator sits.
     pub seat: Seat,
-    /// What is sent to Service 0: UDP, unless changed.
+    /// What is sent: UDP to Service 0, unless changed.
     pub plan: Plan,
     _near: Netns,
     _far: Netns,
@@ -118,6 +118,12 @@ impl Rig {
             _near: near,
             _far: far,
         })
+    }
+
+    /// Spreads flows over so many Services.
+    pub fn aim(&mut self, services: u32) {
+        let vips = (0..services).map(|service| SocketAddr::new(vip(service).into(), PORT));
+        self.plan.targets = vips.collect();
     }
 
     /// The gateway's namespace, for threads of this process.

@@ -43,8 +43,7 @@ pub fn round(
         } else {
             measure(rig, peer, &running, options)
         };
-        peer.clean(rig)?;
-        drop(running);
+        peer.stop(rig, running)?;
         if let Some(rate) = found.with_context(|| name.clone())? {
             readings.add(SECTION, name, "Mpps", rate / 1e6);
         }

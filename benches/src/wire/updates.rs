@@ -13,7 +13,8 @@ use anyhow::{Context, Result, anyhow};
 
 use super::change::Changer;
 use super::established::{self, Load, broken};
-use super::measure::{Known, Options};
+use super::known::Known;
+use super::measure::Options;
 use super::peer::{Peer, Running};
 use super::pushing::Pushing;
 use super::readings::Readings;
@@ -32,10 +33,12 @@ const LOAD: f64 = 0.5;
 const RATES: [f64; 3] = [1.0, 10.0, 100.0];
 /// New connections a second, of which each shows what the peer goes by.
 const PROBES: Rate = Rate(40e3);
-/// How long the load lasts with and without changes.
-const TIME: Duration = Duration::from_millis(1000);
-/// How long changes are made one after the other.
-const SERIES: Duration = Duration::from_millis(3000);
+/// Trials that the load lasts as long as with and without changes, at least.
+const TRIALS: u32 = 3;
+/// The same for changes that are made one after the other.
+const SERIES: u32 = 10;
+/// Least changes of a load.
+const CHANGES: f64 = 2.0;
 /// Between the start of the load and the first change.
 const START: Duration = Duration::from_millis(200);
 /// Threads of the dataplane that stay on the peer's CPU.
@@ -93,8 +96,7 @@ fn with_peer(
     established::prepare(rig, options.flows, options.size);
     let running = peer.start(rig, services).with_context(|| peer.name())?;
     let measured = measure(rig, &running);
-    peer.clean(rig)?;
-    drop(running);
+    peer.stop(rig, running)?;
     measured.with_context(|| peer.name())
 }
 
@@ -174,14 +176,16 @@ impl<'a> Bench<'a> {
     }
 
     fn calm(&mut self, new: Rate) -> Result<Outcome> {
-        Ok(self.load(new, TIME, || Ok(Changes::default()))?.0)
+        let time = self.options.trial * TRIALS;
+        Ok(self.load(new, time, || Ok(Changes::default()))?.0)
     }
 
     /// One endpoint comes or goes `rate` times a second.
     fn flaps(&mut self, rate: f64) -> Result<()> {
         let calm = self.calm(Rate(0.0))?;
         let changer = Changer::of(self.running, self.rig).context("its endpoints")?;
-        let time = TIME.max(Duration::from_secs_f64(2.0 / rate));
+        let least = Duration::from_secs_f64(CHANGES / rate);
+        let time = least.max(self.options.trial * TRIALS);
         let (busy, changes) = self.load(Rate(0.0), time, || updater::flap(&changer, rate, time))?;
         self.changer.settle(0, 1)?;
         let at = format!("at {rate:.0} changes a second");
@@ -206,12 +210,12 @@ impl<'a> Bench<'a> {
     /// Changes of so many Services one after the other, each when the one before has been seen.
     fn series(&mut self, services: u32, what: &str) -> Result<()> {
         let calm = self.calm(PROBES)?;
-        let mut sighting = self.rig.sink.sighting()?;
+        let (mut sighting, time) = (self.rig.sink.sighting()?, self.options.trial * SERIES);
         let changer = Changer::of(self.running, self.rig).context("its endpoints")?;
-        let (busy, changes) = self.load(PROBES, SERIES, || {
+        let (busy, changes) = self.load(PROBES, time, || {
             changer.enter()?;
             let set = |spares| changer.set(spares, services);
-            updater::one_by_one(&mut sighting, SERIES, set)
+            updater::one_by_one(&mut sighting, time, set)
         })?;
         self.changer.settle(0, services)?;
         self.tell(what, &changes);
@@ -234,11 +238,11 @@ impl<'a> Bench<'a> {
         let Running::Sluice(sluice) = self.running else {
             return Ok(());
         };
-        let mut sighting = self.rig.sink.sighting()?;
+        let (mut sighting, time) = (self.rig.sink.sighting()?, self.options.trial * SERIES);
         let mut pushing = Pushing::start(&sluice.paths.dataplane_socket())?;
         cpu::claim_for_process(sluice.dataplane.pid(), GENERATOR_CPU, WORKERS)?;
-        let (_, changes) = self.load(PROBES, SERIES, || {
-            updater::one_by_one(&mut sighting, SERIES, |spares| pushing.set(spares))
+        let (_, changes) = self.load(PROBES, time, || {
+            updater::one_by_one(&mut sighting, time, |spares| pushing.set(spares))
         })?;
         self.tell("push to first packet", &changes);
         Ok(())
