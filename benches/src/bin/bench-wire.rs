@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use sluice_benches::generator::plan::Script;
+use sluice_benches::rate::Rate;
 use sluice_benches::trial::Kind;
 use sluice_benches::wire::known::Known;
 use sluice_benches::wire::measure::{self, Case, MOST_CONNECTIONS, Options, Round};
@@ -87,6 +88,12 @@ struct Cli {
     /// Live connections of the scale.
     #[arg(long, value_delimiter = ',', default_values_t = scale::CONNECTIONS)]
     connections: Vec<u32>,
+    /// Highest rate of data, and of short connections' packets, that flood and updates go by, packets
+    /// a second; without it they go by what the throughput found, or find it themselves.
+    #[arg(long)]
+    data_rate: Option<Rate>,
+    #[arg(long)]
+    connection_rate: Option<Rate>,
     /// Bytes of a frame without its checksum.
     #[arg(long, default_value_t = 62)]
     size: u16,
@@ -219,6 +226,15 @@ impl<'a> Bench<'a> {
     /// The scenarios in turns, each with its peers in turns.
     fn scenarios(&mut self) {
         let mut known = Known::of(&self.rounds, &self.cli.peers);
+        let given = [
+            (Script::Data, self.cli.data_rate),
+            (Script::Connection, self.cli.connection_rate),
+        ];
+        for (script, rate) in given {
+            for (peer, rate) in TRACKING.iter().filter_map(|peer| Some((*peer, rate?))) {
+                known = known.with(peer, script, rate);
+            }
+        }
         for number in 0..self.cli.scenario_rounds {
             for part in &self.cli.parts {
                 let peers: &[Peer] = match part {

@@ -33,7 +33,7 @@ impl Known {
         Self(known)
     }
 
-    /// With a rate that was found elsewhere, packets a second.
+    /// With a rate that is given, packets a second; it comes before one that was measured.
     #[must_use]
     pub fn with(mut self, peer: Peer, script: Script, rate: Rate) -> Self {
         self.0.push((peer.name(), script, rate.0));
@@ -52,7 +52,7 @@ impl Known {
         options: &Options,
     ) -> Result<Rate> {
         let own = |known: &&(&str, Script, f64)| known.0 == peer.name() && known.1 == script;
-        if let Some((.., rate)) = self.0.iter().find(own) {
+        if let Some((.., rate)) = self.0.iter().rev().find(own) {
             return Ok(Rate(*rate));
         }
         let (found, _) = if script == Script::Data {
