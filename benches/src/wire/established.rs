@@ -16,6 +16,8 @@ use crate::trial::{Kind, Outcome};
 /// SYNs a second that set connections up, and how often each comes: some are lost.
 const SET_UP: Rate = Rate(50e3);
 const SYNS: f64 = 2.5;
+/// Seconds that connections outlive a pause between two trials on a busy machine.
+const KEPT: u32 = 30;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +30,11 @@ pub struct Load {
     pub time: Duration,
 }
 
-/// Makes the rig's plan one of so many connections, in frames of at least `size` bytes.
+/// Makes the rig's plan one of so many connections, in frames of at least `size` bytes; to be called
+/// before the peer is started, so that it keeps them.
 pub fn prepare(rig: &mut Rig, connections: u32, size: u16) {
     rig.aim(1);
+    rig.kept = KEPT;
     rig.plan.sizes.fill(size);
     rig.plan.protocol = Protocol::Tcp;
     rig.plan.flows = u64::from(connections);

@@ -55,13 +55,13 @@ fn measure(
     options: &Options,
     readings: &mut Readings,
 ) -> Result<()> {
-    let most = known.rate(rig, peer, Script::Data, options)?;
-    let packets = known.rate(rig, peer, Script::Connection, options)?;
-    let flood = packets.times(TIMES / CONNECTION_STEPS as f64);
     if let Some(changer) = changer {
         // So many source ports that they are not what the flood uses up first.
         changer.settle(SPARES, 1)?;
     }
+    let most = known.rate(rig, peer, Script::Data, options)?;
+    let packets = known.rate(rig, peer, Script::Connection, options)?;
+    let flood = packets.times(TIMES / CONNECTION_STEPS as f64);
     established::prepare(rig, options.flows, options.size);
     let name = peer.name();
     let mut add = |what: &str, unit, value| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::peer::Peer;
+use super::peer::{FORGET_SECONDS, Peer};
 use super::rig::Rig;
 use crate::generator::flow;
 use crate::generator::frame::run_number;
@@ -52,6 +52,7 @@ impl Case {
         rig.plan.script = self.script;
         rig.plan.flood = 0;
         rig.aim(self.services);
+        rig.kept = FORGET_SECONDS;
         (rig.plan.protocol, rig.plan.flows) = match self.script {
             Script::Data => (Protocol::Udp, flows),
             Script::Syn | Script::Connection => (Protocol::Tcp, MOST_CONNECTIONS),

@@ -16,7 +16,7 @@ use crate::generator::plan::Protocol;
 use crate::sink::program::{Network, host};
 
 /// States of TCP as the kernel names them and as Sluice does. All peers forget a connection in any
-/// of them after [`FORGET_SECONDS`], so that what one trial leaves half open, above all an overloaded
+/// of them after [`FORGET_SECONDS`], or [`Rig::kept`], so that what one trial leaves half open, above all an overloaded
 /// one, does not use up the source ports of the next.
 const STATES: [(&str, &str); 7] = [
     ("syn_sent", "syn_sent"),
@@ -27,7 +27,15 @@ const STATES: [(&str, &str); 7] = [
     ("last_ack", "last_ack"),
     ("time_wait", "time_wait"),
 ];
-const FORGET_SECONDS: u32 = 1;
+pub const FORGET_SECONDS: u32 = 1;
+
+/// After how long a connection in a state of Sluice's names is forgotten.
+fn seconds(rig: &Rig, state: &str) -> u32 {
+    match state {
+        "syn_received" | "established" => rig.kept,
+        _ => FORGET_SECONDS,
+    }
+}
 
 /// Who forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -168,7 +176,7 @@ fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
     };
     let folder = Folder::create(dir.path().join("services"))?;
     folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
-    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {FORGET_SECONDS}\n"));
+    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {}\n", seconds(rig, state)));
     // As many source ports as the kernel uses.
     let more = format!(
         "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
@@ -232,9 +240,9 @@ fn kernel(rig: &Rig, services: u32, thread: bool) -> Result<[Pass; 2]> {
     )?
     .success()?;
     gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
-    for (state, _) in STATES {
-        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{state}");
-        gateway.write_sysctl(&path, &FORGET_SECONDS.to_string())?;
+    for (name, state) in STATES {
+        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{name}");
+        gateway.write_sysctl(&path, &seconds(rig, state).to_string())?;
     }
     let inside = rig.inside();
     let [a, b] = INTERFACES;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sluice_tests::netns::{CONFIGURE, Netns};
 
+use super::peer::FORGET_SECONDS;
 use crate::generator::flow::{self, Clients};
 use crate::generator::live::Seat;
 use crate::generator::plan::Plan;
@@ -48,6 +49,8 @@ pub struct Rig {
     pub seat: Seat,
     /// What is sent: UDP to Service 0, unless changed.
     pub plan: Plan,
+    /// Seconds for which peers that are started keep connections that a backend has answered.
+    pub kept: u32,
     _near: Netns,
     _far: Netns,
 }
@@ -115,6 +118,7 @@ impl Rig {
                 batch: 64,
             },
             plan,
+            kept: FORGET_SECONDS,
             _near: near,
             _far: far,
         })
