@@ -66,10 +66,10 @@ pub fn run(
     send(rig, peer, Action::Drop, kind)
 }
 
-/// Connections that no longer arrive, or arrive elsewhere than at first.
-pub fn broken(outcome: &Outcome, connections: u32) -> u64 {
-    let tally = outcome.tallies.first();
-    tally.map_or(0, |tally| {
-        tally.moved + u64::from(connections).saturating_sub(tally.flows)
-    })
+/// Connections that arrived elsewhere than at first, or no longer, of those that `before` saw.
+pub fn broken(before: &Outcome, after: &Outcome) -> u64 {
+    match (before.tallies.first(), after.tallies.first()) {
+        (Some(before), Some(after)) => after.moved + before.flows.saturating_sub(after.flows),
+        _ => 0,
+    }
 }

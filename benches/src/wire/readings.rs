@@ -38,6 +38,24 @@ impl Readings {
         }
     }
 
+    /// Adds a reading to a figure of which only the worst counts: the largest.
+    pub fn add_worst(
+        &mut self,
+        section: &'static str,
+        name: impl Into<String>,
+        unit: &'static str,
+        reading: f64,
+    ) {
+        let name = name.into();
+        match self.figures.iter_mut().find(|figure| figure.name == name) {
+            Some(figure) => {
+                let worst = figure.readings.iter().copied().fold(reading, f64::max);
+                figure.readings = vec![worst];
+            }
+            None => self.add(section, name, unit, reading),
+        }
+    }
+
     /// Notes what is not measured, and why.
     pub fn leave_out(&mut self, what: String, why: impl Into<String>) {
         if !self.left_out.iter().any(|(known, _)| *known == what) {
@@ -89,6 +107,10 @@ mod tests {
         }
         assert_eq!(readings.of("a"), [3.0, 5.0]);
         assert!(readings.of("nothing").is_empty());
+        for reading in [2.0, 9.0, 4.0] {
+            readings.add_worst("two", "e", "flows", reading);
+        }
+        assert_eq!(readings.of("e"), [9.0]);
         let mut report = Report::new(Machine::default(), &[]);
         readings.tell(&mut report);
         assert_eq!(report.value("a"), Some(4.0));

@@ -203,8 +203,9 @@ impl<'a> Bench<'a> {
         self.add(&format!("dip {at}"), "%", (busy.loss - calm.loss) * 100.0);
         self.add(&format!("p99.9 {at}"), "µs", micros(busy));
         self.add(&format!("p99.9 without changes, {at}"), "µs", micros(calm));
-        let broken = broken(busy, self.options.flows);
-        self.add("flows broken by changes", "flows", broken as f64);
+        let name = format!("flows broken by changes: {}", self.peer.name());
+        let broken = broken(calm, busy) as f64;
+        self.readings.add_worst(SECTION, name, "flows", broken);
     }
 
     /// Changes of so many Services one after the other, each when the one before has been seen.
