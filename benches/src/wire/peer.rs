@@ -27,7 +27,7 @@ const STATES: [(&str, &str); 7] = [
     ("last_ack", "last_ack"),
     ("time_wait", "time_wait"),
 ];
-pub const FORGET_SECONDS: u32 = 1;
+pub(super) const FORGET_SECONDS: u32 = 1;
 
 /// After how long a connection in a state of Sluice's names is forgotten.
 fn seconds(rig: &Rig, state: &str) -> u32 {
