@@ -64,7 +64,8 @@ struct Cli {
     /// Rounds of the throughput.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Rounds of each of the other parts, but for the scale, of which there is one.
+    /// Rounds of each of the other parts, but for the scale and for changes of many Services at once,
+    /// of which there is one.
     #[arg(long, default_value_t = 2)]
     scenario_rounds: u32,
     /// Flows.
@@ -250,26 +251,26 @@ impl<'a> Bench<'a> {
                         return;
                     }
                     println!("round {number}  {part:?}, {}", peer.name());
-                    let done = self.scenario(*part, *peer, &mut known);
+                    let done = self.scenario(*part, *peer, number, &mut known);
                     self.note(&format!("round {number}: {part:?}"), done);
                 }
             }
         }
     }
 
-    fn scenario(&mut self, part: Part, peer: Peer, known: &mut Known) -> Result<()> {
+    fn scenario(&mut self, part: Part, peer: Peer, number: u32, known: &mut Known) -> Result<()> {
         let (rig, options, readings) = (&mut self.rig, &self.options, &mut self.readings);
         match part {
             Part::Throughput => Ok(()),
             Part::Flood => flood::round(rig, peer, known, options, readings),
             Part::Updates => {
                 updates::round(rig, peer, known, options, readings)?;
-                match self.cli.pushed_services {
-                    0 => Ok(()),
-                    // Who runs NAPI makes no difference to how long rules take.
-                    _ if peer == Peer::NftablesThreaded => Ok(()),
-                    services => updates::full_push(rig, peer, services, known, options, readings),
+                let services = self.cli.pushed_services;
+                // Who runs NAPI makes no difference to how long rules take.
+                if number > 0 || services == 0 || peer == Peer::NftablesThreaded {
+                    return Ok(());
                 }
+                updates::full_push(rig, peer, services, known, options, readings)
             }
             Part::Scale => scale::round(rig, peer, &self.cli.connections, options, readings),
             Part::Idle => idle::round(rig, options, readings),

@@ -34,8 +34,8 @@ struct stamp {
 } __attribute__((packed));
 
 /*
- * Frames of a flood, which new connections come from beside the flows of a run, carry the run's
- * number with this bit turned.
+ * A flood opens ever new connections beside the flows of a run; its frames carry the run's number
+ * with this bit turned.
  */
 #define FLOOD_MARK 2
 

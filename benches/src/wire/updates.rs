@@ -37,6 +37,9 @@ const PROBES: Rate = Rate(40e3);
 const TRIALS: u32 = 3;
 /// The same for changes that are made one after the other.
 const SERIES: u32 = 10;
+/// What a series is longer for each Service that changes at once: the slowest peer shall come to one
+/// change at least.
+const PUSH: Duration = Duration::from_micros(1200);
 /// Least changes of a load.
 const CHANGES: f64 = 2.0;
 /// Between the start of the load and the first change.
@@ -211,7 +214,8 @@ impl<'a> Bench<'a> {
     /// Changes of so many Services one after the other, each when the one before has been seen.
     fn series(&mut self, services: u32, what: &str) -> Result<()> {
         let calm = self.calm(PROBES)?;
-        let (mut sighting, time) = (self.rig.sink.sighting()?, self.options.trial * SERIES);
+        let mut sighting = self.rig.sink.sighting()?;
+        let time = self.options.trial * SERIES + PUSH * services;
         let changer = Changer::of(self.running, self.rig).context("its endpoints")?;
         let (busy, changes) = self.load(PROBES, time, || {
             changer.enter()?;
