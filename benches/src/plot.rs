@@ -122,10 +122,15 @@ impl Chart<'_> {
                     PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
                 });
         }
+        // Loss is small at the left, latency large at the right.
+        let free = match self.whole {
+            true => SeriesLabelPosition::LowerRight,
+            false => SeriesLabelPosition::UpperLeft,
+        };
         chart
             .configure_series_labels()
             .label_font(FONT)
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(free)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;
