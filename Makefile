@@ -11,6 +11,8 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
 	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables valgrind
+# Peers that Sluice is measured against.
+BENCH_PACKAGES := iptables haproxy nginx-light libnginx-mod-stream dpdk-dev
 
 # Where the conformance data is.
 CONFORMANCE ?= ../shared/conformance
@@ -58,6 +60,7 @@ bench-memory: deps ## Measure the packet path in memory, in under 5 minutes; rep
 	cargo bench -p sluice-benches --locked --bench memory
 
 bench-wire: deps ## Measure Sluice and its peers in network namespaces; needs root and two CPUs.
+	@.ci/deps $(BENCH_PACKAGES)
 	cargo build --workspace --release --locked
 	@$(SUDO) $(TARGET)/release/bench-wire --out $(TARGET)/bench
 

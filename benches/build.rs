@@ -1,47 +1,8 @@
 //! Compiles the BPF programs of `src/bpf/` to `$OUT_DIR/*.bpf.o`, which the library carries inside.
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+#[path = "../dataplane/src/bpf/compile.rs"]
+mod compile;
 
-const PROGRAMS: [&str; 3] = ["generate", "sink", "forward"];
-const PACKAGES: &str = "on Debian: apt-get install clang libbpf-dev linux-libc-dev";
-
-fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed=src/bpf");
-    println!("cargo::rerun-if-env-changed=CLANG");
-    for program in PROGRAMS {
-        if let Err(message) = compile(program) {
-            println!("cargo::error={message}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn compile(program: &str) -> Result<(), String> {
-    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run by cargo")?;
-    let object = PathBuf::from(out).join(format!("{program}.bpf.o"));
-    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
-    let mut command = Command::new(&clang);
-    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror"]);
-    // With -target bpf clang does not search the host's multiarch folder, where <asm/types.h> is.
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    let multiarch = format!("/usr/include/{arch}-linux-gnu");
-    if Path::new(&multiarch).is_dir() {
-        command.arg("-idirafter").arg(multiarch);
-    }
-    let source = format!("src/bpf/{program}.bpf.c");
-    command.arg("-c").arg(&source).arg("-o").arg(&object);
-    let output = command
-        .output()
-        .map_err(|error| format!("{source} needs {clang} to compile ({error}); {PACKAGES}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let report = String::from_utf8_lossy(&output.stderr);
-    eprintln!("{report}");
-    Err(format!(
-        "{clang} cannot compile {source}, its report stands above; {PACKAGES}"
-    ))
+fn main() -> std::process::ExitCode {
+    compile::compile_all(&["generate", "sink", "forward"])
 }

@@ -156,12 +156,16 @@ pub fn compiled(
     previous: &ServiceMap,
     workers: u16,
 ) -> anyhow::Result<ServiceMap> {
-    let terms = Terms {
+    ServiceMap::build(table, previous, &terms(workers)).context("compiling the Services")
+}
+
+/// What the settings say about tables, for so many workers.
+pub fn terms(workers: u16) -> Terms {
+    Terms {
         workers,
         reserved: MASQUERADE_PORTS,
         limits: dataplane::Limits::default(),
-    };
-    ServiceMap::build(table, previous, &terms).context("compiling the Services")
+    }
 }
 
 #[cfg(test)]

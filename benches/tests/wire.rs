@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may; its helpers are tests too")]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use sluice_benches::wire::measure::{self, Options};
 use sluice_benches::wire::peer::Peer;
 use sluice_benches::wire::readings::Readings;
 use sluice_benches::wire::rig::Rig;
-use sluice_benches::wire::{flood, idle, scale, updates};
+use sluice_benches::wire::{flood, idle, scale, sockets, updates};
 use sluice_tests::netns::Netns;
 
 const FLOWS: u32 = 500;
@@ -168,18 +169,37 @@ fn frames_of_another_run_are_not_counted() {
     assert_eq!(far.tally().unwrap().received, 0);
 }
 
+/// Whether a peer is here; those that are not are left out, as their packages come with
+/// `make bench-wire` only.
+fn present(peer: &Peer) -> bool {
+    let missing = peer.missing();
+    if let Some(missing) = missing {
+        eprintln!("{missing} is not installed, so its peer is not tested");
+    }
+    missing.is_none()
+}
+
 /// Sluice itself is not here: its daemons are built by other packages.
 #[test]
 fn every_peer_sends_on_what_it_should_with_right_sums_and_addresses() {
     let _alone = ONE_AT_A_TIME.lock();
     let mut rig = Rig::build(FLOWS).unwrap();
     rig.plan.flows = u64::from(FLOWS);
-    for peer in [
+    let peers = [
         Peer::Bare,
         Peer::BareBusy,
+        Peer::Testpmd,
         Peer::Nftables,
         Peer::NftablesThreaded,
-    ] {
+        Peer::Iptables,
+        Peer::IptablesThreaded,
+        // Once more, after all others: they have left nothing behind.
+        Peer::Bare,
+        Peer::Nftables,
+    ];
+    for peer in peers.into_iter().filter(present) {
+        // Each Service has its share of the flows.
+        rig.aim(3);
         let running = peer.start(&rig, 3).unwrap();
         let (rate, time) = (Rate(20_000.0), Duration::from_millis(100));
         // That frames arrive wrong would be an error; that a busy machine loses some is none.
@@ -188,8 +208,67 @@ fn every_peer_sends_on_what_it_should_with_right_sums_and_addresses() {
         assert!(tally.received > 0, "{}", peer.name());
         assert!(tally.received <= outcome.sent.sent);
         assert_eq!((tally.moved, tally.late), (0, 0), "{}", peer.name());
-        peer.clean(&rig).unwrap();
-        drop(running);
+        peer.stop(&mut rig, running).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_sent_on_once_a_peer_has_ended() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    rig.plan.flows = u64::from(FLOWS);
+    for peer in [Peer::NftablesThreaded, Peer::IptablesThreaded] {
+        if !present(&peer) {
+            continue;
+        }
+        let running = peer.start(&rig, 1).unwrap();
+        peer.stop(&mut rig, running).unwrap();
+        let (rate, time) = (Rate(20_000.0), Duration::from_millis(20));
+        let outcome = measure::try_rate(&mut rig, peer, rate, time, Kind::Live).unwrap();
+        assert!(outcome.sent.sent > 0);
+        assert_eq!(outcome.tallies[0].received, 0, "{}", peer.name());
+    }
+}
+
+#[test]
+fn sockets_are_answered_in_full_through_every_peer_that_leads_to_backends() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    let arguments = sockets::Arguments {
+        socket_rounds: 1,
+        socket_trial: 200,
+        socket_connections: 8,
+        socket_streams: 2,
+    };
+    let peers = [
+        Peer::Nftables,
+        Peer::Haproxy,
+        Peer::IptablesThreaded,
+        Peer::Nginx,
+        Peer::NftablesThreaded,
+    ];
+    for peer in peers.into_iter().filter(present) {
+        let round = sockets::round(&mut rig, peer, &arguments).unwrap();
+        let (short, bulk) = (round.short.tally, round.bulk.tally);
+        assert!(short.done > 0, "{}: {short:?}", peer.name());
+        assert!(short.bytes >= short.done * 64, "{}: {short:?}", peer.name());
+        assert!(
+            bulk.bytes > 0 && bulk.done == 0,
+            "{}: {bulk:?}",
+            peer.name()
+        );
+    }
+}
+
+#[test]
+fn the_programs_explain_themselves() {
+    for program in [
+        env!("CARGO_BIN_EXE_bench-wire"),
+        env!("CARGO_BIN_EXE_loadgen"),
+    ] {
+        let output = Command::new(program).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Usage:"));
     }
 }
 

@@ -8,17 +8,16 @@
 //! The header is checked before a byte of the body is read, so garbage never makes the reader
 //! allocate. Decoding never panics; a body with bytes left over is an error.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 
 /// Version of header and messages; both sides must speak the same one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Largest body of a request or an answer, in bytes. A table of 10,000 Services with 100,000
-/// endpoints encodes to about 3 MB; the limit leaves room for twenty times that.
+/// endpoints encodes to about 1.5 MB; the limit leaves room for forty times that.
 pub const MAX_BODY: usize = 64 << 20;
 
 const MAGIC: [u8; 2] = *b"Sl";
@@ -48,8 +47,7 @@ pub enum CodecError {
 /// [`CodecError::TooLong`] when the body exceeds [`MAX_BODY`].
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     let header = vec![MAGIC[0], MAGIC[1], VERSION, 0, 0, 0, 0, 0];
-    let mut bytes = postcard::to_extend(message, header)
-        .map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let mut bytes = append(message, header)?;
     let body = bytes.len() - HEADER_LEN;
     let length = u32::try_from(body).ok().filter(|_| body <= MAX_BODY);
     let Some(length) = length else {
@@ -57,6 +55,11 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     };
     bytes[4..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
+}
+
+/// `bytes` with a message behind them.
+pub(crate) fn append<T: Serialize>(message: &T, bytes: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+    postcard::to_extend(message, bytes).map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
 /// Length of the body that follows a header, in bytes, at most `limit`.
@@ -78,11 +81,11 @@ pub fn body_len(header: &[u8; HEADER_LEN], limit: usize) -> Result<usize, CodecE
     Ok(length)
 }
 
-/// The message in a body.
+/// The message in a body; it may borrow from it.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] for a body that is too short, too long or of another type.
-pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, CodecError> {
     let malformed = |error: postcard::Error| CodecError::Malformed(error.to_string());
     let (message, rest) = postcard::take_from_bytes(body).map_err(malformed)?;
     if !rest.is_empty() {
@@ -190,7 +193,7 @@ mod tests {
             Err(CodecError::Version(1))
         );
         assert_eq!(
-            body_len(b"Sl\x02\0\x0b\0\0\0", 10),
+            body_len(b"Sl\x03\0\x0b\0\0\0", 10),
             Err(CodecError::TooLong(11, 10))
         );
     }

@@ -5,6 +5,7 @@
 //!   dataplane.toml ----> settings::Dataplane        controlplane.toml ----> settings::Controlplane
 //!
 //!   Service, Frontend, Backend --> ServiceTable(Generation) --> message --> codec --> bytes
+//!                                  EncodedTable, Service by Service --'
 //! ```
 //!
 //! Guarantees: no I/O, no clock, no unsafe code, no panic on any input; decoding allocates at most
@@ -13,13 +14,15 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod encoded;
 pub mod message;
 pub mod service;
 pub mod settings;
 pub mod table;
 
+pub use encoded::{EncodedServices, EncodedTable, TableEncoder};
 pub use service::{
     Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Ping, Pool,
     Protocol, Refusal, Service, ServiceName, SourceNat,
 };
-pub use table::{Generation, Networks, ServiceTable, TableError};
+pub use table::{Claims, Generation, Networks, ServiceTable, TableError};

@@ -3,11 +3,11 @@
 //! A table is applied whole or not at all. [`ServiceTable::validate`] is what both sides mean by
 //! "valid": the control plane checks before it sends, the dataplane checks before it believes.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,7 @@ pub struct ServiceTable {
     /// Networks of the cluster.
     pub networks: Networks,
     /// One entry per Service port.
+    #[serde(with = "crate::encoded::services")]
     pub services: Vec<Service>,
 }
 
@@ -155,63 +156,103 @@ impl ServiceTable {
     /// # Errors
     /// The first violation found, with the Service it stands in.
     pub fn validate(&self) -> Result<(), TableError> {
-        let mut names: HashMap<&ServiceName, ()> = HashMap::new();
-        let mut claims: HashMap<(IpAddr, u16, Protocol), &ServiceName> = HashMap::new();
-        let mut ranges: HashMap<(IpAddr, Protocol), Vec<RangeInclusive<u16>>> = HashMap::new();
+        let mut claims = Claims::default();
         for service in &self.services {
-            if names.insert(&service.name, ()).is_some() {
-                return Err(TableError::DuplicateService(service.name.clone()));
-            }
-            for frontend in &service.frontends {
-                check_endpoint(&service.name, "frontend", frontend.address, frontend.port)?;
-                if frontend.is_range() {
-                    check_range(&service.name, frontend, &mut ranges)?;
-                    continue;
-                }
-                let claim = (frontend.address, frontend.port, service.name.protocol);
-                if let Some(first) = claims.insert(claim, &service.name) {
-                    return Err(TableError::DuplicateFrontend {
-                        address: frontend.address,
-                        port: frontend.port,
-                        protocol: service.name.protocol,
-                        first: Box::new(first.clone()),
-                        second: Box::new(service.name.clone()),
-                    });
-                }
-            }
-            check_backends(service)?;
+            service.validate()?;
+            claims.add(service)?;
         }
         Ok(())
     }
 }
 
-fn check_range(
-    service: &ServiceName,
-    frontend: &Frontend,
-    known: &mut HashMap<(IpAddr, Protocol), Vec<RangeInclusive<u16>>>,
-) -> Result<(), TableError> {
-    let (first, last) = (frontend.port, frontend.last_port);
-    let bad = |why| TableError::BadRange {
+impl Service {
+    /// Checks what must hold of it, whatever else is in its table.
+    ///
+    /// # Errors
+    /// The first violation found.
+    pub fn validate(&self) -> Result<(), TableError> {
+        for frontend in &self.frontends {
+            check_endpoint(&self.name, "frontend", frontend.address, frontend.port)?;
+            if frontend.last_port < frontend.port {
+                return Err(bad_range(&self.name, frontend, "it ends before it begins"));
+            }
+        }
+        check_backends(self)
+    }
+}
+
+/// What the Services of one table have taken: names, and what clients use.
+#[derive(Debug, Default)]
+pub struct Claims<'a> {
+    names: HashSet<&'a ServiceName>,
+    ports: HashMap<(IpAddr, u16, Protocol), &'a ServiceName>,
+    ranges: HashMap<(IpAddr, Protocol), Vec<RangeInclusive<u16>>>,
+}
+
+impl<'a> Claims<'a> {
+    /// Room for the claims of so many Services.
+    pub fn with_capacity(services: usize) -> Self {
+        let mut claims = Self::default();
+        claims.names.reserve(services);
+        claims.ports.reserve(services);
+        claims
+    }
+
+    /// Takes what a Service needs.
+    ///
+    /// # Errors
+    /// What another one, or itself, has already.
+    pub fn add(&mut self, service: &'a Service) -> Result<(), TableError> {
+        if !self.names.insert(&service.name) {
+            return Err(TableError::DuplicateService(service.name.clone()));
+        }
+        for frontend in &service.frontends {
+            match frontend.is_range() {
+                true => self.add_range(&service.name, frontend)?,
+                false => self.add_port(&service.name, frontend)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_port(&mut self, name: &'a ServiceName, frontend: &Frontend) -> Result<(), TableError> {
+        let claim = (frontend.address, frontend.port, name.protocol);
+        match self.ports.insert(claim, name) {
+            None => Ok(()),
+            Some(first) => Err(TableError::DuplicateFrontend {
+                address: frontend.address,
+                port: frontend.port,
+                protocol: name.protocol,
+                first: Box::new(first.clone()),
+                second: Box::new(name.clone()),
+            }),
+        }
+    }
+
+    fn add_range(&mut self, name: &ServiceName, frontend: &Frontend) -> Result<(), TableError> {
+        let (first, last) = (frontend.port, frontend.last_port);
+        let key = (frontend.address, name.protocol);
+        let known = self.ranges.entry(key).or_default();
+        if known
+            .iter()
+            .any(|other| *other.start() <= last && first <= *other.end())
+        {
+            let why = "it overlaps another range of this address";
+            return Err(bad_range(name, frontend, why));
+        }
+        known.push(first..=last);
+        Ok(())
+    }
+}
+
+fn bad_range(service: &ServiceName, frontend: &Frontend, why: &'static str) -> TableError {
+    TableError::BadRange {
         service: Box::new(service.clone()),
         address: frontend.address,
-        first,
-        last,
+        first: frontend.port,
+        last: frontend.last_port,
         why,
-    };
-    if last < first {
-        return Err(bad("it ends before it begins"));
     }
-    let known = known
-        .entry((frontend.address, service.protocol))
-        .or_default();
-    if known
-        .iter()
-        .any(|other| *other.start() <= last && first <= *other.end())
-    {
-        return Err(bad("it overlaps another range of this address"));
-    }
-    known.push(first..=last);
-    Ok(())
 }
 
 /// Checks what a port of a backend may be: 0 follows the client's port, which only makes sense
@@ -244,7 +285,9 @@ fn check_backends(service: &Service) -> Result<(), TableError> {
             count,
         });
     }
-    let mut seen: HashMap<(IpAddr, u16), ()> = HashMap::with_capacity(count);
+    let end = |backend: &Backend| (backend.address, backend.port);
+    let is_sorted = service.backends.is_sorted_by(|a, b| end(a) < end(b));
+    let mut seen = HashSet::default();
     for backend in &service.backends {
         let &Backend {
             address,
@@ -262,7 +305,7 @@ fn check_backends(service: &Service) -> Result<(), TableError> {
                 weight,
             });
         }
-        if seen.insert((address, port), ()).is_some() {
+        if !is_sorted && !seen.insert((address, port)) {
             return Err(TableError::DuplicateBackend {
                 service: name(),
                 address,

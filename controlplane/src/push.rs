@@ -17,10 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use sluice_conf::message::Hello;
 use sluice_conf::message::controlplane::DataplaneLink;
-use sluice_conf::message::dataplane::{Reply, Request};
-use sluice_conf::{Generation, ServiceTable};
+use sluice_conf::message::dataplane::{EncodedRequest, Reply, Request};
+use sluice_conf::{Generation, ServiceTable, TableEncoder};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -182,11 +183,12 @@ impl Pusher {
         });
         metrics::connected(true);
         let mut sent = None;
+        let mut encoder = TableEncoder::default();
         loop {
             let State { table, .. } = newest.borrow_and_update().clone();
             if let Some(table) = table.filter(|table| Some(table.generation) != sent) {
                 let first = sent.replace(table.generation).is_none();
-                self.push(&mut stream, &table, first).await?;
+                self.push(&mut stream, &mut encoder, &table, first).await?;
                 // Only a dataplane that answers in full earns a quick retry.
                 *pause = MIN_PAUSE;
             }
@@ -234,11 +236,13 @@ impl Pusher {
     async fn push(
         &self,
         stream: &mut UnixStream,
-        table: &ServiceTable,
+        encoder: &mut TableEncoder,
+        table: &Arc<ServiceTable>,
         first: bool,
     ) -> Result<(), LinkError> {
         let start = self.clock.now();
-        let answer = ask(stream, &Request::Push(table.clone()), PUSH_LIMIT).await;
+        let encoded = encoder.encode(table).map_err(FrameError::from)?;
+        let answer = ask(stream, &EncodedRequest::Push(encoded), PUSH_LIMIT).await;
         let took = self.clock.now().saturating_sub(start);
         let pushed = table.generation;
         match answer {
@@ -293,7 +297,7 @@ impl Pusher {
 
 async fn ask(
     stream: &mut UnixStream,
-    request: &Request,
+    request: &impl Serialize,
     limit: Duration,
 ) -> Result<Reply, LinkError> {
     let exchange = async {

@@ -8,12 +8,14 @@ use std::num::NonZeroU32;
 
 pub mod connection;
 pub mod expiry;
+pub mod records;
 pub mod sctp;
 pub mod table;
 mod tags;
 pub mod tcp;
 
-pub use connection::{Binding, Connection, Handling, State, Value, Ways};
+pub use connection::{Binding, Connection, Handling, State, Value};
+pub use records::Shortcut;
 pub use sctp::SctpState;
 pub use table::{ConnId, ConnTable, InsertError};
 pub use tcp::{Progress, ResetWorth, TcpState};

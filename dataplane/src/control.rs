@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use sluice_conf::codec::{self, CodecError, HEADER_LEN, MAX_BODY};
 use sluice_conf::message::dataplane::tap::TapSettings;
-use sluice_conf::message::dataplane::{Reply, Request};
+use sluice_conf::message::dataplane::{EncodedRequest, Reply};
 
 pub use answers::{About, Answers};
 pub use socket::{Listener, SocketError};
@@ -107,7 +107,8 @@ impl Drop for Slot {
 
 fn converse(stream: &UnixStream, answers: &Answers) -> Result<(), ClientError> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let Some(Request::Hello(hello)) = receive(stream)? else {
+    let mut body = Vec::new();
+    let Some(EncodedRequest::Hello(hello)) = receive(stream, &mut body)? else {
         let refusal = Reply::Refused(ClientError::NoHello.to_string());
         send(stream, &refusal)?;
         return Err(ClientError::NoHello);
@@ -118,9 +119,9 @@ fn converse(stream: &UnixStream, answers: &Answers) -> Result<(), ClientError> {
         "control connection"
     );
     send(stream, &answers.hello())?;
-    while let Some(request) = receive(stream)? {
+    while let Some(request) = receive(stream, &mut body)? {
         match request {
-            Request::Tap(settings) => return pour(stream, answers, &settings),
+            EncodedRequest::Tap(settings) => return pour(stream, answers, &settings),
             request => send(stream, &answers.answer(request))?,
         }
     }
@@ -166,8 +167,11 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
-/// The next request; `None` when the client has closed between two messages.
-fn receive(mut stream: &UnixStream) -> Result<Option<Request>, ClientError> {
+/// The next request, which lies in `body`; `None` when the client has closed between two messages.
+fn receive<'a>(
+    mut stream: &UnixStream,
+    body: &'a mut Vec<u8>,
+) -> Result<Option<EncodedRequest<'a>>, ClientError> {
     let mut header = [0; HEADER_LEN];
     stream.set_read_timeout(None)?;
     // Waiting for a message to begin may take for ever, the rest of it may not.
@@ -177,12 +181,12 @@ fn receive(mut stream: &UnixStream) -> Result<Option<Request>, ClientError> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.read_exact(&mut header[1..])?;
     let length = codec::body_len(&header, MAX_BODY)?;
-    let mut body = Vec::new();
-    stream.take(length as u64).read_to_end(&mut body)?;
+    body.clear();
+    stream.take(length as u64).read_to_end(body)?;
     if body.len() < length {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    Ok(Some(codec::decode(&body)?))
+    Ok(Some(codec::decode(body)?))
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> Result<(), ClientError> {

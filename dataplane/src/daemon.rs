@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use sluice_conf::message::dataplane::Interface as InterfaceStatus;
 use sluice_conf::settings::dataplane::Dataplane as Settings;
 
@@ -20,7 +21,7 @@ use crate::gateway::{Around, Gateway, KernelGate, Slots};
 use crate::handover::Handover;
 use crate::hygiene::Hygiene;
 use crate::interface::{self, InterfaceError, Watch};
-use crate::io::xsk::{self, Device, Opened, XskError, XskIo};
+use crate::io::xsk::{self, Device, Opened, XskError, XskFrame, XskIo};
 use crate::kernel::{NoWay, ToKernel};
 use crate::listing::Query;
 use crate::metrics;
@@ -33,7 +34,7 @@ use crate::snapshot::{Observer, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::tap::Tap;
 use crate::tun::Tun;
-use crate::worker::{Connections, Worker};
+use crate::worker::{Connections, Noted, Worker};
 use crate::xdp::{AttachedMode, Steering, XdpError};
 
 /// Requests to resolve a next hop that may wait for the netlink thread.
@@ -97,6 +98,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
     let workers = facts.first().map_or(1, |facts| facts.rx_queues);
     check_ports(settings, workers)?;
     let cores = cores(&settings.workers.cores, workers)?;
+    leave_to_workers(&cores);
     let listener = Listener::bind(&settings.control.socket)?;
     if let Some(listen) = settings.metrics.listen {
         metrics::serve(listen).map_err(|error| DaemonError::Metrics {
@@ -117,7 +119,9 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         let _ = sender.send(network);
     })?;
     let snapshot = Snapshot::new(Arc::default(), Arc::new(network));
-    let (publisher, observers) = Publisher::new(snapshot, workers as u16);
+    let handovers = Handover::new(workers as u16, settings.workers.handover)?;
+    let wakes = handovers.iter().filter_map(Handover::wake).collect();
+    let (publisher, observers) = Publisher::waking(snapshot, workers as u16, wakes);
 
     let (queries, asked): (Vec<Sender<Query>>, Vec<Receiver<Query>>) =
         (0..workers).map(|_| bounded(4)).unzip();
@@ -167,7 +171,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         tap,
         stop: Arc::clone(&stop),
     };
-    let workers = crew.start(opened, observers, asked)?;
+    let workers = crew.start(opened, handovers, observers, asked)?;
     follow_network(Arc::clone(&gateway), networks)?;
     let running = Running {
         stop,
@@ -224,6 +228,22 @@ fn cores(wanted: &[u32], workers: u32) -> Result<Vec<Option<u32>>, DaemonError> 
     }
     let core = |worker: u32| wanted.get(worker as usize % wanted.len().max(1)).copied();
     Ok((0..workers).map(core).collect())
+}
+
+/// Keeps this thread, and those that it starts, off the workers' cores if there are others: while
+/// anything else runs there, frames wait or are lost.
+fn leave_to_workers(cores: &[Option<u32>]) {
+    let Ok(mut others) = sched_getaffinity(None) else {
+        return;
+    };
+    for core in cores.iter().flatten() {
+        others.unset(*core as usize);
+    }
+    if others.count() > 0
+        && let Err(error) = sched_setaffinity(None, &others)
+    {
+        tracing::warn!(%error, "other threads may run on the workers' cores");
+    }
 }
 
 /// Attaches the program and opens all sockets.
@@ -291,11 +311,11 @@ impl Crew<'_> {
     fn start(
         self,
         opened: Opened,
+        handovers: Vec<Handover<Noted<XskFrame>>>,
         observers: Vec<Observer>,
         queries: Vec<Receiver<Query>>,
     ) -> Result<Vec<JoinHandle<XskIo>>, DaemonError> {
         let count = opened.workers.len() as u16;
-        let handovers = Handover::new(count, self.settings.workers.handover)?;
         let parts = opened
             .workers
             .into_iter()

@@ -6,6 +6,8 @@
 //! ```text
 //!   build (or refuse, nothing changed) -> filter grows -> publish -> every worker has it -> filter shrinks
 //! ```
+//!
+//! A table that changes only who serves, not what is ours, leaves the filter alone.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +18,13 @@ use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use sluice_conf::message::dataplane::explain::Question;
 use sluice_conf::settings::dataplane::SourceNat;
-use sluice_conf::{Generation, ServiceTable};
+use sluice_conf::{EncodedTable, Generation};
 
 use crate::clock::{Clock, Time};
 use crate::hygiene::Hygiene;
 use crate::listing::Query;
 use crate::neighbour::{Neighbour, Network};
-use crate::service::{ServiceMap, Terms};
+use crate::service::{CompiledService, MapError, Received, ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter, Headers};
@@ -135,8 +137,12 @@ pub struct Slots {
 
 struct State {
     publisher: Publisher,
+    /// The Services in force as they came.
+    received: Received,
     gate: Box<dyn Gate>,
     filter: Filter,
+    /// Whether the gate lets through what the filter says, and nothing more.
+    is_exact: bool,
     retired: Retired,
     last_rejection: Option<String>,
 }
@@ -174,8 +180,10 @@ impl Gateway {
     pub fn new(publisher: Publisher, gate: Box<dyn Gate>, around: Around) -> Self {
         let state = State {
             publisher,
+            received: Received::default(),
             gate,
             filter: Filter::default(),
+            is_exact: false,
             retired: Retired::default(),
             last_rejection: None,
         };
@@ -189,27 +197,47 @@ impl Gateway {
     ///
     /// # Errors
     /// In words: why not. The old table stays.
-    pub fn apply(&self, table: ServiceTable) -> Result<Generation, String> {
+    pub fn apply(&self, table: &EncodedTable<'_>) -> Result<Generation, String> {
         let mut state = self.lock();
-        let generation = table.generation;
         let result = self.replace(&mut state, table);
         state.last_rejection = result.as_ref().err().cloned();
-        result.map(|()| generation)
+        result.map(|()| table.generation)
     }
 
-    fn replace(&self, state: &mut State, table: ServiceTable) -> Result<(), String> {
+    fn replace(&self, state: &mut State, table: &EncodedTable<'_>) -> Result<(), String> {
         let current = state.publisher.current();
-        let mut filter = Filter::new(&table, &current.network, &self.around.source_nat);
-        let services = ServiceMap::build(table, &current.services, &self.around.terms)
-            .map_err(|error| error.to_string())?;
-        let retired = state.retired.after(
-            &state.filter.backends,
-            &filter.backends,
-            self.around.clock.now(),
-        );
-        filter.retain_backends(retired.endpoints());
+        let told = |error: MapError| error.to_string();
+        let (draft, same) = state
+            .received
+            .draft(table, &current.services)
+            .map_err(told)?;
+        let terms = &self.around.terms;
+        let services = ServiceMap::compile(draft, &current.services, terms).map_err(told)?;
         let network = Arc::clone(&current.network);
-        self.change(state, Snapshot::new(Arc::new(services), network), filter)?;
+        let snapshot = Snapshot::new(Arc::new(services), network);
+        self.put_in_force(state, &current, snapshot)?;
+        state.received.adopt(table.services, same);
+        Ok(())
+    }
+
+    /// Puts other Services in force.
+    fn put_in_force(
+        &self,
+        state: &mut State,
+        current: &Snapshot,
+        snapshot: Snapshot,
+    ) -> Result<(), String> {
+        if state.is_exact && snapshot.services.reaches_as(&current.services) {
+            let version = state.publisher.publish(snapshot);
+            self.wait_for_workers(state, version);
+            return Ok(());
+        }
+        let mut filter = self.filter(&snapshot);
+        let now = self.around.clock.now();
+        let before = &state.filter.backends;
+        let retired = state.retired.after(before, &filter.backends, now);
+        filter.retain_backends(retired.endpoints());
+        self.change(state, snapshot, filter)?;
         state.retired = retired;
         Ok(())
     }
@@ -225,8 +253,7 @@ impl Gateway {
             state.publisher.publish(snapshot);
             return;
         }
-        let table = snapshot.services.to_table();
-        let mut filter = Filter::new(&table, &snapshot.network, &self.around.source_nat);
+        let mut filter = self.filter(&snapshot);
         filter.retain_backends(state.retired.endpoints());
         if let Err(reason) = self.change(&mut state, snapshot.clone(), filter) {
             tracing::error!(
@@ -235,6 +262,17 @@ impl Gateway {
             );
             state.publisher.publish(snapshot);
         }
+    }
+
+    fn filter(&self, snapshot: &Snapshot) -> Filter {
+        let (networks, services) = (snapshot.services.networks(), snapshot.services.services());
+        let entries = services.map(|service| &service.entry);
+        Filter::of(
+            networks,
+            entries,
+            &snapshot.network,
+            &self.around.source_nat,
+        )
     }
 
     /// Whether the program in the kernel gives a packet to the workers.
@@ -251,10 +289,19 @@ impl Gateway {
     /// Asks the kernel to resolve the way to every backend and to keep it fresh, so that the first
     /// packet of a client need not wait and a backend that moved is found again.
     pub fn confirm_next_hops(&self) {
-        let current = self.lock().publisher.current();
-        let (services, network) = (&current.services, &current.network);
+        let current = self.snapshot();
+        self.confirm(&current.network, current.services.services());
+    }
+
+    /// The same for the Services that the last table has changed.
+    pub fn confirm_fresh_next_hops(&self) {
+        let current = self.snapshot();
+        self.confirm(&current.network, current.services.fresh());
+    }
+
+    fn confirm<'a>(&self, network: &Network, services: impl Iterator<Item = &'a CompiledService>) {
         let mut asked = HashSet::new();
-        for backend in services.services().flat_map(|service| &service.backends) {
+        for backend in services.flat_map(|service| &service.backends) {
             let Some(wanted) = network.way_to(backend.entry.address) else {
                 continue;
             };
@@ -304,22 +351,32 @@ impl Gateway {
     fn change(&self, state: &mut State, snapshot: Snapshot, filter: Filter) -> Result<(), String> {
         if let Err(reason) = state.gate.extend(&filter) {
             // What was added already must not stay: nobody would serve it.
-            if let Err(more) = state.gate.shrink(&state.filter) {
+            let shrunk = state.gate.shrink(&state.filter);
+            state.is_exact &= shrunk.is_ok();
+            if let Err(more) = shrunk {
                 tracing::error!(reason = more, "the kernel's filter could not be put back");
             }
             return Err(reason);
         }
         let version = state.publisher.publish(snapshot);
         state.filter = filter;
-        self.wait_for_workers(&state.publisher.progress(), version);
+        self.wait_for_workers(state, version);
         // What is ours too long is counted and dropped by the workers; the next change tries again.
-        if let Err(reason) = state.gate.shrink(&state.filter) {
+        let shrunk = state.gate.shrink(&state.filter);
+        state.is_exact = shrunk.is_ok();
+        if let Err(reason) = shrunk {
             tracing::error!(reason, "the kernel's filter could not be made smaller");
         }
         Ok(())
     }
 
-    fn wait_for_workers(&self, progress: &Progress, version: u64) {
+    fn wait_for_workers(&self, state: &mut State, version: u64) {
+        let progress = state.publisher.progress();
+        self.wait(&progress, version);
+        state.publisher.clear();
+    }
+
+    fn wait(&self, progress: &Progress, version: u64) {
         let deadline = self.around.clock.now().after(PATIENCE);
         while !progress.reached(version) && !self.around.stop.load(Ordering::Relaxed) {
             if self.around.clock.now() >= deadline {
@@ -337,131 +394,4 @@ impl Gateway {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testutil::rig::network;
-    use crate::testutil::{RESERVED, table};
-    use sluice_conf::settings::dataplane::Limits;
-
-    /// Records what it is told, in order.
-    #[derive(Default, Clone)]
-    struct Recorder(Arc<Mutex<Vec<(&'static str, usize)>>>);
-
-    impl Gate for Recorder {
-        fn extend(&mut self, filter: &Filter) -> Result<(), String> {
-            let size = filter.vips.len() + filter.backends.len();
-            self.0.lock().unwrap().push(("extend", size));
-            if size > 8 {
-                Err("no room".into())
-            } else {
-                Ok(())
-            }
-        }
-
-        fn shrink(&mut self, filter: &Filter) -> Result<(), String> {
-            self.0
-                .lock()
-                .unwrap()
-                .push(("shrink", filter.vips.len() + filter.backends.len()));
-            Ok(())
-        }
-
-        fn stats(&self) -> Option<SteerStats> {
-            None
-        }
-    }
-
-    fn with_gateway(test: impl FnOnce(&Gateway, &Recorder)) {
-        let network = Arc::new(network([11]));
-        let (publisher, mut observers) = Publisher::new(Snapshot::new(Arc::default(), network), 1);
-        let recorder = Recorder::default();
-        let (resolve, _requests) = crossbeam::channel::bounded(64);
-        let (ask, _asked) = crossbeam::channel::bounded(1);
-        let source_nat = SourceNat {
-            ports: RESERVED,
-            ..SourceNat::default()
-        };
-        let gate = Box::new(recorder.clone());
-        let around = Around {
-            source_nat,
-            terms: Terms {
-                workers: 1,
-                reserved: RESERVED,
-                limits: Limits::default(),
-            },
-            counters: PerWorker::new(1),
-            queries: vec![ask],
-            resolve,
-            slots: Slots {
-                total: 0,
-                spare: Box::new(|| 0),
-            },
-            clock: Clock::start(),
-            stop: Arc::default(),
-        };
-        let gateway = Gateway::new(publisher, gate, around);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    observers[0].observe();
-                    std::thread::yield_now();
-                }
-            });
-            test(&gateway, &recorder);
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-
-    #[test]
-    fn a_table_is_applied_whole_or_not_at_all() {
-        with_gateway(|gateway, recorder| {
-            let good = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]);
-            assert_eq!(gateway.apply(good), Ok(Generation(1)));
-            assert_eq!(*recorder.0.lock().unwrap(), [("extend", 1), ("shrink", 1)]);
-
-            let mut bad = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80*0"]);
-            bad.generation = Generation(2);
-            let reason = gateway.apply(bad).unwrap_err();
-            assert!(reason.contains("weight 0"), "{reason}");
-            assert_eq!(gateway.last_rejection(), Some(reason));
-            assert_eq!(
-                gateway.snapshot().services.generation(),
-                Some(Generation(1))
-            );
-            assert_eq!(recorder.0.lock().unwrap().len(), 2);
-        });
-    }
-
-    #[test]
-    fn a_filter_that_is_refused_is_put_back() {
-        with_gateway(|gateway, recorder| {
-            gateway
-                .apply(table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]))
-                .unwrap();
-            recorder.0.lock().unwrap().clear();
-            let most: Vec<String> = (1..=9)
-                .map(|n| format!("s{n} tcp 203.0.113.{n}:80 -> 10.0.2.11:80"))
-                .collect();
-            let most: Vec<&str> = most.iter().map(String::as_str).collect();
-            assert_eq!(gateway.apply(table(&most)), Err("no room".into()));
-            assert_eq!(*recorder.0.lock().unwrap(), [("extend", 9), ("shrink", 1)]);
-            assert_eq!(gateway.snapshot().services.services().len(), 1);
-        });
-    }
-
-    #[test]
-    fn a_backend_that_left_stays_ours_for_its_connections() {
-        with_gateway(|gateway, recorder| {
-            gateway
-                .apply(table(&[
-                    "a tcp 203.0.113.1:80 -> 10.0.2.11:80 10.0.2.12:80;preserve",
-                ]))
-                .unwrap();
-            gateway
-                .apply(table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80;preserve"]))
-                .unwrap();
-            assert_eq!(recorder.0.lock().unwrap().last(), Some(&("shrink", 3)));
-        });
-    }
-}
+mod tests;

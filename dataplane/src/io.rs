@@ -78,6 +78,11 @@ pub trait PacketIo {
     /// The frame from its Ethernet header on, without frame check sequence.
     fn bytes<'a>(&'a self, frame: &'a Self::Frame) -> &'a [u8];
 
+    /// Bytes of the frame, without a look at them.
+    fn len(&self, frame: &Self::Frame) -> usize {
+        self.bytes(frame).len()
+    }
+
     /// As [`PacketIo::bytes`], to change it in place.
     fn bytes_mut<'a>(&'a mut self, frame: &'a mut Self::Frame) -> &'a mut [u8];
 
@@ -91,7 +96,7 @@ pub trait PacketIo {
     /// slot has no room, or the frame fewer bytes.
     #[must_use]
     fn shift(&mut self, frame: &mut Self::Frame, by: isize) -> bool {
-        let len = self.bytes(frame).len();
+        let len = self.len(frame);
         let Some(longer) = len.checked_add_signed(by) else {
             return false;
         };

@@ -18,14 +18,14 @@
 //! sits behind [`io::PacketIo`].
 #![deny(unsafe_code)]
 
+pub mod memory;
+
 pub mod flow;
 pub mod io;
 pub mod neighbour;
 pub mod verdict;
 
 pub mod wire;
-
-pub mod memory;
 
 pub mod affinity;
 pub mod conntrack;
@@ -38,6 +38,8 @@ pub mod maglev;
 pub mod service;
 
 pub mod nat;
+
+pub mod handover;
 pub mod snapshot;
 
 pub mod pipeline;
@@ -49,9 +51,9 @@ pub mod hygiene;
 pub mod tun;
 
 pub mod assembling;
-pub mod handover;
 pub mod kernel;
 pub mod listing;
+pub mod lobby;
 pub mod tap;
 pub mod waiting;
 pub mod worker;

@@ -41,32 +41,40 @@ pub struct Maglev {
 impl Maglev {
     /// Fills a table for these backends; `None` when there are none.
     pub fn build(candidates: &[Candidate]) -> Option<Self> {
-        Self::with_rows(candidates, rows_for(candidates.len()))
+        Self::filled(candidates, rows_for(candidates.len()))
     }
 
     /// As [`Maglev::build`], with so many rows; `None`, too, when they are no prime.
     pub fn with_rows(candidates: &[Candidate], rows: usize) -> Option<Self> {
-        if !is_prime(rows) {
-            return None;
-        }
+        is_prime(rows).then(|| Self::filled(candidates, rows))?
+    }
+
+    fn filled(candidates: &[Candidate], rows: usize) -> Option<Self> {
         // Turns are taken in the order of identities, whatever the order of the input.
         let mut sorted = candidates.to_vec();
         sorted.sort_by_key(|candidate| (candidate.address, candidate.port));
         let turns = sorted.iter().map(|candidate| Turn::of(candidate, rows));
-        Self::of_turns(&mut turns.collect::<Vec<_>>(), rows)
+        Self::by_turns(&mut turns.collect::<Vec<_>>(), rows)
     }
 
     /// Fills a table of so many rows for backends that take turns in this order; `None` when none
     /// of them has a weight, when the rows are no prime, or when a walk leaves them.
     pub fn of_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
+        is_prime(rows).then(|| Self::by_turns(turns, rows))?
+    }
+
+    fn by_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
         let heaviest = turns.iter().map(|turn| turn.weight).max();
         let heaviest = heaviest.filter(|weight| *weight > 0)?;
-        let stays = |turn: &Turn| turn.position < rows && (1..rows).contains(&turn.skip);
-        if !is_prime(rows) || !turns.iter().all(stays) {
-            return None;
-        }
-        Some(Self {
-            rows: fill(turns, heaviest, rows),
+        let count = u32::try_from(rows).ok().filter(|rows| *rows <= 1 << 31)?;
+        let stays = |turn: &Turn| turn.position < count && (1..count).contains(&turn.skip);
+        let order = Order {
+            turns,
+            heaviest,
+            next: 0,
+        };
+        order.turns.iter().all(stays).then(|| Self {
+            rows: fill(order, count),
         })
     }
 
@@ -98,10 +106,8 @@ pub fn rows_for(backends: usize) -> usize {
 }
 
 fn is_prime(n: usize) -> bool {
-    n > 1
-        && (2..)
-            .take_while(|d| d * d <= n)
-            .all(|d| !n.is_multiple_of(d))
+    let mut odd = (3..).step_by(2).take_while(|d| d * d <= n);
+    n == 2 || n > 2 && !n.is_multiple_of(2) && odd.all(|d| !n.is_multiple_of(d))
 }
 
 /// One backend's walk through the rows that it prefers.
@@ -110,8 +116,8 @@ pub struct Turn {
     index: u16,
     weight: u32,
     credit: u32,
-    position: usize,
-    skip: usize,
+    position: u32,
+    skip: u32,
 }
 
 impl Turn {
@@ -121,8 +127,9 @@ impl Turn {
             index,
             weight: u32::from(weight),
             credit: 0,
-            position: offset,
-            skip,
+            // What does not fit is no row of any table.
+            position: u32::try_from(offset).unwrap_or(u32::MAX),
+            skip: u32::try_from(skip).unwrap_or(u32::MAX),
         }
     }
 
@@ -131,20 +138,67 @@ impl Turn {
         Self::new(candidate.index, candidate.weight, walk)
     }
 
-    /// Takes the next row of the permutation that nobody has.
-    fn claim(&mut self, rows: &mut [u16], taken: &mut Bits) {
-        loop {
-            let row = self.position;
-            self.position += self.skip;
-            if self.position >= rows.len() {
-                self.position -= rows.len();
-            }
-            if taken.insert(row) {
-                rows[row] = self.index;
-                return;
-            }
+    /// The next row of the walk that nobody has, looked for row by row.
+    fn seek(&self, taken: &Bits, count: u32) -> u32 {
+        let mut row = self.position;
+        while taken.has(row) {
+            row = step(row, self.skip, count);
         }
+        row
     }
+
+    /// The same, by four rows at once, whose places do not wait for each other.
+    fn seek_far(&self, taken: &Bits, count: u32) -> u32 {
+        let two = step(self.skip, self.skip, count);
+        let four = step(two, two, count);
+        let (first, second) = (self.position, step(self.position, self.skip, count));
+        let mut rows = [
+            first,
+            second,
+            step(first, two, count),
+            step(second, two, count),
+        ];
+        while rows.iter().fold(true, |all, row| all & taken.has(*row)) {
+            rows = rows.map(|row| step(row, four, count));
+        }
+        let free = rows.into_iter().find(|row| !taken.has(*row));
+        free.unwrap_or(first)
+    }
+
+    /// The same among the rows that are left, of which the one is next that is the fewest skips
+    /// away. Returns its place in `free`.
+    fn nearest(&self, free: &[u32], count: u32) -> usize {
+        let (inverse, count) = (u64::from(inverse(self.skip, count)), u64::from(count));
+        let away = |row: u32| {
+            let distance = u64::from(row) + count - u64::from(self.position);
+            distance % count * inverse % count
+        };
+        let nearest = free.iter().zip(0..).min_by_key(|(row, _)| away(**row));
+        nearest.map_or(0, |(_, place)| place)
+    }
+
+    fn passed(&mut self, row: u32, count: u32) {
+        self.position = step(row, self.skip, count);
+    }
+}
+
+/// `by` rows behind `row`, both less than `count`.
+fn step(row: u32, by: u32, count: u32) -> u32 {
+    let sum = row + by;
+    // The difference wraps to more than the sum while there is nothing to take off.
+    sum.min(sum.wrapping_sub(count))
+}
+
+/// What `number`, not 0, is multiplied with to make 1 modulo a prime (extended Euclid).
+fn inverse(number: u32, prime: u32) -> u32 {
+    let (mut before, mut rest) = (i64::from(prime), i64::from(number));
+    let (mut last, mut factor) = (0i64, 1i64);
+    while rest != 0 {
+        let quotient = before / rest;
+        (before, rest) = (rest, before - quotient * rest);
+        (last, factor) = (factor, last - quotient * factor);
+    }
+    last.rem_euclid(i64::from(prime)) as u32
 }
 
 /// Offset and skip of a backend's permutation of `rows` rows, a prime: row `j` of it is
@@ -165,42 +219,79 @@ pub fn permutation(address: IpAddr, port: u16, rows: usize) -> (usize, usize) {
 /// Fixed, so that every gateway builds the same table (fractional part of the golden ratio).
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Backends take turns; in a round a backend earns its weight and pays the heaviest weight for
-/// each row, so that rows follow weights without ever holding a table a weight unit wide.
-fn fill(turns: &mut [Turn], heaviest: u32, count: usize) -> Box<[u16]> {
-    let mut rows = vec![0u16; count].into_boxed_slice();
-    let mut taken = Bits::new(count);
-    let mut left = count;
-    loop {
-        for turn in &mut *turns {
+/// Backends in the order in which they take turns; in a round a backend earns its weight and pays
+/// the heaviest weight for each row, so that rows follow weights without ever holding a table a
+/// weight unit wide.
+struct Order<'a> {
+    turns: &'a mut [Turn],
+    /// Not 0, so that in every round somebody can pay.
+    heaviest: u32,
+    next: usize,
+}
+
+impl Order<'_> {
+    /// The next backend that can pay for a row.
+    fn next(&mut self) -> &mut Turn {
+        loop {
+            let place = self.next;
+            self.next = if place + 1 == self.turns.len() {
+                0
+            } else {
+                place + 1
+            };
+            let turn = &mut self.turns[place];
             turn.credit += turn.weight;
-            if turn.credit < heaviest {
-                continue;
-            }
-            turn.credit -= heaviest;
-            turn.claim(&mut rows, &mut taken);
-            left -= 1;
-            if left == 0 {
-                return rows;
+            if turn.credit >= self.heaviest {
+                turn.credit -= self.heaviest;
+                return &mut self.turns[place];
             }
         }
     }
 }
 
+/// One row in so many is free when looking at four at once begins to pay.
+const SPARSE: u32 = 8;
+
+/// Fills the rows. The fewer are left, the longer a walk is to the next of them (the last one may
+/// need all rows): so walks are made in longer strides, and in the end calculated.
+fn fill(mut order: Order<'_>, count: u32) -> Box<[u16]> {
+    let mut rows = vec![0u16; count as usize].into_boxed_slice();
+    let mut taken = Bits::new(count);
+    let few = count.isqrt() / 2;
+    for left in (few + 1..=count).rev() {
+        let turn = order.next();
+        let row = match left > count / SPARSE {
+            true => turn.seek(&taken, count),
+            false => turn.seek_far(&taken, count),
+        };
+        turn.passed(row, count);
+        taken.set(row);
+        rows[row as usize] = turn.index;
+    }
+    let mut free: Vec<u32> = (0..count).filter(|row| !taken.has(*row)).collect();
+    while !free.is_empty() {
+        let turn = order.next();
+        let row = free.swap_remove(turn.nearest(&free, count));
+        turn.passed(row, count);
+        rows[row as usize] = turn.index;
+    }
+    rows
+}
+
 /// Which rows are taken, one bit each: 8 KB for the largest table, so it stays in the L1 cache.
-struct Bits(Vec<u64>);
+struct Bits(Vec<u32>);
 
 impl Bits {
-    fn new(count: usize) -> Self {
-        Self(vec![0; count.div_ceil(64)])
+    fn new(count: u32) -> Self {
+        Self(vec![0; count.div_ceil(u32::BITS) as usize])
     }
 
-    /// Whether the bit was clear; it is set afterwards.
-    fn insert(&mut self, bit: usize) -> bool {
-        let (word, mask) = (&mut self.0[bit / 64], 1 << (bit % 64));
-        let fresh = *word & mask == 0;
-        *word |= mask;
-        fresh
+    fn has(&self, bit: u32) -> bool {
+        self.0[(bit / u32::BITS) as usize] >> (bit % u32::BITS) & 1 == 1
+    }
+
+    fn set(&mut self, bit: u32) {
+        self.0[(bit / u32::BITS) as usize] |= 1 << (bit % u32::BITS);
     }
 }
 
@@ -319,7 +410,41 @@ mod tests {
         assert_eq!(table(&[walks[0], walks[2]]), [0, 0, 0, 0, 2, 2, 2]);
     }
 
+    /// The paper's loop as it is written there, with the turns of this module.
+    fn row_by_row(turns: &mut [Turn], count: u32) -> Vec<u16> {
+        let heaviest = turns.iter().map(|turn| turn.weight).max().unwrap();
+        let mut rows = vec![None; count as usize];
+        let mut order = Order {
+            turns,
+            heaviest,
+            next: 0,
+        };
+        for _ in 0..count {
+            let turn = order.next();
+            let mut row = turn.position;
+            while rows[row as usize].is_some() {
+                row = (row + turn.skip) % count;
+            }
+            turn.position = (row + turn.skip) % count;
+            rows[row as usize] = Some(turn.index);
+        }
+        rows.into_iter().flatten().collect()
+    }
+
     proptest! {
+        #[test]
+        fn long_strides_lead_to_the_same_rows_as_short_ones(
+            rows in proptest::sample::select(vec![2u32, 3, 5, 7, 251, 307, 1009, 10_007]),
+            walks in proptest::collection::vec((any::<u32>(), any::<u32>(), 1u16..20), 1..40),
+        ) {
+            let turns: Vec<Turn> = (0..).zip(walks).map(|(index, (offset, skip, weight))| {
+                let walk = ((offset % rows) as usize, (skip % (rows - 1) + 1) as usize);
+                Turn::new(index, weight, walk)
+            }).collect();
+            let table = Maglev::of_turns(&mut turns.clone(), rows as usize).unwrap();
+            prop_assert_eq!(table.rows(), row_by_row(&mut turns.clone(), rows));
+        }
+
         #[test]
         fn the_order_of_backends_does_not_matter(
             weights in proptest::collection::vec(1u16..=20, 1..20),

@@ -221,6 +221,7 @@ fn worker(id: &str, counters: &WorkerCounters) {
         ("free", counters.slots_free.get()),
         ("waiting", counters.waiting.get()),
         ("assembling", counters.fragments_waiting.get()),
+        ("opening", counters.openings_waiting.get()),
         ("handed_over", counters.inbox.get()),
     ] {
         gauge!("sluice_slots", "worker" => id.to_owned(), "place" => place).set(n as f64);

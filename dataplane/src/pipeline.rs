@@ -27,6 +27,7 @@ mod insert;
 mod known;
 mod lane;
 mod limit;
+mod opening;
 mod owner;
 mod pieces;
 mod review;
@@ -45,20 +46,20 @@ use crate::flow::Direction;
 use crate::fragments::FragmentTable;
 use crate::io::{InterfaceId, PacketIo};
 use crate::nat::ports::{Picker, PortBlocks};
-use crate::neighbour::{Link, Network, Tags};
+use crate::neighbour::{Link, Network};
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
 use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
-use crate::wire::plain::{Plain, PlainFamily};
 
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
-use express::Exits;
+use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
+use opening::Prospect;
 use review::Review;
 
 #[cfg(test)]
@@ -102,19 +103,21 @@ pub struct Engine {
     echoes: TokenBucket,
     random: u64,
     counters: Arc<PerWorker<WorkerCounters>>,
-    scratch: Vec<Prepared>,
+    scratch: Scratch,
     released: Vec<(PacketKey, Ports)>,
     review: Review,
-    exits: Exits,
+    express: Express,
     /// Frames since the last look at connections.
     processed: usize,
+    /// Most new connections of a burst.
+    openings: usize,
 }
 
 /// An IP packet after the first stage.
 #[derive(Debug, Clone, Copy)]
 enum Ready<A> {
-    /// TCP, UDP or SCTP of this worker, with its hash.
-    Packet(Packet<A>, u64),
+    /// TCP, UDP or SCTP of this worker, with its hash, and what it leads to if it is the first.
+    Packet(Packet<A>, u64, Option<Prospect<A>>),
     /// An ICMP error, with the hash of the packet that would answer the quoted one.
     Complaint(Complaint<A>, u64),
     /// Echo request.
@@ -123,13 +126,36 @@ enum Ready<A> {
     Done(Verdict),
 }
 
-/// A frame after the first stage.
+/// How a frame goes on after the first stage.
 #[derive(Debug, Clone, Copy)]
-enum Prepared {
-    /// A plain packet, with its hash.
-    PlainV4(Plain<Ipv4Addr>, u64),
-    PlainV6(Plain<Ipv6Addr>, u64),
-    Whole(Whole),
+enum Kind {
+    /// As the next of the plain packets of IPv4.
+    PlainV4,
+    /// As the next of the plain packets of IPv6.
+    PlainV6,
+    /// As the next of those that go the whole way.
+    Whole,
+}
+
+/// A burst after the first stage, kind by kind: each is as small as its kind allows.
+#[derive(Debug, Default)]
+struct Scratch {
+    kinds: Vec<Kind>,
+    v4: Vec<Passenger<Ipv4Addr>>,
+    v6: Vec<Passenger<Ipv6Addr>>,
+    wholes: Vec<Whole>,
+    /// Plain packets that seem to belong to no connection, with their places.
+    strangers: Vec<(usize, Whole)>,
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.kinds.clear();
+        self.v4.clear();
+        self.v6.clear();
+        self.wholes.clear();
+        self.strangers.clear();
+    }
 }
 
 /// A frame that goes the whole way, after the first stage.
@@ -198,12 +224,19 @@ impl Engine {
             echoes: TokenBucket::new(settings.answers.per_second, now),
             random: settings.seed.rotate_left(17) | 1,
             counters,
-            scratch: Vec::with_capacity(MAX_BURST),
+            scratch: Scratch::default(),
             released: Vec::with_capacity(MAX_BURST),
             review: Review::default(),
-            exits: Exits::new(),
+            express: Express::new(),
             processed: 0,
+            openings: usize::MAX,
         }
+    }
+
+    /// From now on makes about so many new connections of a burst at most; the packets of others
+    /// are judged [`Verdict::Later`].
+    pub fn limit_openings(&mut self, most: usize) {
+        self.openings = most;
     }
 
     /// The connections of a family, to list them.
@@ -234,82 +267,103 @@ impl Engine {
         verdicts: &mut Vec<Verdict>,
     ) {
         let moment = Moment::new(snapshot, now);
-        self.exits.follow(moment.network_version);
+        self.express.follow(&moment);
         self.processed += frames.len();
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
         for (frame, ports) in frames.iter().zip(ports) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            if !self.prepare_plain(bytes, interface, moment, &mut scratch) {
+            let kind = self.prepare_plain(bytes, interface, &mut scratch);
+            scratch.kinds.push(kind.unwrap_or_else(|| {
                 let whole = self.prepare_whole(bytes, interface, *ports, moment);
-                scratch.push(Prepared::Whole(whole));
-            }
+                scratch.wholes.push(whole);
+                Kind::Whole
+            }));
         }
-        for prepared in &scratch {
-            match prepared {
-                Prepared::PlainV4(_, hash) | Prepared::Whole(Whole::V4(Ready::Packet(_, hash))) => {
-                    self.v4.table.prefetch_record(*hash);
-                }
-                Prepared::PlainV6(_, hash) | Prepared::Whole(Whole::V6(Ready::Packet(_, hash))) => {
-                    self.v6.table.prefetch_record(*hash);
-                }
-                Prepared::Whole(_) => {}
-            }
+        if self.fetch(&mut scratch) {
+            self.look_ahead_all(io, frames, &mut scratch, moment);
         }
-        for ((frame, prepared), ports) in frames.iter_mut().zip(&scratch).zip(ports) {
-            let done = match prepared {
-                Prepared::PlainV4(plain, hash) => self.express(io, frame, plain, *hash, moment),
-                Prepared::PlainV6(plain, hash) => self.express(io, frame, plain, *hash, moment),
-                Prepared::Whole(whole) => Some(self.decide(io, frame, whole, moment)),
+        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
+        let mut wholes = scratch.wholes.iter();
+        let mut strangers = scratch.strangers.iter().peekable();
+        for (place, (frame, kind)) in frames.iter_mut().zip(&scratch.kinds).enumerate() {
+            let (express, worker) = (&self.express, self.worker);
+            let passed = match kind {
+                Kind::PlainV4 => v4.next().and_then(|passenger| {
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
+                    passenger.pass(bytes, table, express, worker, &moment)
+                }),
+                Kind::PlainV6 => v6.next().and_then(|passenger| {
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
+                    passenger.pass(bytes, table, express, worker, &moment)
+                }),
+                Kind::Whole => {
+                    if let Some(whole) = wholes.next() {
+                        verdicts.push(self.decide(io, frame, whole, moment));
+                    }
+                    continue;
+                }
             };
-            verdicts.push(match done {
-                Some(verdict) => verdict,
+            match passed {
+                Some(Ok(interface)) => verdicts.push(Verdict::Forward(interface)),
+                Some(Err(reason)) => verdicts.push(Verdict::Drop(reason)),
                 None => {
                     let interface = io.interface(frame);
-                    let whole = self.prepare_whole(io.bytes(frame), interface, *ports, moment);
-                    self.decide(io, frame, &whole, moment)
+                    let whole = match strangers.next_if(|(at, _)| *at == place) {
+                        Some((_, whole)) => *whole,
+                        None => self.prepare_whole(io.bytes(frame), interface, None, moment),
+                    };
+                    verdicts.push(self.decide(io, frame, &whole, moment));
                 }
-            });
+            }
         }
+        scratch.clear();
         self.scratch = scratch;
     }
 
-    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. False
+    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. `None`
     /// when the frame has to go the whole way.
     #[inline]
     fn prepare_plain(
         &self,
         frame: &[u8],
         interface: InterfaceId,
-        moment: Moment<'_>,
-        prepared: &mut Vec<Prepared>,
-    ) -> bool {
-        let link = moment.network.link(interface);
-        if !link.is_some_and(|link| is_for(frame, link) && link.tags == Tags::default()) {
-            return false;
+        scratch: &mut Scratch,
+    ) -> Option<Kind> {
+        if !self.express.admits(frame, interface) {
+            return None;
         }
-        match frame.get(12..14) {
-            Some([0x08, 0x00]) => self.plain(frame, prepared, Prepared::PlainV4),
-            Some([0x86, 0xdd]) => self.plain(frame, prepared, Prepared::PlainV6),
-            _ => false,
+        match frame.get(12..14)? {
+            [0x08, 0x00] => {
+                scratch.v4.push(Passenger::read(frame, &self.v4.table)?);
+                Some(Kind::PlainV4)
+            }
+            [0x86, 0xdd] => {
+                scratch.v6.push(Passenger::read(frame, &self.v6.table)?);
+                Some(Kind::PlainV6)
+            }
+            _ => None,
         }
     }
 
+    /// Second stage: the record of each frame on the way to the cache. True when some may belong to
+    /// no connection.
     #[inline]
-    fn plain<A: Tracked + PlainFamily>(
-        &self,
-        frame: &[u8],
-        prepared: &mut Vec<Prepared>,
-        made: fn(Plain<A>, u64) -> Prepared,
-    ) -> bool {
-        let Some(plain) = Plain::read(frame) else {
-            return false;
-        };
-        let table = &A::lane(self).table;
-        let hash = table.hash(&plain.tuple);
-        table.prefetch_bucket(hash);
-        prepared.push(made(plain, hash));
-        true
+    fn fetch(&self, scratch: &mut Scratch) -> bool {
+        let mut has_strangers = false;
+        for passenger in &mut scratch.v4 {
+            has_strangers |= passenger.fetch(&self.v4.table);
+        }
+        for passenger in &mut scratch.v6 {
+            has_strangers |= passenger.fetch(&self.v6.table);
+        }
+        for whole in &scratch.wholes {
+            match whole {
+                Whole::V4(Ready::Packet(_, hash, _)) => self.v4.table.prefetch_whole(*hash),
+                Whole::V6(Ready::Packet(_, hash, _)) => self.v6.table.prefetch_whole(*hash),
+                _ => {}
+            }
+        }
+        has_strangers || !scratch.wholes.is_empty()
     }
 
     /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.
@@ -332,6 +386,38 @@ impl Engine {
             Ok(Parsed::Arp(arp)) => Whole::Arp(arp),
             Ok(Parsed::Question(question)) => Whole::Question(question),
             Err(reason) => Whole::Done(Verdict::Drop(reason)),
+        }
+    }
+
+    /// Third stage: what those lead to that belong to no connection. Established ones have no such
+    /// stage.
+    fn look_ahead_all<Io: PacketIo>(
+        &mut self,
+        io: &Io,
+        frames: &[Io::Frame],
+        scratch: &mut Scratch,
+        moment: Moment<'_>,
+    ) {
+        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
+        let mut wholes = scratch.wholes.iter_mut();
+        let mut opened = 0;
+        for (place, (frame, kind)) in frames.iter().zip(&scratch.kinds).enumerate() {
+            let bytes = io.bytes(frame);
+            let is_stranger = match kind {
+                Kind::PlainV4 => v4.next().is_some_and(Passenger::is_stranger),
+                Kind::PlainV6 => v6.next().is_some_and(Passenger::is_stranger),
+                Kind::Whole => {
+                    if let Some(whole) = wholes.next() {
+                        self.look_ahead(bytes, whole, moment, &mut opened);
+                    }
+                    false
+                }
+            };
+            if is_stranger {
+                let mut whole = self.prepare_whole(bytes, io.interface(frame), None, moment);
+                self.look_ahead(bytes, &mut whole, moment, &mut opened);
+                scratch.strangers.push((place, whole));
+            }
         }
     }
 
@@ -375,7 +461,7 @@ impl Engine {
         let table = &A::lane(self).table;
         let hash = table.hash(&packet.tuple);
         table.prefetch_bucket(hash);
-        Ready::Packet(packet, hash)
+        Ready::Packet(packet, hash, None)
     }
 
     fn ready_complaint<A: Tracked>(&self, complaint: Complaint<A>, moment: Moment<'_>) -> Ready<A> {
@@ -397,7 +483,9 @@ impl Engine {
         moment: Moment<'_>,
     ) -> Verdict {
         match ready {
-            Ready::Packet(packet, hash) => self.packet(io, frame, packet, *hash, moment),
+            Ready::Packet(packet, hash, prospect) => {
+                self.packet(io, frame, packet, *hash, prospect.as_ref(), moment)
+            }
             Ready::Complaint(complaint, hash) => {
                 self.complaint(io, frame, complaint, *hash, moment)
             }

@@ -2,29 +2,49 @@
 //!
 //! A [`ServiceMap`] never changes; a new table makes a new map. A Service whose entry is equal
 //! keeps its compiled form, and a backend that stays keeps its counters, whatever else changes.
+//!
+//! ```text
+//!   EncodedTable --Received::draft--> Draft --ServiceMap::compile--> ServiceMap
+//!   ServiceTable --Draft::of--------'   what stays, what is new
+//! ```
+//!
+//! A map shares with the one before whatever did not change: while Services stay where they are and
+//! clients use them as before, that is everything but what belongs to the changed ones.
 
+mod chunked;
 mod compiled;
+mod draft;
+mod lookup;
+mod received;
 mod vips;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::flow::{Address, End};
-use foldhash::{HashMap as FastMap, HashSet as FastSet};
 use ipnet::IpNet;
+use sluice_conf::codec::CodecError;
 use sluice_conf::message::dataplane::explain::Class;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
-    Access, Frontend, Generation, Networks, Protocol, ServiceName, ServiceTable, TableError,
+    Access, Claims, Frontend, Generation, Networks, Protocol, Service, ServiceName, ServiceTable,
+    TableError,
 };
 
+use chunked::Chunked;
 pub use compiled::{Choice, CompiledBackend, CompiledService};
+pub use draft::Draft;
+use draft::Step;
+use lookup::{Frontends, Preserving};
+pub use received::{Received, Same};
 pub use vips::{Vip, Vips};
 
 /// Why a table cannot be used; the old one stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
+    /// The bytes of the table are no Services.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// The table contradicts itself.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -96,31 +116,21 @@ pub struct Served<'a> {
     pub frontend: &'a Frontend,
 }
 
-/// Place of a Service, and of a frontend in it.
-#[derive(Debug, Clone, Copy)]
-struct FrontendPlace {
-    service: u32,
-    frontend: u32,
-}
-
-/// Frontends of many ports of one address: first port, last port, place.
-type Ranges = Vec<(u16, u16, FrontendPlace)>;
-
 /// All Services of one generation.
 #[derive(Debug, Default)]
 pub struct ServiceMap {
     version: u32,
     /// Place of each Service of the map before that is still the same.
     carried: Vec<Option<u32>>,
+    /// Places of the Services that are not.
+    fresh: Vec<u32>,
     generation: Option<Generation>,
     networks: Networks,
-    services: Vec<Arc<CompiledService>>,
-    frontends: FastMap<Target, FrontendPlace>,
-    ranges: FastMap<(IpAddr, Protocol), Ranges>,
-    frontend_count: usize,
-    vips: Vips,
-    /// Backends that may answer clients by their own name; port 0 is every port.
-    preserving: FastSet<Target>,
+    services: Chunked<CompiledService>,
+    frontends: Arc<Frontends>,
+    vips: Arc<Vips>,
+    preserving: Arc<Preserving>,
+    backend_count: usize,
 }
 
 impl ServiceMap {
@@ -133,78 +143,127 @@ impl ServiceMap {
         previous: &ServiceMap,
         terms: &Terms,
     ) -> Result<Self, MapError> {
-        check_limits(&table, &terms.limits)?;
-        table.validate()?;
-        let known: HashMap<&ServiceName, (usize, &Arc<CompiledService>)> = previous
-            .services
-            .iter()
-            .enumerate()
-            .map(|(place, service)| (&service.entry.name, (place, service)))
-            .collect();
-        let mut map = ServiceMap {
-            version: previous.version.wrapping_add(1),
-            carried: vec![None; previous.services.len()],
-            generation: Some(table.generation),
-            networks: table.networks,
-            services: Vec::with_capacity(table.services.len()),
-            ..ServiceMap::default()
-        };
-        for entry in table.services {
-            let old = known.get(&entry.name).copied();
-            let service = match old {
-                Some((place, same)) if same.entry == entry => {
-                    map.carried[place] = Some(map.services.len() as u32);
-                    Arc::clone(same)
-                }
-                old => {
-                    let old = old.map(|(_, arc)| &**arc);
-                    Arc::new(CompiledService::new(entry, old, terms.workers))
-                }
-            };
-            map.add(service, terms.reserved)?;
-        }
-        Ok(map)
+        Self::compile(Draft::of(table, previous), previous, terms)
     }
 
-    fn add(&mut self, service: Arc<CompiledService>, reserved: PortRange) -> Result<(), MapError> {
-        let place = self.services.len() as u32;
-        let protocol = service.entry.name.protocol;
-        for (frontend, number) in service.entry.frontends.iter().zip(0..) {
-            check_reserved(&service.entry.name, frontend, reserved)?;
-            self.vips.add(frontend, &service);
-            self.frontend_count += 1;
-            let place = FrontendPlace {
-                service: place,
-                frontend: number,
-            };
-            let Frontend {
-                address,
-                port,
-                last_port,
-                ..
-            } = *frontend;
-            if frontend.is_range() {
-                let ranges = self.ranges.entry((address, protocol)).or_default();
-                ranges.push((port, last_port, place));
-            } else {
-                let target = Target {
-                    address,
-                    port,
-                    protocol,
-                };
-                self.frontends.insert(target, place);
+    /// Compiles what a draft says is new; `previous` is the map that it was drawn up beside.
+    ///
+    /// # Errors
+    /// The first reason why the table cannot be used.
+    pub fn compile(draft: Draft, previous: &ServiceMap, terms: &Terms) -> Result<Self, MapError> {
+        let only_backends = draft.only_changes_backends(previous);
+        let (frontend_count, backend_count) = match only_backends {
+            true => (previous.frontend_count(), count_patched(&draft, previous)),
+            false => count_all(&draft, previous),
+        };
+        for (what, count, limit) in [
+            ("services", draft.len(), terms.limits.services),
+            ("frontends", frontend_count, terms.limits.frontends),
+            ("backends", backend_count, terms.limits.backends),
+        ] {
+            if count > limit as usize {
+                return Err(MapError::TooMany { what, count, limit });
             }
         }
-        if service.entry.preserves() {
-            let backends = service.entry.backends.iter();
-            self.preserving.extend(backends.map(|backend| Target {
-                address: backend.address,
-                port: backend.port,
-                protocol,
-            }));
+        let map = ServiceMap {
+            version: previous.version.wrapping_add(1),
+            generation: Some(draft.generation),
+            backend_count,
+            ..ServiceMap::default()
+        };
+        match only_backends {
+            true => map.patched(draft, previous, terms),
+            false => map.rebuilt(draft, previous, terms),
         }
-        self.services.push(service);
-        Ok(())
+    }
+
+    /// With the Services of `previous`, but for some that have changed where they are.
+    fn patched(
+        mut self,
+        draft: Draft,
+        previous: &ServiceMap,
+        terms: &Terms,
+    ) -> Result<Self, MapError> {
+        self.networks = draft.networks;
+        self.carried = (0..previous.services.len() as u32).map(Some).collect();
+        self.services = previous.services.clone();
+        self.frontends = Arc::clone(&previous.frontends);
+        self.vips = Arc::clone(&previous.vips);
+        self.preserving = Arc::clone(&previous.preserving);
+        for step in draft.steps {
+            if let Step::New(entry, Some(place)) = step {
+                entry.validate()?;
+                self.replace(place, *entry, terms);
+            }
+        }
+        Ok(self)
+    }
+
+    fn replace(&mut self, place: usize, entry: Service, terms: &Terms) {
+        let Some(old) = self.services.get(place).cloned() else {
+            return;
+        };
+        let new = Arc::new(CompiledService::new(entry, Some(&old), terms.workers));
+        if old.pings() != new.pings() {
+            Arc::make_mut(&mut self.vips).replace(&old, &new);
+        }
+        if lookup::answers_differ(&old, &new) {
+            let preserving = Arc::make_mut(&mut self.preserving);
+            preserving.remove(&old);
+            preserving.add(&new);
+        }
+        self.carried[place] = None;
+        self.fresh.push(place as u32);
+        self.services.set(place, new);
+    }
+
+    /// With every index made anew.
+    fn rebuilt(
+        mut self,
+        draft: Draft,
+        previous: &ServiceMap,
+        terms: &Terms,
+    ) -> Result<Self, MapError> {
+        check(&draft, previous, terms.reserved)?;
+        let count = draft.len();
+        self.networks = draft.networks;
+        self.carried = vec![None; previous.services.len()];
+        let mut services = Vec::with_capacity(count);
+        for step in draft.steps {
+            match step {
+                Step::Keep(places) => {
+                    for place in places {
+                        self.carried[place] = Some(services.len() as u32);
+                        services.extend(previous.services.get(place).cloned());
+                    }
+                }
+                Step::New(entry, old) => {
+                    let old = old.and_then(|place| previous.services.get(place));
+                    let old = old.map(|old| &**old);
+                    self.fresh.push(services.len() as u32);
+                    services.push(Arc::new(CompiledService::new(*entry, old, terms.workers)));
+                }
+            }
+        }
+        let mut frontends = Frontends::with_capacity(count);
+        let (mut vips, mut preserving) = (Vips::default(), Preserving::default());
+        for (service, place) in services.iter().zip(0..) {
+            frontends.add(place, service);
+            vips.add(service);
+            preserving.add(service);
+        }
+        self.services = Chunked::of(&services);
+        self.frontends = Arc::new(frontends);
+        (self.vips, self.preserving) = (Arc::new(vips), Arc::new(preserving));
+        Ok(self)
+    }
+
+    /// Whether the same packets are the Services' business as in `other`. True only for maps of
+    /// which one was made from the other.
+    pub fn reaches_as(&self, other: &ServiceMap) -> bool {
+        Arc::ptr_eq(&self.frontends, &other.frontends)
+            && Arc::ptr_eq(&self.preserving, &other.preserving)
+            && self.networks.services == other.networks.services
     }
 
     /// Changes with every map; what a binding was made under.
@@ -228,25 +287,13 @@ impl ServiceMap {
 
     /// The Service of a frontend; one port wins over a range that holds it.
     pub fn frontend(&self, target: &Target) -> Option<Served<'_>> {
-        let place = match self.frontends.get(target) {
-            Some(place) => *place,
-            None if self.ranges.is_empty() => return None,
-            None => self.in_range(target)?,
-        };
+        let place = self.frontends.find(target)?;
         let service = self.service(place.service)?;
         Some(Served {
             place: place.service,
             service,
             frontend: service.entry.frontends.get(place.frontend as usize)?,
         })
-    }
-
-    fn in_range(&self, target: &Target) -> Option<FrontendPlace> {
-        let ranges = self.ranges.get(&(target.address, target.protocol))?;
-        let mut ranges = ranges.iter();
-        ranges
-            .find(|(first, last, _)| (*first..=*last).contains(&target.port))
-            .map(|(_, _, place)| *place)
     }
 
     /// What a client counts as.
@@ -269,6 +316,11 @@ impl ServiceMap {
         }
     }
 
+    /// Networks of the cluster.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
     /// Whether Services get their addresses from a network that holds this one.
     pub fn is_service_address(&self, address: IpAddr) -> bool {
         holds(&self.networks.services, address)
@@ -276,24 +328,32 @@ impl ServiceMap {
 
     /// Whether this is where a backend answers clients that keep their address.
     pub fn is_preserving_backend(&self, target: &Target) -> bool {
-        !self.preserving.is_empty()
-            && (self.preserving.contains(target)
-                || self.preserving.contains(&Target { port: 0, ..*target }))
+        self.preserving.contains(target)
     }
 
     /// The Service at a place.
     pub fn service(&self, place: u32) -> Option<&CompiledService> {
-        self.services.get(place as usize).map(|arc| &**arc)
+        self.services.get(place as usize).map(|service| &**service)
     }
 
     /// All Services, in the order of the table.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &CompiledService> {
-        self.services.iter().map(|arc| &**arc)
+        self.services.iter().map(|service| &**service)
+    }
+
+    /// Services that are new, or other than in the map before.
+    pub fn fresh(&self) -> impl Iterator<Item = &CompiledService> {
+        self.fresh.iter().filter_map(|place| self.service(*place))
     }
 
     /// Frontends of all Services.
     pub fn frontend_count(&self) -> usize {
-        self.frontend_count
+        self.frontends.count()
+    }
+
+    /// Backends of all Services.
+    pub fn backend_count(&self) -> usize {
+        self.backend_count
     }
 
     /// Addresses that clients use.
@@ -319,26 +379,56 @@ fn holds(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-fn check_limits(table: &ServiceTable, limits: &Limits) -> Result<(), MapError> {
-    let services = || table.services.iter();
-    for (what, count, limit) in [
-        ("services", services().count(), limits.services),
+/// Frontends and backends of a table.
+fn count_all(draft: &Draft, previous: &ServiceMap) -> (usize, usize) {
+    entries(draft, previous).fold((0, 0), |(frontends, backends), entry| {
         (
-            "frontends",
-            services().map(|service| service.frontends.len()).sum(),
-            limits.frontends,
-        ),
-        (
-            "backends",
-            services().map(|service| service.backends.len()).sum(),
-            limits.backends,
-        ),
-    ] {
-        if count > limit as usize {
-            return Err(MapError::TooMany { what, count, limit });
+            frontends + entry.frontends.len(),
+            backends + entry.backends.len(),
+        )
+    })
+}
+
+/// Backends of a table that only changes backends.
+fn count_patched(draft: &Draft, previous: &ServiceMap) -> usize {
+    let mut count = previous.backend_count;
+    for step in &draft.steps {
+        if let Step::New(entry, Some(place)) = step {
+            let old = previous.services.get(*place);
+            count -= old.map_or(0, |old| old.entry.backends.len());
+            count += entry.backends.len();
         }
     }
+    count
+}
+
+/// Checks a table of which more than backends has changed.
+fn check(draft: &Draft, previous: &ServiceMap, reserved: PortRange) -> Result<(), MapError> {
+    let mut claims = Claims::with_capacity(draft.len());
+    for step in &draft.steps {
+        if let Step::New(entry, _) = step {
+            entry.validate()?;
+            for frontend in &entry.frontends {
+                check_reserved(&entry.name, frontend, reserved)?;
+            }
+        }
+    }
+    for entry in entries(draft, previous) {
+        claims.add(entry)?;
+    }
     Ok(())
+}
+
+/// The Services of a table.
+fn entries<'a>(draft: &'a Draft, previous: &'a ServiceMap) -> impl Iterator<Item = &'a Service> {
+    draft.steps.iter().flat_map(|step| {
+        let (kept, new) = match step {
+            Step::Keep(places) => (places.clone(), None),
+            Step::New(entry, _) => (0..0, Some(&**entry)),
+        };
+        let kept = kept.filter_map(|place| previous.services.get(place));
+        kept.map(|service| &service.entry).chain(new)
+    })
 }
 
 fn check_reserved(

@@ -7,6 +7,7 @@ use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
 use sluice_conf::message::dataplane::Traffic;
 
+use crate::flow::Direction;
 use crate::io::{InterfaceId, RingStats};
 use crate::verdict::DropReason;
 
@@ -44,6 +45,12 @@ impl TrafficCounter {
     pub fn add(&self, bytes: usize) {
         self.frames.add(1);
         self.bytes.add(bytes as u64);
+    }
+
+    /// Counts many frames at once.
+    pub fn add_all(&self, traffic: Traffic) {
+        self.frames.add(traffic.frames);
+        self.bytes.add(traffic.bytes);
     }
 
     /// Both numbers.
@@ -106,6 +113,8 @@ pub struct WorkerCounters {
     pub own_frames: Counter,
     /// Fragments waiting for the first of their packet now.
     pub fragments_waiting: Counter,
+    /// First packets waiting for their connections to be opened now.
+    pub openings_waiting: Counter,
     /// Turns of the loop that found something to do.
     pub busy_turns: Counter,
     /// Turns of the loop that found nothing to do.
@@ -208,6 +217,15 @@ pub struct BackendCounters {
     pub original: TrafficCounter,
     /// Backend to client.
     pub reply: TrafficCounter,
+}
+
+impl BackendCounters {
+    /// Of one direction.
+    #[inline]
+    pub fn traffic(&self, direction: Direction) -> &TrafficCounter {
+        // No jump: packets of both directions come mixed.
+        [&self.original, &self.reply][direction as usize]
+    }
 }
 
 /// One set of counters a worker, each on cache lines of its own.

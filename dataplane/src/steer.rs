@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sluice_conf::service::{Forwarding, Frontend, Protocol, Service};
 use sluice_conf::settings::dataplane::{self, PortRange};
-use sluice_conf::table::ServiceTable;
+use sluice_conf::table::{Networks, ServiceTable};
 
 use crate::neighbour::Network;
 
@@ -81,13 +81,23 @@ impl Filter {
     /// A masquerade address from the settings that the host does not have is nobody's but ours, so
     /// it is a Vip too: without an answer for it no reply would find the way back.
     pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
+        Self::of(&table.networks, &table.services, network, source_nat)
+    }
+
+    /// As [`Filter::new`], of the parts of a table.
+    pub fn of<'a>(
+        networks: &Networks,
+        services: impl IntoIterator<Item = &'a Service>,
+        network: &Network,
+        source_nat: &dataplane::SourceNat,
+    ) -> Self {
         let mut filter = Self {
             host_addresses: network.host_addresses().collect(),
-            networks: table.networks.services.iter().map(IpNet::trunc).collect(),
+            networks: networks.services.iter().map(IpNet::trunc).collect(),
             ..Self::default()
         };
         filter.add_masquerade(source_nat);
-        for service in &table.services {
+        for service in services {
             for frontend in &service.frontends {
                 filter.add_frontend(frontend, service.name.protocol);
             }

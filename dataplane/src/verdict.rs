@@ -32,6 +32,9 @@ pub enum Verdict {
     /// A fragment whose packet's first fragment has not come yet; nothing was changed. To be
     /// processed again when the engine releases this packet.
     Wait(PacketKey),
+    /// It may open a connection, and this burst has opened enough; nothing was changed. To be
+    /// processed again soon.
+    Later,
     /// It is no Service's: the kernel routes it on.
     Kernel {
         /// Where its IP header starts.
@@ -189,6 +192,9 @@ drop_reasons! {
     ConnectionTableFull, "connection_table_full",
         "The worker tracks as many connections as connections.capacity allows, and all it looked at are established.",
         "Raise connections.capacity or add workers; sluicectl connections shows who holds them.";
+    OpeningsLimit, "openings_limit",
+        "More connections were opened than the worker can make beside its established ones, and the queue of first packets was full.",
+        "Look for a flood of SYNs (sluicectl capture); else add workers or gateways.";
     SourcePortsExhausted, "source_ports_exhausted",
         "No source port of the worker's share of source_nat.ports was free towards this backend.",
         "Widen source_nat.ports, add backends, or keep the client's address with source_nat preserve.";

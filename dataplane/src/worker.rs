@@ -1,10 +1,13 @@
 //! One core's loop: pull, decide, carry out, and between two bursts look at the rest of the world.
 
+mod rest;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
+use sluice_conf::message::dataplane::Traffic;
 use sluice_conf::settings::dataplane::{Fragments, Polling};
 
 use crate::assembling::Assembling;
@@ -13,6 +16,7 @@ use crate::handover::Handover;
 use crate::io::{Census, InterfaceId, PacketIo};
 use crate::kernel::ToKernel;
 use crate::listing::{Listing, Query};
+use crate::lobby::Lobby;
 use crate::neighbour::Neighbour;
 use crate::pipeline::{Engine, MAX_BURST, Sent};
 use crate::snapshot::Observer;
@@ -21,11 +25,15 @@ use crate::tap::{Tap, Tapping};
 use crate::verdict::{DropReason, Ports, Verdict};
 use crate::waiting::Waiting;
 
-/// How long a worker looks for frames in vain before it lets the core sleep.
-const SPIN: Duration = Duration::from_micros(50);
+use rest::Rest;
 
-/// How long it sleeps at most: timers and table changes wait no longer than this.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a worker sleeps at most: timers, questions and the end wait no longer than this. Frames
+/// and new tables wake it.
+const NAP: Duration = Duration::from_millis(10);
+
+/// The part of a full burst that may open connections: of a TCP connection with no more than a
+/// question and an answer it is one packet of six.
+const OPENINGS_SHARE: usize = 4;
 
 /// How often the counters of rings and kernel are read.
 const READING_PERIOD: Duration = Duration::from_millis(500);
@@ -62,6 +70,7 @@ pub struct Worker<Io: PacketIo> {
     links: Connections<Io::Frame>,
     waiting: Waiting<Noted<Io::Frame>>,
     assembling: Assembling<Io::Frame>,
+    lobby: Lobby<Io::Frame>,
     listing: Option<Listing>,
     tapping: Tapping,
     frames: Vec<Io::Frame>,
@@ -69,6 +78,8 @@ pub struct Worker<Io: PacketIo> {
     ports: Vec<Option<Ports>>,
     verdicts: Vec<Verdict>,
     outbox: Vec<Sent<Io::Frame>>,
+    /// Put on transmit rings and not counted yet.
+    transmitted: Traffic,
     next_reading: Time,
 }
 
@@ -91,25 +102,26 @@ impl<Io: PacketIo> Worker<Io> {
             links,
             waiting: Waiting::default(),
             assembling: Assembling::new(fragments),
+            lobby: Lobby::default(),
             listing: None,
             frames: Vec::with_capacity(MAX_BURST),
             ports: Vec::with_capacity(MAX_BURST),
             outbox: Vec::new(),
             verdicts: Vec::with_capacity(MAX_BURST),
+            transmitted: Traffic::default(),
             next_reading: Time(0),
         }
     }
 
     /// Turns until `stop` is set, then gives back the I/O so that its sockets close in order.
     pub fn run(mut self, polling: Polling, clock: &Clock, stop: &AtomicBool) -> Io {
-        let mut last_busy = clock.now();
+        let mut rest = Rest::new(polling, clock.now());
         while !stop.load(Ordering::Relaxed) {
             let now = clock.now();
-            if self.turn(now) {
-                last_busy = now;
-            } else if may_nap(polling, last_busy, now) {
+            let busy = self.turn(now);
+            if rest.is_due(busy, now) {
                 self.nap();
-            } else {
+            } else if !busy {
                 std::hint::spin_loop();
             }
         }
@@ -127,20 +139,20 @@ impl<Io: PacketIo> Worker<Io> {
         let mut busy = !self.frames.is_empty() || self.listing.is_some();
         self.work(now);
         self.release(now);
+        // Before anything else: no frame of the burst waits for what is not about it.
+        self.send_off();
         busy |= self.tidy(now);
         self.give_up_waiting(now);
         self.answer_queries(now);
-        self.links.handover.ring();
-        self.io.flush();
         self.read_rings(now);
-        if let Some(counters) = self.links.counters.of(self.id) {
+        self.count(|counters| {
             let turns = if busy {
                 &counters.busy_turns
             } else {
                 &counters.idle_turns
             };
             turns.add(1);
-        }
+        });
         busy
     }
 
@@ -154,19 +166,29 @@ impl<Io: PacketIo> Worker<Io> {
         &self.engine
     }
 
-    /// Handed-over frames first, for they have waited longer; but never so many that the own
-    /// queue gets no turn.
+    /// What has waited goes first, then handed-over frames, for they have waited longer than the own
+    /// queue's; but never so many that that gets no turn. A full burst is a sign that more comes than
+    /// the worker keeps up with.
     fn fill_burst(&mut self) {
+        let share = self.burst / OPENINGS_SHARE;
+        self.frames.extend(self.lobby.leave(share));
+        self.ports.resize(self.frames.len(), None);
         self.take_over(self.burst / 2);
         let taken_over = self.frames.len();
         self.io.receive(&mut self.frames, self.burst - taken_over);
         self.ports.resize(self.frames.len(), None);
-        if let Some(counters) = self.links.counters.of(self.id) {
-            for frame in &self.frames[taken_over..] {
-                counters.received.add(self.io.bytes(frame).len());
-            }
+        let received = &self.frames[taken_over..];
+        if !received.is_empty() {
+            let traffic = Traffic {
+                frames: received.len() as u64,
+                bytes: received.iter().map(|f| self.io.len(f) as u64).sum(),
+            };
+            self.count(|counters| counters.received.add_all(traffic));
         }
         self.take_over(self.burst);
+        let is_behind = self.frames.len() >= self.burst;
+        let openings = if is_behind { share } else { self.burst };
+        self.engine.limit_openings(openings);
     }
 
     /// Takes handed-over frames until the burst has `most`.
@@ -179,7 +201,9 @@ impl<Io: PacketIo> Worker<Io> {
             self.ports.push(ports);
         }
         let taken = (self.frames.len() - before) as u64;
-        self.count(|counters| counters.taken_over.add(taken));
+        if taken > 0 {
+            self.count(|counters| counters.taken_over.add(taken));
+        }
     }
 
     fn work(&mut self, now: Time) {
@@ -243,6 +267,11 @@ impl<Io: PacketIo> Worker<Io> {
                     self.drop(frame, DropReason::FragmentLimit);
                 }
             }
+            Verdict::Later => {
+                if let Err(frame) = self.lobby.enter(frame) {
+                    self.drop(frame, DropReason::OpeningsLimit);
+                }
+            }
             Verdict::Kernel { network, otherwise } => self.hand_back(frame, network, otherwise),
         }
     }
@@ -276,6 +305,9 @@ impl<Io: PacketIo> Worker<Io> {
         let has_more = self
             .engine
             .tidy(&mut self.io, snapshot, now, &mut self.outbox);
+        if self.outbox.is_empty() {
+            return has_more;
+        }
         let mut outbox = std::mem::take(&mut self.outbox);
         self.count(|counters| counters.own_frames.add(outbox.len() as u64));
         for (frame, interface) in outbox.drain(..) {
@@ -285,13 +317,27 @@ impl<Io: PacketIo> Worker<Io> {
             self.transmit(frame, interface);
         }
         self.outbox = outbox;
+        self.send_off();
         has_more
     }
 
+    /// Ends a burst: what was handed over or transmitted is on its way.
+    fn send_off(&mut self) {
+        self.links.handover.ring();
+        self.io.flush();
+        if self.transmitted.frames > 0 {
+            let traffic = std::mem::take(&mut self.transmitted);
+            self.count(|counters| counters.transmitted.add_all(traffic));
+        }
+    }
+
     fn transmit(&mut self, frame: Io::Frame, interface: InterfaceId) {
-        let bytes = self.io.bytes(&frame).len();
+        let bytes = self.io.len(&frame) as u64;
         match self.io.transmit(frame, interface) {
-            Ok(()) => self.count(|counters| counters.transmitted.add(bytes)),
+            Ok(()) => {
+                self.transmitted.frames += 1;
+                self.transmitted.bytes += bytes;
+            }
             Err(frame) => self.drop(frame, DropReason::TransmitRingFull),
         }
     }
@@ -332,9 +378,11 @@ impl<Io: PacketIo> Worker<Io> {
             self.drop(frame, DropReason::FragmentTimeout);
         }
         let (neighbours, fragments) = (self.waiting.len() as u64, self.assembling.len() as u64);
+        let openings = self.lobby.len() as u64;
         self.count(|counters| {
             counters.waiting.set(neighbours);
             counters.fragments_waiting.set(fragments);
+            counters.openings_waiting.set(openings);
         });
     }
 
@@ -383,39 +431,9 @@ impl<Io: PacketIo> Worker<Io> {
 
     fn nap(&mut self) {
         let Self { io, links, .. } = self;
-        // The kernel may need another push for what it has not transmitted yet.
-        let nap = if io.census().transmitting > 0 {
-            SPIN
-        } else {
-            NAP
-        };
         if let Some(wake) = links.handover.wake() {
-            wake.sleep(|| !links.handover.is_empty(), |event| io.wait(event, nap));
+            let has_news = || !links.handover.is_empty() || links.observer.is_behind();
+            wake.sleep(has_news, |event| io.wait(event, NAP));
         }
-    }
-}
-
-/// Whether a worker that finds nothing to do may sleep, when it last found something at
-/// `last_busy`.
-fn may_nap(polling: Polling, last_busy: Time, now: Time) -> bool {
-    match polling {
-        Polling::Adaptive => now >= last_busy.after(SPIN),
-        Polling::Busy => false,
-        Polling::Interrupt => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_sleeps_as_its_polling_says() {
-        let busy = Time(1_000_000);
-        let (soon, later) = (busy.after(SPIN / 2), busy.after(SPIN));
-        let naps = |polling| [soon, later].map(|now| may_nap(polling, busy, now));
-        assert_eq!(naps(Polling::Adaptive), [false, true]);
-        assert_eq!(naps(Polling::Busy), [false, false]);
-        assert_eq!(naps(Polling::Interrupt), [true, true]);
     }
 }

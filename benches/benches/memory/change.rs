@@ -5,24 +5,25 @@
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use sluice_benches::harness::in_turns;
 use sluice_benches::report::Report;
 use sluice_benches::statistics::{quantile, sorted};
-use sluice_benches::topology::{compiled, services};
+use sluice_benches::topology::{services, terms};
 use sluice_benches::traffic::shuffle;
-use sluice_conf::{ServiceTable, SourceNat, codec};
+use sluice_conf::{Backend, ServiceTable, SourceNat, TableEncoder, codec};
 use sluice_dataplane::maglev::{Candidate, Maglev};
-use sluice_dataplane::service::ServiceMap;
+use sluice_dataplane::service::{MapError, Received, ServiceMap};
 
-use crate::Measure;
+use crate::{Measure, push};
 
 /// Services of the table, of 10 backends each.
 const SERVICES: u16 = 10_000;
 
 /// Changes of one endpoint that are timed.
-const CHANGES: usize = 100;
+pub const CHANGES: usize = 100;
 
 /// Sets of backends whose tables make one figure of collateral: one table alone may be a quarter off.
 const SETS: u8 = 20;
@@ -128,62 +129,99 @@ fn unevenness(rows: &[u16], backends: u16) -> f64 {
 }
 
 fn table(measure: Measure, report: &mut Report) -> anyhow::Result<()> {
-    let name = |what: &str| format!("table of 10k Services: {what}");
     let table = services::<Ipv4Addr>(SERVICES, SourceNat::Masquerade);
-    let bytes = codec::encode(&table)?;
+    whole(measure, &table, report)?;
+    let changes = sorted(&changes(measure, table.clone())?);
+    for (label, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let reading: Vec<f64> = quantile(&changes, share).into_iter().collect();
+        let name = format!("one endpoint's change: decode and compile, {label}");
+        report.add(name, "ms", &reading);
+    }
+    push::run(measure, table, report)
+}
+
+/// A table that comes to a dataplane without one.
+fn whole(measure: Measure, table: &ServiceTable, report: &mut Report) -> anyhow::Result<()> {
+    let name = |what: &str| format!("table of 10k Services: {what}");
+    let bytes = codec::encode(table)?;
     report.add(name("message"), "MB", &[bytes.len() as f64 / 1e6]);
-    let body = &bytes[codec::HEADER_LEN..];
-    let nothing = ServiceMap::default();
     let (mut decoding, mut compiling) = (Vec::new(), Vec::new());
     for _ in 0..measure.rounds {
-        let (passed, decoded) = measure.watch.time(|| codec::decode::<ServiceTable>(body));
-        let decoded = decoded?;
+        let (nothing, received) = (ServiceMap::default(), Received::default());
+        let (passed, draft) = measure.watch.time(|| {
+            let table = codec::decode(&bytes[codec::HEADER_LEN..])?;
+            received.draft(&table, &nothing)
+        });
+        let (draft, _) = draft?;
         decoding.push(passed / 1e6);
-        let (passed, map) = measure.watch.time(|| compiled(decoded, &nothing, 1));
+        let (passed, map) = measure
+            .watch
+            .time(|| ServiceMap::compile(draft, &nothing, &terms(1)));
         map?;
         compiling.push(passed / 1e6);
     }
-    let both = decoding
-        .iter()
-        .zip(&compiling)
-        .map(|(decode, compile)| decode + compile);
+    let both = decoding.iter().zip(&compiling);
+    let both: Vec<f64> = both.map(|(decode, compile)| decode + compile).collect();
     report.add(name("decode"), "ms", &decoding);
     report.add(name("compile from nothing"), "ms", &compiling);
-    report.add(
-        name("decode and compile from nothing"),
-        "ms",
-        &both.collect::<Vec<_>>(),
-    );
-    let changes = sorted(&changes(measure, table)?);
-    for (label, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let reading: Vec<f64> = quantile(&changes, share).into_iter().collect();
-        report.add(
-            name(&format!("compile one endpoint's change, {label}")),
-            "ms",
-            &reading,
-        );
-    }
+    report.add(name("decode and compile from nothing"), "ms", &both);
     Ok(())
 }
 
-/// Milliseconds of compiling a table in which one endpoint has left or come back, each beside the
-/// map before. Not timed: copying the table, and freeing the map before.
-fn changes(measure: Measure, mut table: ServiceTable) -> anyhow::Result<Vec<f64>> {
-    let mut map = compiled(table.clone(), &ServiceMap::default(), 1)?;
-    let mut away = None;
-    let mut readings = Vec::with_capacity(CHANGES);
-    for change in 0..CHANGES {
-        let place = change / 2 * 97 % usize::from(SERVICES);
-        let backends = &mut table.services[place].backends;
-        match away.take() {
-            Some(backend) => backends.push(backend),
-            None => away = backends.pop(),
+/// A table of which one endpoint leaves or comes back, each time of another Service.
+pub struct Flapping {
+    table: ServiceTable,
+    away: Option<Backend>,
+    change: usize,
+}
+
+impl Flapping {
+    /// Begins with this table, whole.
+    pub fn new(table: ServiceTable) -> Self {
+        Self {
+            table,
+            away: None,
+            change: 0,
         }
-        let next = table.clone();
-        let (passed, compiled) = measure.watch.time(|| compiled(next, &map, 1));
-        map = compiled?;
-        readings.push(passed / 1e6);
     }
-    ensure!(away.is_none(), "an endpoint is missing");
+
+    /// The next table.
+    pub fn advance(&mut self) -> ServiceTable {
+        let place = self.change / 2 * 97 % self.table.services.len();
+        let backends = &mut self.table.services[place].backends;
+        match self.away.take() {
+            Some(backend) => backends.push(backend),
+            None => self.away = backends.pop(),
+        }
+        self.change += 1;
+        self.table.clone()
+    }
+}
+
+/// Milliseconds of decoding and compiling a table in which one endpoint has left or come back, each
+/// beside the map before. Not timed: encoding the table, and freeing the map before.
+fn changes(measure: Measure, table: ServiceTable) -> anyhow::Result<Vec<f64>> {
+    let (mut encoder, mut received) = (TableEncoder::default(), Received::default());
+    let mut map = ServiceMap::default();
+    let mut flapping = Flapping::new(table.clone());
+    let mut readings = Vec::with_capacity(CHANGES);
+    for change in 0..=CHANGES {
+        let next = Arc::new(match change {
+            0 => table.clone(),
+            _ => flapping.advance(),
+        });
+        let encoded = encoder.encode(&next)?;
+        let (passed, compiled) = measure.watch.time(|| {
+            let (draft, same) = received.draft(&encoded, &map)?;
+            let next = ServiceMap::compile(draft, &map, &terms(1))?;
+            received.adopt(encoded.services, same);
+            Ok::<_, MapError>(next)
+        });
+        map = compiled?;
+        // The first table comes to no other.
+        if change > 0 {
+            readings.push(passed / 1e6);
+        }
+    }
     Ok(readings)
 }

@@ -8,7 +8,7 @@ use sluice_conf::settings::dataplane::{Connections, Timeouts};
 use sluice_dataplane::conntrack::{ConnTable, Connection, Seconds, State, TcpState};
 
 /// A table of its own, with new connections for it.
-pub struct Changing<A> {
+pub struct Changing<A: Numbered> {
     table: ConnTable<A>,
     next: u32,
     now: Seconds,

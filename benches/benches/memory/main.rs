@@ -21,6 +21,7 @@ mod changing;
 mod established;
 mod footprint;
 mod opening;
+mod push;
 mod stages;
 mod stock;
 mod storm;

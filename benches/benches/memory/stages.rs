@@ -226,7 +226,7 @@ fn choice(measure: Measure, services: &ServiceMap) -> Case<'_> {
             for tuple in batch {
                 let target = Target::from_end(tuple.destination, tuple.protocol);
                 if let Some(served) = services.frontend(&target) {
-                    let (service, hash) = (served.service, tuple.hash(0));
+                    let (service, hash) = (served.service, tuple.hash());
                     let _ = black_box(service.choose(Pool::Cluster, target.address, hash, None));
                 }
             }

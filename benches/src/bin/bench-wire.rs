@@ -12,20 +12,27 @@ use clap::{Parser, ValueEnum};
 use sluice_benches::generator::plan::Script;
 use sluice_benches::rate::Rate;
 use sluice_benches::trial::Kind;
+use sluice_benches::wire::first;
 use sluice_benches::wire::known::Known;
 use sluice_benches::wire::measure::{self, Case, MOST_CONNECTIONS, Options, Round};
+use sluice_benches::wire::part;
 use sluice_benches::wire::peer::Peer;
 use sluice_benches::wire::readings::Readings;
 use sluice_benches::wire::report::Run;
 use sluice_benches::wire::rig::Rig;
+use sluice_benches::wire::sockets;
 use sluice_benches::wire::{flood, idle, scale, updates};
 use sluice_tests::clock;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Highest rates, latency below them, new connections, of all peers.
+    /// Highest rates, latency below them, new connections, of all peers but proxies.
     Throughput,
+    /// First packets of connections, by the number of Services.
+    First,
+    /// Connections and bytes of real sockets, of all peers that lead to backends.
+    Sockets,
     /// What established connections lose beside a SYN flood.
     Flood,
     /// Changes of endpoints under load.
@@ -36,9 +43,10 @@ enum Part {
     Idle,
 }
 
-/// Measures Sluice, the bare AF_XDP forwarder and the kernel on one rig of namespaces, in turns, and
+/// Measures Sluice, AF_XDP forwarders, the kernel and proxies on one rig of namespaces, in turns, and
 /// writes report-wire.json, report-wire.md, charts, and the report of all parts. Needs root, two CPUs
-/// and release builds of Sluice's daemons beside this program.
+/// and release builds of Sluice's daemons beside this program. Peers whose programs are not installed
+/// are left out.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -50,7 +58,7 @@ struct Cli {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "throughput,flood,updates,scale,idle"
+        default_value = "throughput,first,sockets,flood,updates,scale,idle"
     )]
     parts: Vec<Part>,
     /// Peers, in the order of a round.
@@ -58,14 +66,14 @@ struct Cli {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "bare,sluice,nftables,nftables-threaded"
+        default_value = "bare,testpmd,sluice,nftables,nftables-threaded,iptables-threaded,haproxy,nginx"
     )]
     peers: Vec<Peer>,
     /// Rounds of the throughput.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Rounds of each of the other parts, but for the scale and for changes of many Services at once,
-    /// of which there is one.
+    /// Rounds of flood, updates and idle; of the scale and of changes of many Services at once there
+    /// is one.
     #[arg(long, default_value_t = 2)]
     scenario_rounds: u32,
     /// Flows.
@@ -110,6 +118,10 @@ struct Cli {
     /// Percent of frames that may be lost.
     #[arg(long, default_value_t = 0.1)]
     loss: f64,
+    #[command(flatten)]
+    first: first::Arguments,
+    #[command(flatten)]
+    sockets: sockets::Arguments,
 }
 
 /// Peers whose established connections and endpoints are watched.
@@ -145,10 +157,11 @@ fn run(cli: &Cli) -> Result<()> {
     let most = cli.connections.iter().copied().max().unwrap_or(0);
     let rig = Rig::build(cli.flows.max(MOST_CONNECTIONS as u32).max(most))?;
     let mut bench = Bench::new(cli, rig);
-    if cli.parts.contains(&Part::Throughput) {
-        bench.throughput();
-    }
+    bench.throughput();
+    bench.first();
     bench.scenarios();
+    // Last: they make the clients' addresses the near namespace's own.
+    bench.sockets();
     let failed = bench.failed;
     bench.report()?;
     ensure!(failed == 0, "{failed} rounds failed");
@@ -159,23 +172,23 @@ fn run(cli: &Cli) -> Result<()> {
 struct Bench<'a> {
     cli: &'a Cli,
     rig: Rig,
+    /// Those that are installed.
+    peers: Vec<Peer>,
     options: Options,
     cases: Vec<Case>,
     rounds: Vec<Round>,
+    parts: Vec<part::Part>,
     readings: Readings,
     failed: u32,
 }
 
 impl<'a> Bench<'a> {
     fn new(cli: &'a Cli, rig: Rig) -> Self {
-        let mut cases = Vec::new();
-        for services in &cli.services {
-            let services = *services;
-            cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
-        }
+        let mut readings = Readings::default();
         Self {
             cli,
             rig,
+            peers: present(&cli.peers, &mut readings),
             options: Options {
                 kind: cli.kind,
                 flows: cli.flows,
@@ -185,9 +198,10 @@ impl<'a> Bench<'a> {
                 loss: cli.loss / 100.0,
                 precision: 0.03,
             },
-            cases,
+            cases: cases(cli),
             rounds: Vec::new(),
-            readings: Readings::default(),
+            parts: Vec::new(),
+            readings,
             failed: 0,
         }
     }
@@ -203,15 +217,21 @@ impl<'a> Bench<'a> {
     fn throughput(&mut self) {
         for number in 0..self.cli.rounds {
             for case in self.cases.clone() {
-                for peer in &self.cli.peers {
+                for peer in self.forwarding() {
                     if clock::stopped() {
                         return;
                     }
-                    let done = self.throughput_of(*peer, case, number);
+                    let done = self.throughput_of(peer, case, number);
                     self.note(&format!("round {number}: {}", case.name()), done);
                 }
             }
         }
+    }
+
+    /// Peers that the generator's frames get through.
+    fn forwarding(&self) -> Vec<Peer> {
+        let all = self.peers.iter().copied();
+        all.filter(|peer| !peer.is_proxy()).collect()
     }
 
     fn throughput_of(&mut self, peer: Peer, case: Case, number: u32) -> Result<()> {
@@ -224,9 +244,33 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    fn first(&mut self) {
+        if self.cli.parts.contains(&Part::First) {
+            let (rig, readings) = (&mut self.rig, &mut self.readings);
+            let (arguments, options) = (&self.cli.first, &self.options);
+            let part = first::measure(rig, &self.peers, arguments, options, readings);
+            self.take(part);
+        }
+    }
+
+    fn sockets(&mut self) {
+        if self.cli.parts.contains(&Part::Sockets) {
+            let (rig, readings) = (&mut self.rig, &mut self.readings);
+            let part = sockets::measure(rig, &self.peers, &self.cli.sockets, readings);
+            self.take(part);
+        }
+    }
+
+    fn take(&mut self, part: Option<part::Part>) {
+        if let Some(part) = part {
+            self.failed += part.failed;
+            self.parts.push(part);
+        }
+    }
+
     /// The scenarios in turns, each with its peers in turns.
     fn scenarios(&mut self) {
-        let mut known = Known::of(&self.rounds, &self.cli.peers);
+        let mut known = Known::of(&self.rounds, &self.peers);
         let given = [
             (Script::Data, self.cli.data_rate),
             (Script::Connection, self.cli.connection_rate),
@@ -239,14 +283,17 @@ impl<'a> Bench<'a> {
         for number in 0..self.cli.scenario_rounds {
             for part in &self.cli.parts {
                 let peers: &[Peer] = match part {
-                    Part::Throughput => &[],
+                    Part::Throughput | Part::First | Part::Sockets => &[],
                     Part::Flood | Part::Updates => &TRACKING,
                     Part::Scale if number > 0 => &[],
                     Part::Scale => &SCALED,
                     // One round is of both its peers.
                     Part::Idle => &[Peer::Sluice],
                 };
-                for peer in peers.iter().filter(|peer| self.cli.peers.contains(peer)) {
+                for peer in peers.iter() {
+                    if !self.peers.contains(peer) {
+                        continue;
+                    }
                     if clock::stopped() {
                         return;
                     }
@@ -261,7 +308,7 @@ impl<'a> Bench<'a> {
     fn scenario(&mut self, part: Part, peer: Peer, number: u32, known: &mut Known) -> Result<()> {
         let (rig, options, readings) = (&mut self.rig, &self.options, &mut self.readings);
         match part {
-            Part::Throughput => Ok(()),
+            Part::Throughput | Part::First | Part::Sockets => Ok(()),
             Part::Flood => flood::round(rig, peer, known, options, readings),
             Part::Updates => {
                 updates::round(rig, peer, known, options, readings)?;
@@ -287,12 +334,42 @@ impl<'a> Bench<'a> {
         let run = Run {
             rounds: &self.rounds,
             cases: &self.cases,
-            peers: &cli.peers,
+            peers: &self.forwarding(),
+            parts: &self.parts,
             readings: self.readings,
             traffic,
         };
         run.write(&cli.out)
     }
+}
+
+/// Cases of the throughput; none when it is not measured.
+fn cases(cli: &Cli) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for services in &cli.services {
+        let services = *services;
+        cases.extend(cli.scripts.iter().map(|&script| Case { script, services }));
+    }
+    cases.retain(|_| cli.parts.contains(&Part::Throughput));
+    cases
+}
+
+/// The peers that are installed; the others are told and left out.
+fn present(peers: &[Peer], readings: &mut Readings) -> Vec<Peer> {
+    let mut present = Vec::new();
+    for peer in peers {
+        match peer.missing() {
+            None => present.push(*peer),
+            Some(missing) => {
+                println!("{}: left out, {missing} is not installed", peer.name());
+                readings.leave_out(
+                    peer.name().to_owned(),
+                    format!("{missing} is not installed"),
+                );
+            }
+        }
+    }
+    present
 }
 
 fn print(round: &Round) {

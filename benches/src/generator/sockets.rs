@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::time::{ClockId, clock_gettime};
+use sluice_dataplane::io::xsk::raise_limits;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FrameDesc, Socket, TxQueue, Umem};
 
@@ -22,7 +23,6 @@ use super::pace::{Pace, Turn};
 use super::plan::{Plan, Share};
 use super::state::Progress;
 use crate::cpu;
-use crate::xdp_socket::raise_limits;
 
 const FRAMES: u32 = 4096;
 const RING: u32 = 2048;
@@ -193,7 +193,7 @@ impl Port {
         let (_, completion) = rings.context("the rings of the memory's first socket")?;
         let fd = tx.fd().as_raw_fd();
         // SAFETY: the descriptor is open as long as `tx`.
-        raise_limits(unsafe { BorrowedFd::borrow_raw(fd) }, FRAMES * FRAME_BYTES)?;
+        raise_limits(interface, unsafe { BorrowedFd::borrow_raw(fd) }, RING);
         Ok(Self {
             umem,
             tx,

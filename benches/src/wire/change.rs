@@ -10,7 +10,7 @@ use sluice_tests::manifests::Folder;
 use sluice_tests::netns::CONFIGURE;
 use sluice_tests::process;
 
-use super::peer::{Running, protocol};
+use super::peer::{Peer, Running, nftables, protocol};
 use super::rig::{BACKEND_PORT, BACKENDS, Rig, backend};
 use crate::namespace::Namespace;
 
@@ -33,10 +33,10 @@ enum How<'a> {
 
 impl<'a> Changer<'a> {
     /// Of a peer that runs; none when its endpoints are for good.
-    pub fn of(running: &'a Running, rig: &Rig) -> Option<Self> {
-        let how = match running {
-            Running::Sluice(sluice) => How::Manifests(&sluice.folder),
-            Running::Kernel(_) => How::Rules(rig.inside()),
+    pub fn of(peer: Peer, running: &'a Running, rig: &Rig) -> Option<Self> {
+        let how = match (peer, running) {
+            (_, Running::Sluice(sluice)) => How::Manifests(&sluice.folder),
+            (Peer::Nftables | Peer::NftablesThreaded, _) => How::Rules(rig.inside()),
             _ => return None,
         };
         Some(Self {
@@ -116,32 +116,37 @@ fn slices(spares: u8, services: u32, protocol: &str) -> String {
 }
 
 /// One transaction: the chain of each endpoint that came, and the choice of each Service anew. As
-/// kube-proxy, it leaves chains of endpoints that went for later (pkg/proxy/nftables/proxier.go).
+/// kube-proxy, it leaves chains of endpoints that went for later (pkg/proxy/nftables/proxier.go). So
+/// do maps that have names: a choice never comes to endpoints beyond its last one.
 fn rules(spares: u8, services: u32, protocol: &str) -> String {
+    let named = nftables::has_names(services);
     let mut text = String::new();
     for service in 0..services {
-        let mut choices = Vec::new();
-        for number in 0..BACKENDS + spares {
-            let (chain, address) = (format!("endpoint-{service}-{number}"), backend(number));
-            if number >= BACKENDS {
-                let _ = writeln!(
-                    text,
-                    "add chain ip kube-proxy {chain}\nflush chain ip kube-proxy {chain}\n\
-                     add rule ip kube-proxy {chain} ip saddr {address} jump mark-for-masquerade\n\
-                     add rule ip kube-proxy {chain} meta l4proto {protocol} dnat to {address}:{BACKEND_PORT}"
-                );
-            }
-            choices.push(format!("{number} : goto {chain}"));
+        for number in BACKENDS..BACKENDS + spares {
+            let rules = nftables::of_endpoint(number, protocol);
+            replace(&mut text, &format!("endpoint-{service}-{number}"), &rules);
         }
-        let _ = writeln!(
-            text,
-            "flush chain ip kube-proxy service-{service}\n\
-             add rule ip kube-proxy service-{service} numgen random mod {} vmap {{ {} }}",
-            choices.len(),
-            choices.join(", ")
-        );
+        if named && spares > 0 {
+            let new = nftables::choices(service, BACKENDS..BACKENDS + spares);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "add element ip kube-proxy choices-{service} {new}");
+        }
+        let rules = nftables::of_service(service, BACKENDS + spares, named);
+        replace(&mut text, &format!("service-{service}"), &rules);
     }
     text
+}
+
+/// A chain with these rules and no others.
+fn replace(text: &mut String, chain: &str, rules: &[String]) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "add chain ip kube-proxy {chain}\nflush chain ip kube-proxy {chain}"
+    );
+    for rule in rules {
+        let _ = writeln!(text, "add rule ip kube-proxy {chain} {rule}");
+    }
 }
 
 #[cfg(test)]
@@ -163,8 +168,19 @@ mod tests {
     fn a_transaction_chooses_among_all_endpoints() {
         let text = rules(1, 2, "udp");
         assert_eq!(text.matches("numgen random mod 5 vmap").count(), 2);
-        assert_eq!(text.matches("add chain").count(), 2, "of the spares only");
+        assert_eq!(text.matches("add chain ip kube-proxy endpoint").count(), 2);
         assert!(text.contains("4 : goto endpoint-1-4 }"), "{text}");
-        assert!(!rules(0, 1, "udp").contains("add chain"));
+        assert!(!rules(0, 1, "udp").contains("endpoint-0-4"));
+    }
+
+    #[test]
+    fn a_map_with_a_name_is_added_to_and_chosen_from() {
+        let (came, gone) = (rules(1, 1001, "tcp"), rules(0, 1001, "tcp"));
+        let new = "add element ip kube-proxy choices-1000 { 4 : goto endpoint-1000-4 }\n";
+        assert!(came.contains(new) && !gone.contains("add element"));
+        for (text, endpoints) in [(came, 5), (gone, 4)] {
+            let choice = format!("service-1000 numgen random mod {endpoints} vmap @choices-1000\n");
+            assert!(text.contains(&choice));
+        }
     }
 }

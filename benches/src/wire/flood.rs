@@ -38,7 +38,7 @@ pub fn round(
     let measured = measure(
         rig,
         peer,
-        Changer::of(&running, rig),
+        Changer::of(peer, &running, rig),
         known,
         options,
         readings,

@@ -17,12 +17,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::Ebpf;
 use aya::maps::{MapData, XskMap};
 use aya::programs::{Xdp, XdpFlags};
+use sluice_dataplane::io::xsk::raise_limits;
+use sluice_dataplane::memory::prefetch;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use crate::cpu;
 use crate::namespace::Namespace;
-use crate::xdp_socket::{busy_poll, prefer_busy_poll, raise_limits};
+use crate::xdp_socket::{busy_poll, prefer_busy_poll};
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.bpf.o"));
 
@@ -99,6 +101,7 @@ impl Drop for Forwarder {
 }
 
 struct Ports {
+    umem: Umem,
     ports: [Port; 2],
     free: Vec<FrameDesc>,
     busy_poll: bool,
@@ -116,16 +119,17 @@ impl Ports {
         let (umem, free) = Umem::new(config, frames, false).map_err(|error| anyhow!("{error}"))?;
         let [first, second] = &settings.interfaces;
         let mut ports = [Port::open(&umem, first)?, Port::open(&umem, second)?];
-        for port in &mut ports {
+        for (port, interface) in ports.iter_mut().zip(&settings.interfaces) {
             let fd = port.rx.fd().as_raw_fd();
             // SAFETY: the descriptor is open as long as `port`.
             let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-            raise_limits(socket, RING as u32 * 4096)?;
+            raise_limits(interface, socket, RING as u32);
             if let Some(budget) = settings.busy_poll {
                 prefer_busy_poll(socket, budget)?;
             }
         }
         Ok(Self {
+            umem,
             ports,
             free,
             busy_poll: settings.busy_poll.is_some(),
@@ -144,7 +148,7 @@ impl Ports {
                 if self.busy_poll {
                     from.poll();
                 }
-                from.receive(&mut to.queued);
+                from.receive(&self.umem, &mut to.queued);
                 to.send(&mut self.free);
                 from.refill(&mut self.free);
             }
@@ -159,6 +163,8 @@ struct Port {
     fill: FillQueue,
     completion: CompQueue,
     queued: Vec<FrameDesc>,
+    /// What a ring gives, on its way to where it belongs: written before it is read.
+    taken: Box<[FrameDesc; BATCH]>,
     receiving: usize,
     sending: usize,
     /// Keeps the program attached.
@@ -193,6 +199,7 @@ impl Port {
             fill,
             completion,
             queued: Vec::with_capacity(RING),
+            taken: Box::new([FrameDesc::default(); BATCH]),
             receiving: 0,
             sending: 0,
             _ebpf: ebpf,
@@ -204,12 +211,18 @@ impl Port {
         busy_poll(unsafe { BorrowedFd::borrow_raw(self.rx.fd().as_raw_fd()) });
     }
 
-    fn receive(&mut self, queued: &mut Vec<FrameDesc>) {
+    fn receive(&mut self, umem: &Umem, queued: &mut Vec<FrameDesc>) {
         let room = BATCH.min(RING - queued.len());
-        let mut descs = [FrameDesc::default(); BATCH];
         // SAFETY: both sockets use one memory; the kernel has given up what stands on the ring.
-        let count = unsafe { self.rx.consume(&mut descs[..room]) };
-        queued.extend_from_slice(&descs[..count]);
+        let count = unsafe { self.rx.consume(&mut self.taken[..room]) };
+        for desc in &self.taken[..count] {
+            // The kernel reads it soon, to copy it.
+            // SAFETY: the frame is of this memory and in hand only.
+            if let Some(first) = unsafe { umem.data(desc) }.contents().first() {
+                prefetch(first);
+            }
+        }
+        queued.extend_from_slice(&self.taken[..count]);
         self.receiving -= count;
     }
 
@@ -230,11 +243,10 @@ impl Port {
             }
             waiting = left;
         }
-        let mut descs = [FrameDesc::default(); BATCH];
         while self.sending > 0 {
             // SAFETY: as in `receive`.
-            let count = unsafe { self.completion.consume(&mut descs) };
-            free.extend_from_slice(&descs[..count]);
+            let count = unsafe { self.completion.consume(&mut self.taken[..]) };
+            free.extend_from_slice(&self.taken[..count]);
             self.sending -= count;
             if count < BATCH {
                 break;

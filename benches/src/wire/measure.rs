@@ -41,7 +41,7 @@ impl Case {
     pub fn name(self) -> String {
         let what = match self.script {
             Script::Data => "datagrams",
-            Script::Syn => "first packets",
+            Script::Syn => "SYN",
             Script::Connection => "connections",
         };
         let Self { services, .. } = self;

@@ -1,22 +1,31 @@
 //! The peers: each is started on the rig, forwards, and leaves the rig as it was.
 
-use std::fmt::Write as _;
+mod bare;
+mod haproxy;
+mod iptables;
+mod kernel;
+pub(super) mod nftables;
+mod nginx;
+mod program;
+mod proxy;
+mod sluice;
+mod testpmd;
 
-use anyhow::{Context, Result};
-use sluice_tests::daemon::{self, Paths};
-use sluice_tests::manifests::Folder;
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
 use sluice_tests::netns::{CONFIGURE, Netns};
-use sluice_tests::process::{self, Process};
-use tempfile::TempDir;
 
-use super::forwarder::{Forwarder, Pass, Settings, pass};
-use super::rig::{BACKEND_PORT, BACKENDS, GATEWAY, INTERFACES, PEER_CPU, PORT, Rig, backend, vip};
-use crate::cpu;
+use super::forwarder::{Forwarder, Pass};
+use super::rig::{BACKEND_PORT, GATEWAY, INTERFACES, PORT, Rig, backend, vip};
 use crate::generator::plan::Protocol;
 use crate::sink::program::{Network, host};
 
+pub use program::Program;
+pub use sluice::Sluice;
+
 /// States of TCP as the kernel names them and as Sluice does. All peers forget a connection in any
-/// of them after [`FORGET_SECONDS`], or [`Rig::kept`], so that what one trial leaves half open, above all an overloaded
+/// of them after [`Origin::seconds`], so that what one trial leaves half open, above all an overloaded
 /// one, does not use up the source ports of the next.
 const STATES: [(&str, &str); 7] = [
     ("syn_sent", "syn_sent"),
@@ -27,14 +36,18 @@ const STATES: [(&str, &str); 7] = [
     ("last_ack", "last_ack"),
     ("time_wait", "time_wait"),
 ];
-pub(super) const FORGET_SECONDS: u32 = 1;
+/// How long a peer remembers a connection of the generator of which it sees no more, in seconds,
+/// unless [`Rig::kept`] says otherwise.
+pub const FORGET_SECONDS: u32 = 1;
 
-/// After how long a connection in a state of Sluice's names is forgotten.
-fn seconds(rig: &Rig, state: &str) -> u32 {
-    match state {
-        "syn_received" | "established" => rig.kept,
-        _ => FORGET_SECONDS,
-    }
+/// Where backends are, and with them whoever is no stranger to a cluster.
+const POD_NETWORK: &str = "10.2.0.0/24";
+/// Where ClusterIPs are.
+const SERVICE_NETWORK: &str = "10.96.0.0/16";
+
+/// A Service's ClusterIP: every Service has one beside its Vip, though nobody uses it here.
+fn cluster_ip(service: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 10)) + service)
 }
 
 /// Who forwards.
@@ -44,12 +57,43 @@ pub enum Peer {
     Bare,
     /// The same, running NAPI itself by preferred busy polling.
     BareBusy,
+    /// DPDK's testpmd on AF_XDP, forwarding unread as well.
+    Testpmd,
     /// Sluice.
     Sluice,
     /// The kernel with kube-proxy's rules of nftables mode, NAPI on the generator's CPU.
     Nftables,
     /// The same with NAPI in a thread on the peer's CPU.
     NftablesThreaded,
+    /// The kernel with kube-proxy's rules of iptables mode, NAPI on the generator's CPU.
+    Iptables,
+    /// The same with NAPI in a thread on the peer's CPU.
+    IptablesThreaded,
+    /// HAProxy in TCP mode, frames received on its CPU; for sockets only.
+    Haproxy,
+    /// nginx's stream module, likewise.
+    Nginx,
+}
+
+/// Whose frames a peer is to forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The generator's, which have no skb at first.
+    Generator,
+    /// Those of sockets.
+    Sockets,
+}
+
+impl Origin {
+    /// How long a peer remembers a connection of which it sees no more, in seconds, in a state of
+    /// Sluice's names. Sockets that wait for their turn on a busy machine must not be forgotten.
+    fn seconds(self, rig: &Rig, state: &str) -> u32 {
+        match (self, state) {
+            (Origin::Sockets, _) => 5,
+            (Origin::Generator, "syn_received" | "established") => rig.kept,
+            (Origin::Generator, _) => FORGET_SECONDS,
+        }
+    }
 }
 
 impl Peer {
@@ -58,21 +102,31 @@ impl Peer {
         match self {
             Peer::Bare => "bare AF_XDP forwarder",
             Peer::BareBusy => "bare AF_XDP forwarder, busy polling",
+            Peer::Testpmd => "DPDK testpmd on AF_XDP",
             Peer::Sluice => "Sluice",
             Peer::Nftables => "nftables, as kube-proxy",
             Peer::NftablesThreaded => "nftables, as kube-proxy, threaded NAPI",
+            Peer::Iptables => "iptables (legacy), as kube-proxy",
+            Peer::IptablesThreaded => "iptables (legacy), as kube-proxy, threaded NAPI",
+            Peer::Haproxy => "HAProxy, TCP mode",
+            Peer::Nginx => "nginx stream",
         }
     }
 
-    /// Whether it translates addresses.
+    /// Whether it gets clients of a Vip to a backend.
     pub fn translates(self) -> bool {
-        !matches!(self, Peer::Bare | Peer::BareBusy)
+        !matches!(self, Peer::Bare | Peer::BareBusy | Peer::Testpmd)
+    }
+
+    /// Whether it makes connections of its own, so that only sockets can talk through it.
+    pub fn is_proxy(self) -> bool {
+        matches!(self, Peer::Haproxy | Peer::Nginx)
     }
 
     /// Where frames must come from and go to behind it, and to which port.
     pub fn expectation(self) -> (Option<Network>, Option<Network>, Option<u16>) {
         if !self.translates() {
-            return (None, Some(host(vip(0).into())), Some(PORT));
+            return (None, Some((vip(0).into(), 15)), Some(PORT));
         }
         let backends = (backend(0).into(), 24);
         (
@@ -82,20 +136,50 @@ impl Peer {
         )
     }
 
-    /// Starts it with `services` Services of the plan's protocol; frames are forwarded when this returns.
+    /// Starts it with `services` Services of the plan's protocol; frames of the generator are
+    /// forwarded when this returns.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(self, rig: &Rig, services: u32) -> Result<Running> {
+        self.start_for(rig, services, Origin::Generator)
+    }
+
+    /// The same for frames of `origin`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_for(self, rig: &Rig, services: u32, origin: Origin) -> Result<Running> {
+        self.begin(rig, services, origin).inspect_err(|_| {
+            // What it did before it failed must not disturb the others.
+            let _ = self.clean(rig);
+        })
+    }
+
+    fn begin(self, rig: &Rig, services: u32, origin: Origin) -> Result<Running> {
+        let threads = matches!(self, Peer::NftablesThreaded | Peer::IptablesThreaded);
         match self {
-            Peer::Bare => bare(rig, None).map(Running::Bare),
+            Peer::Bare => bare::start(rig, None).map(Running::Bare),
             Peer::BareBusy => {
-                defer_interrupts(&rig.gateway, true)?;
-                bare(rig, Some(64)).map(Running::Bare)
+                bare::defer_interrupts(&rig.gateway, true)?;
+                bare::start(rig, Some(64)).map(Running::Bare)
             }
-            Peer::Sluice => sluice(rig, services).map(|sluice| Running::Sluice(Box::new(sluice))),
-            Peer::Nftables => kernel(rig, services, false).map(Running::Kernel),
-            Peer::NftablesThreaded => kernel(rig, services, true).map(Running::Kernel),
+            Peer::Testpmd => testpmd::start(rig).map(Running::Program),
+            Peer::Sluice => {
+                sluice::start(rig, services, origin).map(|sluice| Running::Sluice(Box::new(sluice)))
+            }
+            Peer::Nftables | Peer::NftablesThreaded => {
+                let rules = nftables::rules(services, protocol(rig));
+                kernel::load(&rig.gateway, &["nft", "-f", "-"], &rules)?;
+                kernel::forward(rig, threads, origin).map(Running::Kernel)
+            }
+            Peer::Iptables | Peer::IptablesThreaded => {
+                let rules = iptables::rules(services, protocol(rig));
+                kernel::load(&rig.gateway, &[iptables::RESTORE], &rules)?;
+                kernel::forward(rig, threads, origin).map(Running::Kernel)
+            }
+            Peer::Haproxy => haproxy::start(rig, services).map(Running::Program),
+            Peer::Nginx => nginx::start(rig, services).map(Running::Program),
         }
     }
 
@@ -107,7 +191,12 @@ impl Peer {
         // While it runs: some settings belong to NAPI, which goes with it.
         self.clean(rig)?;
         drop(running);
-        Ok(())
+        match self {
+            // The kernel keeps looking into tables of iptables that were used once, empty or not,
+            // as long as the namespace lives.
+            Peer::Iptables | Peer::IptablesThreaded => rig.renew(),
+            _ => Ok(()),
+        }
     }
 
     /// Takes back what it changed in the namespace; to be called before it ends.
@@ -118,14 +207,18 @@ impl Peer {
         let gateway = &rig.gateway;
         match self {
             Peer::Bare | Peer::Sluice => Ok(()),
-            Peer::BareBusy => defer_interrupts(gateway, false),
+            Peer::BareBusy => bare::defer_interrupts(gateway, false),
+            Peer::Testpmd => testpmd::detach(gateway),
             Peer::Nftables | Peer::NftablesThreaded => {
-                threaded(gateway, false)?;
-                gateway.write_sysctl("net/ipv4/ip_forward", "0")?;
-                gateway
-                    .run(&["nft", "flush", "ruleset"], CONFIGURE)
-                    .map(drop)
+                kernel::stop(gateway)?;
+                let flush = gateway.run(&["nft", "flush", "ruleset"], CONFIGURE * 3);
+                flush.map(drop)
             }
+            Peer::Iptables | Peer::IptablesThreaded => {
+                kernel::stop(gateway)?;
+                kernel::load(gateway, &[iptables::RESTORE], iptables::NONE)
+            }
+            Peer::Haproxy | Peer::Nginx => proxy::stop(gateway),
         }
     }
 }
@@ -137,7 +230,9 @@ pub enum Running {
     /// Two daemons.
     Sluice(Box<Sluice>),
     /// The kernel.
-    Kernel([Pass; 2]),
+    Kernel(Vec<Pass>),
+    /// Another program.
+    Program(Program),
 }
 
 impl Running {
@@ -145,84 +240,13 @@ impl Running {
     pub fn process(&self) -> Option<u32> {
         match self {
             Running::Sluice(sluice) => Some(sluice.dataplane.pid()),
+            Running::Program(program) => Some(program.process.pid()),
             Running::Bare(_) | Running::Kernel(_) => None,
         }
     }
 }
 
-/// Sluice's daemons and their folder, which go in this order.
-pub struct Sluice {
-    pub(super) controlplane: Process,
-    pub(super) dataplane: Process,
-    /// What the control plane reads.
-    pub(super) folder: Folder,
-    pub(super) paths: Paths,
-    _dir: TempDir,
-}
-
-fn bare(rig: &Rig, busy_poll: Option<u32>) -> Result<Forwarder> {
-    Forwarder::start(Settings {
-        namespace: rig.inside(),
-        interfaces: INTERFACES.map(str::to_owned),
-        cpu: PEER_CPU,
-        busy_poll,
-    })
-}
-
-fn sluice(rig: &Rig, services: u32) -> Result<Sluice> {
-    let dir = tempfile::tempdir().context("a folder for Sluice")?;
-    let paths = Paths {
-        dir: dir.path().to_owned(),
-    };
-    let folder = Folder::create(dir.path().join("services"))?;
-    folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
-    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {}\n", seconds(rig, state)));
-    // As many source ports as the kernel uses.
-    let more = format!(
-        "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
-         [source_nat]\nports = \"1024-65535\"\n[timeouts]\n{}",
-        timeouts.concat()
-    );
-    let settings =
-        daemon::dataplane_settings(&paths, &INTERFACES, &more).replace("\"debug\"", "\"warn\"");
-    let mut dataplane = daemon::start("sluice-dataplane", &rig.gateway, &paths, &settings)?;
-    daemon::dataplane_ready(&mut dataplane, &paths)?;
-    cpu::prefer_process(dataplane.pid())?;
-    let settings = daemon::controlplane_settings(&paths, folder.path(), &[], "")
-        .replace("\"debug\"", "\"warn\"");
-    let mut controlplane = daemon::start("sluice-controlplane", &rig.gateway, &paths, &settings)?;
-    daemon::settled(&mut controlplane, &paths)?;
-    Ok(Sluice {
-        controlplane,
-        dataplane,
-        folder,
-        paths,
-        _dir: dir,
-    })
-}
-
-fn manifests(services: u32, protocol: &str) -> String {
-    let protocol = protocol.to_uppercase();
-    let mut text = String::new();
-    for service in 0..services {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{service}, namespace: default}}\n\
-             spec:\n  type: LoadBalancer\n  loadBalancerIP: {}\n  ports: [{{name: p, protocol: {protocol}, port: {PORT}}}]\n\
-             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-             metadata: {{name: s{service}-1, namespace: default, labels: {{kubernetes.io/service-name: s{service}}}}}\n\
-             addressType: IPv4\nports: [{{name: p, protocol: {protocol}, port: {BACKEND_PORT}}}]\nendpoints:\n",
-            vip(service)
-        );
-        for number in 0..BACKENDS {
-            let _ = writeln!(text, "  - addresses: [\"{}\"]", backend(number));
-        }
-    }
-    text
-}
-
-/// The protocol of the plan, as nftables writes it.
+/// The protocol of the plan, as rules name it.
 pub(super) fn protocol(rig: &Rig) -> &'static str {
     match rig.plan.protocol {
         Protocol::Tcp => "tcp",
@@ -230,110 +254,11 @@ pub(super) fn protocol(rig: &Rig) -> &'static str {
     }
 }
 
-fn kernel(rig: &Rig, services: u32, thread: bool) -> Result<[Pass; 2]> {
-    let gateway = &rig.gateway;
-    let mut command = gateway.command("nft");
-    process::run(
-        command.args(["-f", "-"]),
-        &ruleset(services, protocol(rig)),
-        CONFIGURE * 6,
-    )?
-    .success()?;
-    gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
-    for (name, state) in STATES {
-        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{name}");
-        gateway.write_sysctl(&path, &seconds(rig, state).to_string())?;
-    }
-    let inside = rig.inside();
-    let [a, b] = INTERFACES;
-    let guards = [pass(&inside, a)?, pass(&inside, b)?];
-    if thread {
-        threaded(gateway, true)?;
-        let names = INTERFACES.map(|interface| format!("napi/{interface}-"));
-        cpu::claim_for(&names, PEER_CPU)?;
-    }
-    Ok(guards)
-}
-
-/// The rules that kube-proxy 1.35 programs in nftables mode for LoadBalancer Services:
-/// verdict maps, a random number for the endpoint, everything masqueraded
-/// (pkg/proxy/nftables/proxier.go).
-fn ruleset(services: u32, protocol: &str) -> String {
-    let mut chains = String::new();
-    let mut elements = Vec::new();
-    for service in 0..services {
-        elements.push(format!(
-            "{} . {protocol} . {PORT} : goto external-{service}",
-            vip(service)
-        ));
-        let mut choices = Vec::new();
-        for number in 0..BACKENDS {
-            let (end, address) = (format!("endpoint-{service}-{number}"), backend(number));
-            let _ = writeln!(
-                chains,
-                "chain {end} {{ ip saddr {address} jump mark-for-masquerade; meta l4proto {protocol} dnat to {address}:{BACKEND_PORT}; }}"
-            );
-            choices.push(format!("{number} : goto {end}"));
-        }
-        let _ = writeln!(
-            chains,
-            "chain service-{service} {{ numgen random mod {BACKENDS} vmap {{ {} }}; }}\n\
-             chain external-{service} {{ jump mark-for-masquerade; goto service-{service}; }}",
-            choices.join(", ")
-        );
-    }
-    let elements = elements.join(", ");
-    format!(
-        "table ip kube-proxy {{
-        chain mark-for-masquerade {{ meta mark set meta mark | 0x4000; }}
-        {chains}
-        set cluster-ips {{ type ipv4_addr; }}
-        set nodeport-ips {{ type ipv4_addr; elements = {{ 192.0.2.1 }}; }}
-        map no-endpoint-services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-        map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; }}
-        map firewall-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-        map service-nodeports {{ type inet_proto . inet_service : verdict; }}
-        map service-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; elements = {{ {elements} }}; }}
-        chain nodeport-endpoints-check {{ ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports; }}
-        chain service-endpoints-check {{ ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
-        chain firewall-check {{ ip daddr . meta l4proto . th dport vmap @firewall-ips; }}
-        chain cluster-ips-check {{ ip daddr @cluster-ips reject; ip daddr 10.96.0.0/16 drop; }}
-        chain services {{
-            ip daddr . meta l4proto . th dport vmap @service-ips
-            ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
-        }}
-        chain masquerading {{
-            meta mark & 0x4000 == 0 return
-            meta mark set meta mark ^ 0x4000
-            masquerade fully-random
-        }}
-        chain filter-prerouting-pre-dnat {{ type filter hook prerouting priority dstnat - 10; ct state new jump firewall-check; }}
-        chain filter-forward {{
-            type filter hook forward priority filter;
-            ct state new jump service-endpoints-check
-            ct state new jump cluster-ips-check
-        }}
-        chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
-        chain nat-postrouting {{ type nat hook postrouting priority srcnat; jump masquerading; }}
-        }}\n"
-    )
-}
-
-/// Whether NAPI of the gateway's interfaces runs in kernel threads.
-fn threaded(gateway: &Netns, on: bool) -> Result<()> {
-    write_of_interfaces(gateway, "threaded", u32::from(on))
-}
-
-/// Leaves NAPI to who polls busily (Documentation/networking/napi.rst).
-fn defer_interrupts(gateway: &Netns, on: bool) -> Result<()> {
-    let (interrupts, timeout) = if on { (2, 200_000) } else { (0, 0) };
-    write_of_interfaces(gateway, "napi_defer_hard_irqs", interrupts)?;
-    write_of_interfaces(gateway, "gro_flush_timeout", timeout)
-}
-
 fn write_of_interfaces(gateway: &Netns, file: &str, value: u32) -> Result<()> {
     for interface in INTERFACES {
-        let script = format!("echo {value} > /sys/class/net/{interface}/{file}");
+        // Some settings cannot even be written as they are when there is no NAPI.
+        let path = format!("/sys/class/net/{interface}/{file}");
+        let script = format!("[ \"$(cat {path})\" = {value} ] || echo {value} > {path}");
         gateway.run(&["sh", "-c", &script], CONFIGURE)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::figures;
 use super::measure::{Case, LOADS, Round};
+use super::part::Part;
 use super::peer::Peer;
 use super::readings::Readings;
 use crate::calibration;
@@ -43,13 +44,15 @@ pub struct Run<'a> {
     pub cases: &'a [Case],
     /// Their peers.
     pub peers: &'a [Peer],
-    /// What scenarios read.
+    /// What else was measured, with tables of its own.
+    pub parts: &'a [Part],
+    /// What all but the rounds read.
     pub readings: Readings,
     /// Frames and flows.
     pub traffic: String,
 }
 
-const PLACEMENT: &str = "generator and the gateway's receiving NAPI on CPU 0 (nftables, threaded: \
+const PLACEMENT: &str = "generator and the gateway's receiving NAPI on CPU 0 (threaded: \
     receiving NAPI on CPU 1; busy polling: all NAPI on CPU 1), peer and the sink's NAPI on CPU 1; \
     soft interrupts of every trial stand in `cpus`";
 
@@ -73,13 +76,18 @@ impl Run<'_> {
             ("traffic", json!(self.traffic)),
             ("summaries", json!(rows)),
             ("rounds", json!(self.rounds)),
+            ("parts", json!(self.parts)),
         ];
         let more = more.into_iter().map(|(key, value)| (key.to_owned(), value));
-        let text = format!(
+        let mut text = format!(
             "\n## Peers\n\nTraffic: {}  \nNAPI: {PLACEMENT}\n\n{}",
             self.traffic,
             table(&rows)
         );
+        for Part { name, table, .. } in self.parts {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n## {name}\n\n{table}");
+        }
         report.write(folder, "wire", more.collect(), &text)?;
         self.charts(folder)
     }
@@ -227,6 +235,12 @@ mod tests {
             rounds: &rounds,
             cases: &[case],
             peers: &[Peer::Bare, Peer::Sluice, Peer::Nftables],
+            parts: &[Part {
+                name: "Others",
+                table: "| of their own |\n".into(),
+                data: json!([7]),
+                failed: 0,
+            }],
             readings: Readings::default(),
             traffic: "small frames".into(),
         };
@@ -236,6 +250,7 @@ mod tests {
         assert_eq!(own["G6"]["value"], 0.9);
         assert_eq!(own["summaries"].as_array().unwrap().len(), 3);
         assert_eq!(own["traffic"], "small frames");
+        assert_eq!(own["parts"][0]["data"][0], 7);
         let circles = own["figures"].as_object().unwrap().keys();
         assert_eq!(
             circles
@@ -253,6 +268,7 @@ mod tests {
             table.contains("| datagrams, 1 Services | Sluice | 1.800 (1.800 to 1.800) |"),
             "{table}"
         );
+        assert!(table.contains("## Others\n\n| of their own |"), "{table}");
         assert!(
             table.contains("nftables, as kube-proxy | none |"),
             "{table}"

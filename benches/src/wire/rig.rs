@@ -51,8 +51,11 @@ pub struct Rig {
     pub plan: Plan,
     /// Seconds for which peers that are started keep connections that a backend has answered.
     pub kept: u32,
-    _near: Netns,
-    _far: Netns,
+    /// Where the generator and clients live.
+    pub near: Netns,
+    /// Where the sink and servers live.
+    pub far: Netns,
+    flows: u32,
 }
 
 /// Address of a Service's Vip: 203.0.0.0/15 has room for all.
@@ -119,9 +122,24 @@ impl Rig {
             },
             plan,
             kept: FORGET_SECONDS,
-            _near: near,
-            _far: far,
+            near,
+            far,
+            flows,
         })
+    }
+
+    /// Makes it anew, in other namespaces, for the same plan, with connections kept as long.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn renew(&mut self) -> Result<()> {
+        let (plan, kept) = (self.plan.clone(), self.kept);
+        *self = Self {
+            plan,
+            kept,
+            ..Self::build(self.flows)?
+        };
+        Ok(())
     }
 
     /// Spreads flows over so many Services.

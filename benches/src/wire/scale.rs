@@ -52,7 +52,7 @@ pub fn round(
 }
 
 fn measure(rig: &mut Rig, peer: Peer, running: &Running, options: &Options) -> Result<Option<f64>> {
-    if let Some(changer) = Changer::of(running, rig) {
+    if let Some(changer) = Changer::of(peer, running, rig) {
         // Four endpoints are not enough: a connection needs a source port of its own at its endpoint.
         changer.settle(SPARES, 1)?;
     }

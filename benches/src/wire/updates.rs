@@ -126,7 +126,7 @@ impl<'a> Bench<'a> {
             cpu::claim_for_process(sluice.controlplane.pid(), GENERATOR_CPU, None)?;
             cpu::claim_for_process(sluice.dataplane.pid(), GENERATOR_CPU, WORKERS)?;
         }
-        let changer = Changer::of(running, rig).context("its endpoints cannot be changed")?;
+        let changer = Changer::of(peer, running, rig).context("its endpoints cannot be changed")?;
         let most = known.rate(rig, peer, Script::Data, options)?;
         established::prepare(rig, options.flows, options.size);
         Ok(Self {
@@ -186,7 +186,7 @@ impl<'a> Bench<'a> {
     /// One endpoint comes or goes `rate` times a second.
     fn flaps(&mut self, rate: f64) -> Result<()> {
         let calm = self.calm(Rate(0.0))?;
-        let changer = Changer::of(self.running, self.rig).context("its endpoints")?;
+        let changer = Changer::of(self.peer, self.running, self.rig).context("its endpoints")?;
         let least = Duration::from_secs_f64(CHANGES / rate);
         let time = least.max(self.options.trial * TRIALS);
         let (busy, changes) = self.load(Rate(0.0), time, || updater::flap(&changer, rate, time))?;
@@ -216,7 +216,7 @@ impl<'a> Bench<'a> {
         let calm = self.calm(PROBES)?;
         let mut sighting = self.rig.sink.sighting()?;
         let time = self.options.trial * SERIES + PUSH * services;
-        let changer = Changer::of(self.running, self.rig).context("its endpoints")?;
+        let changer = Changer::of(self.peer, self.running, self.rig).context("its endpoints")?;
         let (busy, changes) = self.load(PROBES, time, || {
             changer.enter()?;
             let set = |spares| changer.set(spares, services);

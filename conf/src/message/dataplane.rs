@@ -10,17 +10,25 @@ use serde::{Deserialize, Serialize};
 use self::explain::{Explanation, Question};
 use self::tap::{TapBatch, TapSettings};
 use super::Hello;
+use crate::encoded::EncodedTable;
 use crate::service::{Protocol, ServiceName};
 use crate::table::{Generation, ServiceTable};
 
-/// What a client may ask of the dataplane. The first request of a connection is `Hello`.
+/// What a client may ask of the dataplane.
+pub type Request = AnyRequest<ServiceTable>;
+
+/// The same bytes as [`Request`]; its table has not been looked into.
+pub type EncodedRequest<'a> = AnyRequest<EncodedTable<'a>>;
+
+/// What a client may ask of the dataplane, with a table of type `T`. The first request of a
+/// connection is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
+pub enum AnyRequest<T> {
     /// Introduces the client. Answered by [`Reply::Hello`].
     Hello(Hello),
     /// Replaces the service table. Answered by [`Reply::Applied`] when every worker uses it, or
     /// by [`Reply::Rejected`] when the old one stays.
-    Push(ServiceTable),
+    Push(T),
     /// Answered by [`Reply::Status`].
     Status,
     /// Answered by [`Reply::Stats`].

@@ -5,7 +5,6 @@ use sluice_conf::settings::dataplane::Timeouts;
 use super::{Deadline, Progress, SctpState, Seconds, TcpState};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::wire::parse::{Signal, TcpFlags};
-use crate::wire::plain::Deltas;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,41 +140,6 @@ pub struct Binding {
     pub until: Option<Deadline>,
 }
 
-/// Where the packets of each direction leave, as places among the engine's exits under one version
-/// of the network; in another version they mean nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ways {
-    version: u32,
-    exits: [u16; 2],
-}
-
-impl Ways {
-    const NONE: u16 = u16::MAX;
-
-    /// Not known in either direction.
-    pub const UNKNOWN: Self = Self {
-        version: 0,
-        exits: [Self::NONE; 2],
-    };
-
-    /// The exit in a direction, if it is known under this version.
-    pub fn exit(&self, direction: Direction, version: u32) -> Option<u16> {
-        let exit = self.exits[direction as usize];
-        (self.version == version && exit != Self::NONE).then_some(exit)
-    }
-
-    /// Notes the exit in a direction. `exit` is less than `u16::MAX`.
-    pub fn set(&mut self, direction: Direction, version: u32, exit: u16) {
-        if self.version != version {
-            *self = Self {
-                version,
-                ..Self::UNKNOWN
-            };
-        }
-        self.exits[direction as usize] = exit;
-    }
-}
-
 /// What becomes of a connection's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Handling {
@@ -207,10 +171,6 @@ pub struct Connection<A> {
     pub binding: Binding,
     /// What both sides have sent, with TCP.
     pub progress: Progress,
-    /// Where its packets leave, once it has settled.
-    pub ways: Ways,
-    /// How the checksums of the original direction change; means nothing without `ways`.
-    pub deltas: Deltas,
 }
 
 impl<A: Address> Connection<A> {
@@ -229,8 +189,6 @@ impl<A: Address> Connection<A> {
             until: None,
         },
         progress: Progress::NONE,
-        ways: Ways::UNKNOWN,
-        deltas: Deltas::NONE,
     };
 
     /// The tuple that a packet in `direction` arrives with.
@@ -265,14 +223,7 @@ impl<A: Address> Connection<A> {
 
     /// When it is forgotten if nothing more comes.
     pub fn deadline(&self, timeouts: &Timeouts) -> Seconds {
-        let idle = self
-            .last_seen
-            .0
-            .saturating_add(self.state.timeout(timeouts));
-        match self.binding.until {
-            Some(until) => Seconds(idle).min(until.seconds()),
-            None => Seconds(idle),
-        }
+        deadline(self.last_seen, self.state, self.binding.until, timeouts)
     }
 
     /// Whether it was kept for a time and that time is over.
@@ -281,4 +232,15 @@ impl<A: Address> Connection<A> {
             .until
             .is_some_and(|until| until.seconds() <= now)
     }
+}
+
+/// As [`Connection::deadline`].
+pub(super) fn deadline(
+    last_seen: Seconds,
+    state: State,
+    until: Option<Deadline>,
+    timeouts: &Timeouts,
+) -> Seconds {
+    let idle = Seconds(last_seen.0.saturating_add(state.timeout(timeouts)));
+    until.map_or(idle, |until| idle.min(until.seconds()))
 }

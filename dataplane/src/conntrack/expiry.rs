@@ -5,7 +5,7 @@
 //! for ten million. Deadlines beyond the horizon are looked at early: the owner schedules again.
 
 use super::Seconds;
-use crate::memory::reserved;
+use crate::memory::{prefetch, reserved};
 
 const NONE: u32 = u32::MAX;
 
@@ -47,6 +47,15 @@ impl Wheel {
             ),
             slots: reserved(UNSCHEDULED, capacity),
             cursor: now.0,
+        }
+    }
+
+    /// Has the processor fetch what an entry needs.
+    pub fn prefetch(&self, entry: u32) {
+        let entry = entry as usize;
+        if let (Some(links), Some(slot)) = (self.links.get(entry), self.slots.get(entry)) {
+            prefetch(links);
+            prefetch(slot);
         }
     }
 

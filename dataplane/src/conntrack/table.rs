@@ -10,13 +10,12 @@
 //! whose tag matches. Removing leaves no tombstones.
 
 use super::expiry::Wheel;
+use super::records::{Hot, Records};
 use super::tags::{self, WAYS};
-use super::{Connection, Seconds};
-use crate::flow::{Direction, FiveTuple, scale};
+use super::{Binding, Connection, Seconds, Shortcut};
+use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
-use crate::wire::parse::Segment;
-use crate::wire::plain::Deltas;
 use sluice_conf::settings::dataplane::Timeouts;
 
 const EMPTY: u32 = u32::MAX;
@@ -55,26 +54,27 @@ struct Bucket {
     spilled: u32,
 }
 
-/// Where a hash leads.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    first: usize,
-    second: usize,
-    tag: u16,
-}
-
 /// The table.
 #[derive(Debug)]
-pub struct ConnTable<A> {
+pub struct ConnTable<A: Family> {
     buckets: Box<[Bucket]>,
-    records: Box<[Connection<A>]>,
+    records: Records<A>,
     /// Numbers of records that were in use; never longer than the table.
     free: Vec<u32>,
     /// Records from this number on have never been in use.
     fresh: u32,
     wheel: Wheel,
     timeouts: Timeouts,
-    seed: u64,
+    secret: Secret,
+}
+
+/// The index entry that a hash most likely leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Likely(u32);
+
+impl Likely {
+    /// To none.
+    pub const NONE: Self = Self(EMPTY);
 }
 
 impl<A: Family> ConnTable<A> {
@@ -90,12 +90,12 @@ impl<A: Family> ConnTable<A> {
         };
         Self {
             buckets: reserved(empty, buckets),
-            records: reserved(Connection::UNUSED, capacity),
+            records: Records::new(capacity),
             free: Vec::with_capacity(capacity),
             fresh: 0,
             wheel: Wheel::new(capacity, now),
             timeouts,
-            seed,
+            secret: Secret::new(seed),
         }
     }
 
@@ -111,45 +111,98 @@ impl<A: Family> ConnTable<A> {
 
     /// Connections that the table can hold.
     pub fn capacity(&self) -> usize {
-        self.records.len()
+        self.records.count()
     }
 
     /// The hash that this table files a tuple under.
+    #[inline]
     pub fn hash(&self, tuple: &FiveTuple<A>) -> u64 {
-        tuple.hash(self.seed)
+        tuple.keyed_hash(self.secret)
     }
 
     /// Has the processor fetch the bucket of a hash.
+    #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(&self.buckets[self.place(hash).first]);
+        prefetch(&self.buckets[self.first(hash)]);
     }
 
-    /// Has the processor fetch the record that a hash most likely leads to. The bucket should
-    /// have been fetched before.
-    pub fn prefetch_record(&self, hash: u64) {
-        let place = self.place(hash);
-        let bucket = &self.buckets[place.first];
-        let way = bucket.matching(place.tag).trailing_zeros() as usize;
+    /// Has the processor fetch what every packet needs of the record that a hash most likely leads
+    /// to. The bucket should have been fetched before.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) -> Likely {
+        let bucket = &self.buckets[self.first(hash)];
+        let way = bucket.matching(tag(hash)).trailing_zeros() as usize;
         let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
-        if let Some(record) = self.records.get((slot >> 1) as usize) {
-            prefetch(record);
+        self.records.prefetch(slot >> 1);
+        Likely(slot)
+    }
+
+    /// Has the processor fetch all of the record that a hash most likely leads to.
+    pub fn prefetch_whole(&self, hash: u64) {
+        let Likely(slot) = self.prefetch_record(hash);
+        self.records.prefetch_cold(slot >> 1);
+    }
+
+    /// Has the processor fetch the record that will be filled after so many others.
+    pub fn prefetch_free(&self, ahead: usize) {
+        let number = match self.free.len().checked_sub(ahead + 1) {
+            Some(place) => self.free[place],
+            None => self.fresh.saturating_add((ahead - self.free.len()) as u32),
+        };
+        self.records.prefetch(number);
+        self.records.prefetch_cold(number);
+        self.wheel.prefetch(number);
+    }
+
+    /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
+    #[inline]
+    pub fn seek(
+        &self,
+        likely: Likely,
+        hash: u64,
+        tuple: &FiveTuple<A>,
+    ) -> Option<(ConnId, Direction)> {
+        let Likely(slot) = likely;
+        let direction = direction_of(slot);
+        // The record may have changed hands since.
+        match self.records.hot(slot >> 1) {
+            Some(hot) if hot.has(direction, tuple) => Some((ConnId(slot >> 1), direction)),
+            _ => self.lookup(hash, tuple),
         }
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
-    #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
-        let place = self.place(hash);
-        let found = self.find(place.first, place.tag, tuple);
-        if found.is_some() || self.buckets[place.first].spilled == 0 {
+        let first = self.first(hash);
+        let found = self.find(first, tag(hash), tuple);
+        if found.is_some() || self.buckets[first].spilled == 0 {
             return found;
         }
-        self.find(place.second, place.tag, tuple)
+        self.find(self.second(hash), tag(hash), tuple)
     }
 
     /// The connection of a number.
-    pub fn get(&self, id: ConnId) -> &Connection<A> {
-        &self.records[id.0 as usize]
+    pub fn get(&self, id: ConnId) -> Connection<A> {
+        self.records.get(id.0)
+    }
+
+    /// Who serves the connection.
+    pub fn binding(&self, id: ConnId) -> &Binding {
+        self.records.binding(id.0)
+    }
+
+    /// What was found out about the connection's way.
+    #[inline]
+    pub fn shortcut(&self, id: ConnId) -> Shortcut {
+        self.records
+            .hot(id.0)
+            .map_or(Shortcut::NONE, |hot| hot.shortcut)
+    }
+
+    /// What every packet of the connection needs, to note one.
+    #[inline]
+    pub fn hot_mut(&mut self, id: ConnId) -> &mut Hot<A> {
+        self.records.hot_mut(id.0)
     }
 
     /// Inserts both directions, or nothing.
@@ -168,17 +221,17 @@ impl<A: Family> ConnTable<A> {
         }
         let number = match self.free.last() {
             Some(number) => *number,
-            None if (self.fresh as usize) < self.records.len() => self.fresh,
+            None if (self.fresh as usize) < self.records.count() => self.fresh,
             None => return Err(InsertError::Full),
         };
         // Before the index: making room for the second entry may have to move the first one.
-        self.records[number as usize] = connection;
+        self.records.set(number, &connection);
         let indexed = self.index(hashes[0], number << 1);
         if !indexed || !self.index(hashes[1], number << 1 | 1) {
             if indexed {
                 self.unindex(hashes[0], number << 1);
             }
-            self.records[number as usize] = Connection::UNUSED;
+            self.records.set(number, &Connection::UNUSED);
             return Err(InsertError::Full);
         }
         if self.free.pop().is_none() {
@@ -191,63 +244,54 @@ impl<A: Family> ConnTable<A> {
 
     /// Takes a connection out, both directions.
     pub fn remove(&mut self, id: ConnId) -> Connection<A> {
-        let connection = self.records[id.0 as usize];
+        let connection = self.records.get(id.0);
         self.unindex(self.hash(&connection.original), id.0 << 1);
         self.unindex(self.hash(&connection.reply), id.0 << 1 | 1);
         self.wheel.cancel(id.0);
-        self.records[id.0 as usize] = Connection::UNUSED;
+        self.records.set(id.0, &Connection::UNUSED);
         self.free.push(id.0);
         connection
     }
 
-    /// Notes a packet that leaves the state as it is: the time, and what a TCP segment says.
-    pub fn note(
-        &mut self,
-        id: ConnId,
-        direction: Direction,
-        segment: Option<&Segment>,
-        now: Seconds,
-    ) {
-        let record = &mut self.records[id.0 as usize];
-        record.last_seen = now;
-        if let Some(segment) = segment {
-            record.progress.note(direction, segment);
-        }
-    }
-
-    /// Notes where packets of a direction leave, under a version of the network.
-    pub fn set_exit(&mut self, id: ConnId, direction: Direction, version: u32, exit: u16) {
-        let record = &mut self.records[id.0 as usize];
-        let to = record.translated(Direction::Original);
-        record.deltas = Deltas::between(&record.original, &to);
-        record.ways.set(direction, version, exit);
+    /// Notes what was found out about the connection's way, until its state changes.
+    pub fn set_shortcut(&mut self, id: ConnId, shortcut: Shortcut) {
+        self.records.set_shortcut(id.0, shortcut);
     }
 
     /// Gives the connection another place among the Services, and the end that comes with it.
-    pub fn rebind(&mut self, id: ConnId, binding: super::Binding) {
-        let record = &mut self.records[id.0 as usize];
-        let has_other_end = record.binding.until != binding.until;
-        record.binding = binding;
+    pub fn rebind(&mut self, id: ConnId, binding: Binding) {
+        let bound = &mut self.records.cold_mut(id.0).binding;
+        let has_other_end = bound.until != binding.until;
+        *bound = binding;
+        if has_other_end || binding.backend.is_none() {
+            self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
+        }
         if has_other_end {
-            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+            self.schedule(id);
         }
     }
 
     /// Notes the state that follows from a packet, and the time.
     pub fn touch(&mut self, id: ConnId, state: super::State, now: Seconds) {
-        let record = &mut self.records[id.0 as usize];
-        record.last_seen = now;
-        if record.state != state {
-            record.state = state;
-            self.wheel.schedule(id.0, record.deadline(&self.timeouts));
+        self.records.hot_mut(id.0).last_seen = now;
+        let cold = self.records.cold_mut(id.0);
+        if cold.state != state {
+            cold.state = state;
+            self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
+            self.schedule(id);
         }
+    }
+
+    fn schedule(&mut self, id: ConnId) {
+        let deadline = self.records.deadline(id.0, &self.timeouts);
+        self.wheel.schedule(id.0, deadline);
     }
 
     /// The connection that a full table can best do without: the least valuable of so many records
     /// from record number `from` on, round the end; `None` when all of them are established
     /// (netfilter's early drop).
     pub fn expendable(&self, from: u32, records: u32) -> Option<ConnId> {
-        let size = self.records.len() as u32;
+        let size = self.records.count() as u32;
         (0..records.min(size))
             .map(|step| ((u64::from(from) + u64::from(step)) % u64::from(size)) as u32)
             .filter_map(|number| self.in_use(number))
@@ -264,7 +308,7 @@ impl<A: Family> ConnTable<A> {
             let Some(number) = self.wheel.due(now) else {
                 return;
             };
-            let deadline = self.records[number as usize].deadline(&self.timeouts);
+            let deadline = self.records.deadline(number, &self.timeouts);
             if deadline <= now {
                 gone(self.remove(ConnId(number)));
             } else {
@@ -275,42 +319,43 @@ impl<A: Family> ConnTable<A> {
 
     /// Seconds until the connection expires if nothing more comes.
     pub fn expires_in(&self, id: ConnId, now: Seconds) -> u32 {
-        self.get(id)
-            .deadline(&self.timeouts)
-            .0
-            .saturating_sub(now.0)
+        let deadline = self.records.deadline(id.0, &self.timeouts);
+        deadline.0.saturating_sub(now.0)
+    }
+
+    /// No record from this number on has ever been in use.
+    pub fn reach(&self) -> u32 {
+        self.fresh
     }
 
     /// The connection of record `number`, if that is in use.
     pub fn in_use(&self, number: u32) -> Option<ConnId> {
-        let record = self.records.get(number as usize)?;
-        (record.original.source.port != 0).then_some(ConnId(number))
+        self.records.is_in_use(number).then_some(ConnId(number))
     }
 
     /// Up to `count` record numbers from number `from` on that are in use, and the number to go on
     /// from; `None` at the end.
     pub fn page(&self, from: u32, count: u32) -> (impl Iterator<Item = ConnId> + '_, Option<u32>) {
-        let size = self.records.len() as u32;
+        let size = self.records.count() as u32;
         let end = from.saturating_add(count).min(size);
         let ids = (from.min(end)..end).filter_map(|number| self.in_use(number));
         (ids, (end < size).then_some(end))
     }
 
+    /// The bucket that a hash leads to first.
     #[inline]
-    fn place(&self, hash: u64) -> Place {
+    fn first(&self, hash: u64) -> usize {
+        scale(hash, self.buckets.len())
+    }
+
+    /// The other one.
+    fn second(&self, hash: u64) -> usize {
         let count = self.buckets.len();
-        // The tag is made of bits that choose neither bucket in a table of up to 8 million.
-        let first = scale(hash, count);
-        let second = scale(hash.rotate_left(39), count);
+        let (first, second) = (self.first(hash), scale(hash.rotate_left(39), count));
         // The two must differ, or a second choice would be none.
-        let second = match second == first {
+        match second == first {
             true => (first + 1) % count,
             false => second,
-        };
-        Place {
-            first,
-            second,
-            tag: (hash >> 25) as u16,
         }
     }
 
@@ -324,8 +369,8 @@ impl<A: Family> ConnTable<A> {
             let direction = direction_of(slot);
             let number = slot >> 1;
             // An empty way leads to no record.
-            let record = self.records.get(number as usize);
-            if record.is_some_and(|record| record.tuple(direction) == tuple) {
+            let hot = self.records.hot(number);
+            if hot.is_some_and(|hot| hot.has(direction, tuple)) {
                 return Some((ConnId(number), direction));
             }
         }
@@ -333,10 +378,11 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn index(&mut self, hash: u64, slot: u32) -> bool {
-        let Place { first, second, tag } = self.place(hash);
+        let (first, tag) = (self.first(hash), tag(hash));
         if self.buckets[first].put(tag, slot) {
             return true;
         }
+        let second = self.second(hash);
         if self.buckets[second].put(tag, slot) {
             self.buckets[first].spilled += 1;
             return true;
@@ -360,10 +406,11 @@ impl<A: Family> ConnTable<A> {
             if slot == EMPTY {
                 return true;
             }
-            let record = &self.records[(slot >> 1) as usize];
-            let place = self.place(self.hash(record.tuple(direction_of(slot))));
-            let is_home = place.first == bucket;
-            let other = if is_home { place.second } else { place.first };
+            let record = self.records.get(slot >> 1);
+            let hash = self.hash(record.tuple(direction_of(slot)));
+            let first = self.first(hash);
+            let is_home = first == bucket;
+            let other = if is_home { self.second(hash) } else { first };
             let has_room =
                 self.buckets[other].has_room() || (depth > 1 && self.make_room(other, depth - 1));
             // The search may have come round to this bucket and moved this very entry.
@@ -374,7 +421,7 @@ impl<A: Family> ConnTable<A> {
                 continue;
             }
             self.buckets[bucket].slots[way] = EMPTY;
-            let spilled = &mut self.buckets[place.first].spilled;
+            let spilled = &mut self.buckets[first].spilled;
             *spilled = if is_home { *spilled + 1 } else { *spilled - 1 };
             return true;
         }
@@ -382,11 +429,16 @@ impl<A: Family> ConnTable<A> {
     }
 
     fn unindex(&mut self, hash: u64, slot: u32) {
-        let Place { first, second, .. } = self.place(hash);
-        if !self.buckets[first].take(slot) && self.buckets[second].take(slot) {
+        let first = self.first(hash);
+        if !self.buckets[first].take(slot) && self.buckets[self.second(hash)].take(slot) {
             self.buckets[first].spilled -= 1;
         }
     }
+}
+
+/// Bits of a hash that choose neither bucket in a table of up to 8 million.
+const fn tag(hash: u64) -> u16 {
+    (hash >> 25) as u16
 }
 
 const fn direction_of(slot: u32) -> Direction {

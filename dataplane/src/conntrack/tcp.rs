@@ -7,6 +7,7 @@
 
 use crate::flow::Direction;
 use crate::wire::parse::{Segment, TcpFlags};
+use crate::wire::plain::Said;
 
 /// Farthest that a window can be shifted (RFC 7323 section 2.3).
 const MAX_SHIFT: u8 = 14;
@@ -35,8 +36,10 @@ pub enum TcpState {
     Close,
 }
 
-/// What one side of a connection has sent, seen from the middle.
+/// What one side of a connection has sent, seen from the middle. Packed, for a record to fit a cache
+/// line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(Rust, packed)]
 struct Side {
     /// Behind the last byte it has sent.
     end: u32,
@@ -44,18 +47,14 @@ struct Side {
     expects: u32,
     /// Largest window it has announced, in units of `1 << shift`.
     window: u16,
-    /// How far its windows are shifted (RFC 7323 section 2.2).
-    shift: u8,
-    /// What was seen of it: [`Side::SENT`], [`Side::ACKNOWLEDGED`].
-    seen: u8,
+    /// How far its windows are shifted (RFC 7323 section 2.2), and what was seen of it:
+    /// [`Side::SENT`], [`Side::ACKNOWLEDGED`].
+    marks: u8,
 }
 
 /// What both sides have sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    original: Side,
-    reply: Side,
-}
+pub struct Progress([Side; 2]);
 
 /// What a reset is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,18 +74,22 @@ impl Side {
         expects: 0,
         window: 0,
         // Whose SYN was not seen may scale as much as anybody (RFC 7323 section 2.3).
-        shift: MAX_SHIFT,
-        seen: 0,
+        marks: MAX_SHIFT,
     };
-    const SENT: u8 = 1;
-    const ACKNOWLEDGED: u8 = 2;
+    const SHIFT: u8 = 0x0f;
+    const SENT: u8 = 0x10;
+    const ACKNOWLEDGED: u8 = 0x20;
+
+    const fn shift(&self) -> u8 {
+        self.marks & Self::SHIFT
+    }
 
     const fn has_sent(&self) -> bool {
-        self.seen & Self::SENT != 0
+        self.marks & Self::SENT != 0
     }
 
     const fn has_acknowledged(&self) -> bool {
-        self.seen & Self::ACKNOWLEDGED != 0
+        self.marks & Self::ACKNOWLEDGED != 0
     }
 
     /// Whether a segment that ends here lies in the window, as far as it is known.
@@ -101,7 +104,7 @@ impl Side {
 
     /// The window; a byte is sent to ask whether one that was closed has opened.
     const fn window_or_probe(&self) -> u32 {
-        match (self.window as u32) << self.shift {
+        match (self.window as u32) << self.shift() {
             0 => 1,
             window => window,
         }
@@ -110,41 +113,62 @@ impl Side {
 
 impl Progress {
     /// Nothing was sent yet.
-    pub const NONE: Self = Self {
-        original: Side::NONE,
-        reply: Side::NONE,
-    };
+    pub const NONE: Self = Self([Side::NONE; 2]);
 
     /// Takes in a segment.
     pub fn note(&mut self, direction: Direction, segment: &Segment) {
-        let other = *self.side(direction.reverse());
-        let side = self.side_mut(direction);
-        let end = segment.sequence_end();
+        let side = &mut self.0[direction as usize];
+        let is_syn = segment.flags.any(TcpFlags::SYN);
         // Who has acknowledged something has had its SYN: another one is a guess from outside.
-        if segment.flags.any(TcpFlags::SYN) && !side.has_acknowledged() {
+        if is_syn && !side.has_acknowledged() {
             *side = Side {
-                shift: segment.scale.unwrap_or(0).min(MAX_SHIFT),
+                marks: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
         }
-        if !side.has_sent() || (is_after(end, side.end) && other.may_receive(end)) {
-            side.end = end;
-            side.seen |= Side::SENT;
-        }
-        if segment.flags.any(TcpFlags::ACK) {
-            let expected = segment.acknowledgement;
-            let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
-            if !side.has_acknowledged() || is_news {
-                side.expects = expected;
-                side.seen |= Side::ACKNOWLEDGED;
-            }
-        }
         // The window of a SYN itself is never scaled; a broken unit counts as a whole one.
-        let announced = match segment.flags.any(TcpFlags::SYN) {
-            true => segment.window.div_ceil(1 << side.shift),
+        let window = match is_syn {
+            true => segment.window.div_ceil(1 << side.shift()),
             false => segment.window,
         };
-        side.window = side.window.max(announced);
+        if segment.flags.any(TcpFlags::ACK) {
+            self.advance(
+                direction,
+                Said {
+                    end: segment.sequence_end(),
+                    acknowledgement: segment.acknowledgement,
+                    window,
+                },
+            );
+        } else {
+            self.send(direction, segment.sequence_end(), window);
+        }
+    }
+
+    /// Takes in what a segment says that acknowledges and opens nothing.
+    #[inline]
+    pub fn advance(&mut self, direction: Direction, said: Said) {
+        self.send(direction, said.end, said.window);
+        let other = self.0[direction.reverse() as usize];
+        let side = &mut self.0[direction as usize];
+        let expected = said.acknowledgement;
+        let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
+        if is_news || !side.has_acknowledged() {
+            side.expects = expected;
+            side.marks |= Side::ACKNOWLEDGED;
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, direction: Direction, end: u32, window: u16) {
+        let other = self.0[direction.reverse() as usize];
+        let side = &mut self.0[direction as usize];
+        let is_news = is_after(end, side.end) && other.may_receive(end);
+        if is_news || !side.has_sent() {
+            side.end = end;
+            side.marks |= Side::SENT;
+        }
+        side.window = window.max(side.window);
     }
 
     /// What a reset in `direction` is worth.
@@ -183,17 +207,7 @@ impl Progress {
     }
 
     const fn side(&self, direction: Direction) -> &Side {
-        match direction {
-            Direction::Original => &self.original,
-            Direction::Reply => &self.reply,
-        }
-    }
-
-    const fn side_mut(&mut self, direction: Direction) -> &mut Side {
-        match direction {
-            Direction::Original => &mut self.original,
-            Direction::Reply => &mut self.reply,
-        }
+        &self.0[direction as usize]
     }
 }
 

@@ -8,8 +8,8 @@ use crossbeam::channel::{RecvTimeoutError, bounded};
 use sluice_conf::message::dataplane::explain::{Explanation, Question};
 use sluice_conf::message::dataplane::tap::{TapBatch, TapSettings};
 use sluice_conf::message::dataplane::{
-    BackendStats, Connection, ConnectionFilter, Connections, Drop, Interface, Reply, Request,
-    ServiceStats, Stats, Status, Worker,
+    BackendStats, Connection, ConnectionFilter, Connections, Drop, EncodedRequest, Interface,
+    Reply, ServiceStats, Stats, Status, Worker,
 };
 
 use crate::clock::Clock;
@@ -68,22 +68,22 @@ impl Answers {
     }
 
     /// The answer to a request.
-    pub fn answer(&self, request: Request) -> Reply {
+    pub fn answer(&self, request: EncodedRequest<'_>) -> Reply {
         match request {
             // Answered by many replies, which is not for here.
-            Request::Tap(_) => Reply::Refused("a tap is no single answer".into()),
-            Request::Hello(_) => self.hello(),
-            Request::Status => Reply::Status(self.status()),
-            Request::Stats => Reply::Stats(self.stats()),
-            Request::Connections(filter) => self.connections(filter),
-            Request::Explain(question) => self.explain(question),
-            Request::Push(table) => {
+            EncodedRequest::Tap(_) => Reply::Refused("a tap is no single answer".into()),
+            EncodedRequest::Hello(_) => self.hello(),
+            EncodedRequest::Status => Reply::Status(self.status()),
+            EncodedRequest::Stats => Reply::Stats(self.stats()),
+            EncodedRequest::Connections(filter) => self.connections(filter),
+            EncodedRequest::Explain(question) => self.explain(question),
+            EncodedRequest::Push(table) => {
                 let generation = table.generation;
-                let services = table.services.len();
-                match self.gateway.apply(table) {
+                match self.gateway.apply(&table) {
                     Ok(generation) => {
+                        let services = self.gateway.snapshot().services.services().len();
                         tracing::info!(%generation, services, "service table applied");
-                        self.gateway.confirm_next_hops();
+                        self.gateway.confirm_fresh_next_hops();
                         Reply::Applied(generation)
                     }
                     Err(reason) => {
@@ -126,10 +126,7 @@ impl Answers {
             generation: services.generation(),
             services: services.services().len(),
             frontends: services.frontend_count(),
-            backends: services
-                .services()
-                .map(|service| service.backends.len())
-                .sum(),
+            backends: services.backend_count(),
             last_rejection: self.gateway.last_rejection(),
             interfaces: self.about.interfaces.clone(),
             workers: self.workers(),

@@ -15,9 +15,9 @@ use crate::xdp::SteerStats;
 use proptest::prelude::*;
 use sluice_conf::Generation;
 use sluice_conf::message::Hello;
-use sluice_conf::message::dataplane::ConnectionFilter;
 use sluice_conf::message::dataplane::explain::{Outcome, Question};
 use sluice_conf::message::dataplane::tap::{TapBatch, TapFilter};
+use sluice_conf::message::dataplane::{ConnectionFilter, Request};
 use sluice_conf::settings::dataplane as settings;
 
 struct Open;

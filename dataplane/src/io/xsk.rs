@@ -15,6 +15,7 @@
 //! Frames of one [`open`] must not be given to the I/O of another: they name slots of its memory.
 
 mod open;
+mod options;
 mod port;
 mod spare;
 
@@ -26,12 +27,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xsk_rs::{FrameDesc, Umem};
 
 use super::{Census, InterfaceId, PacketIo, RingStats};
+use crate::memory::prefetch;
 pub use open::{Device, FrameMode, Opened, SocketInfo, XskError, open};
+pub use options::{raise_limits, set_option};
 use port::Port;
 pub use spare::SparePool;
 
 /// Descriptors that move between a ring and a worker at once.
 const BATCH: usize = 64;
+
+/// How long a wait lasts at most while no frame may come to end it: the device was busy and needs
+/// another push to transmit, or all slots are elsewhere and none is left to receive with.
+const RETRY: Duration = Duration::from_micros(50);
 
 /// A slot with a frame in it.
 #[derive(Debug)]
@@ -97,11 +104,10 @@ impl PacketIo for XskIo {
             self.ports[place].receive(InterfaceId(place as u16), frames, left);
         }
         self.turn = (self.turn + 1) % count.max(1);
-        if frames.len() == before {
-            // A worker whose slots are all at other workers receives nothing and so would never
-            // flush: it has to look for slots here.
-            self.refill();
-            self.ports.iter_mut().for_each(Port::wake_receive);
+        for frame in &frames[before..] {
+            if let Some(first) = self.bytes(frame).first() {
+                prefetch(first);
+            }
         }
     }
 
@@ -116,6 +122,11 @@ impl PacketIo for XskIo {
         // wrote or `resize` checked, and the slot is in hand only: the token is neither Copy nor
         // Clone and leaves every ring before it exists, so nobody writes while it is borrowed.
         unsafe { self.umem.data(&frame.desc) }.contents()
+    }
+
+    #[inline]
+    fn len(&self, frame: &XskFrame) -> usize {
+        frame.desc.lengths().data()
     }
 
     #[inline]
@@ -176,6 +187,7 @@ impl PacketIo for XskIo {
             port.complete(&mut self.free);
         }
         self.refill();
+        self.ports.iter_mut().for_each(Port::wake_receive);
     }
 
     fn census(&self) -> Census {
@@ -187,6 +199,11 @@ impl PacketIo for XskIo {
     }
 
     fn wait(&mut self, wake: BorrowedFd<'_>, timeout: Duration) {
+        let is_stuck = |port: &mut Port| port.needs_push() || port.missing() >= port.batch();
+        let timeout = match self.ports.iter_mut().any(is_stuck) {
+            true => timeout.min(RETRY),
+            false => timeout,
+        };
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(wake, PollFlags::IN)];
         for fd in self.sockets() {
             // SAFETY: the descriptor is open as long as the port whose queues hold its socket,

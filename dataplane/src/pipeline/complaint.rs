@@ -34,7 +34,7 @@ impl Engine {
             return Verdict::Drop(DropReason::QuoteUnknown);
         }
         // The error goes the way of an answer; the packet was sent the other way.
-        let connection = *A::lane(self).table.get(id);
+        let connection = A::lane(self).table.get(id);
         let sent = connection.translated(direction).invert();
         // Whoever it was sent to complains by the name that the sender knows; a router on the way
         // by its own, or traceroute would show nothing.

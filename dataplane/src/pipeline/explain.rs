@@ -14,8 +14,9 @@ use sluice_conf::{Pool, Protocol, Refusal};
 
 use super::answer::{Told, may_be_told};
 use super::known::{rebind, starts_anew, way_of};
+use super::opening::opened;
 use super::transit::crosses;
-use super::unknown::{Addressee, Chosen, Unserved, first_state, opened};
+use super::unknown::{Addressee, Chosen, Unserved, first_state};
 use super::{Engine, Moment, Tracked};
 use crate::clock::Time;
 use crate::conntrack::sctp::INIT;
@@ -113,7 +114,7 @@ impl Engine {
     ) -> Option<Outcome> {
         let table = self.table::<A>();
         let (id, direction) = table.lookup(table.hash(tuple), tuple)?;
-        let connection = *table.get(id);
+        let connection = table.get(id);
         let is_bound = connection.binding.version == moment.services.version()
             || rebind(&connection, moment.services, moment.seconds).is_some();
         let lives = is_bound && !connection.is_overdue(moment.seconds);

@@ -2,136 +2,326 @@
 //!
 //! The first packets of a connection go the whole way, which finds out where its packets leave and
 //! writes that into the record. From then on a [`Plain`] packet needs nothing but the record and
-//! one [`Exit`]. Whatever does not fit goes the whole way again: another table, another network, a
+//! one [`Exit`]. Whatever does not fit goes the whole way again: another network, another backend, a
 //! packet that is too long. Both ways do the same to a packet.
+
+use std::sync::Arc;
 
 use super::known::carried;
 use super::{Engine, Found, Moment, Tracked, Way};
-use crate::conntrack::Connection;
+use crate::conntrack::table::Likely;
+use crate::conntrack::{Binding, ConnId, ConnTable, Shortcut};
 use crate::flow::Direction;
-use crate::io::{InterfaceId, PacketIo};
-use crate::neighbour::Tags;
-use crate::verdict::Verdict;
+use crate::io::InterfaceId;
+use crate::neighbour::{Link, MacAddress, Network, Tags};
+use crate::stats::{BackendCounters, PerWorker};
+use crate::verdict::DropReason;
 use crate::wire::plain::{self, Plain, PlainFamily};
 use crate::wire::rewrite::EthernetPair;
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
 
-/// Most exits that an engine knows at once; connections to more neighbours go the whole way.
-const MOST_EXITS: usize = 4096;
+/// Most ways that an engine knows at once: two directions to each of many backends. When there are
+/// more, it forgets them all and finds out again.
+const MOST_WAYS: usize = 1 << 17;
 
 /// How frames without tags leave to one neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Exit {
+struct Exit {
     interface: InterfaceId,
     ethernet: EthernetPair,
     mtu: u32,
 }
 
-/// The exits that connections use, under one version of the network.
-#[derive(Debug)]
-pub(super) struct Exits {
-    version: u32,
-    exits: Vec<Exit>,
-    places: FastMap<Exit, u16>,
+impl Exit {
+    /// Not found out yet: nothing is short enough for it.
+    const UNKNOWN: Self = Self {
+        interface: InterfaceId::UNSERVED,
+        ethernet: EthernetPair {
+            source: MacAddress([0; 6]),
+            destination: MacAddress([0; 6]),
+        },
+        mtu: 0,
+    };
 }
 
-impl Exits {
+/// What connections to a backend have in common that the short way needs.
+#[derive(Debug, Clone)]
+struct Common {
+    /// By direction.
+    exits: [Exit; 2],
+    /// The backend's; `None` when nobody's is served.
+    counters: Option<Arc<PerWorker<BackendCounters>>>,
+}
+
+impl Common {
+    /// What tells it apart. A backend keeps its counters as long as it stays.
+    fn key(&self) -> ([Exit; 2], usize) {
+        let counters = self.counters.as_ref();
+        (
+            self.exits,
+            counters.map_or(0, |arc| Arc::as_ptr(arc).addr()),
+        )
+    }
+}
+
+/// What is sent to an interface's own address, without tags, begins with these six bytes.
+type Door = u64;
+
+/// No frame begins like this.
+const CLOSED: Door = Door::MAX;
+
+/// What the short way rests on beside the records.
+#[derive(Debug)]
+pub(super) struct Express {
+    /// Counts the versions of Services and network together, from 1.
+    epoch: u32,
+    /// Ways that were found out before this epoch are of another network.
+    since: u32,
+    /// The versions of Services and network of this epoch.
+    versions: Option<(u32, u32)>,
+    /// By interface; closed where frames carry tags.
+    doors: Vec<Door>,
+    ways: Vec<Common>,
+    places: FastMap<([Exit; 2], usize), u32>,
+}
+
+impl Express {
     pub(super) fn new() -> Self {
         Self {
-            version: 0,
-            exits: Vec::with_capacity(MOST_EXITS),
-            places: FastMap::with_capacity(MOST_EXITS),
+            epoch: 0,
+            since: 0,
+            versions: None,
+            doors: Vec::new(),
+            ways: Vec::with_capacity(MOST_WAYS),
+            places: FastMap::with_capacity(MOST_WAYS),
         }
     }
 
-    /// Forgets all of them when the network is another one.
-    pub(super) fn follow(&mut self, version: u32) {
-        if self.version != version {
-            self.version = version;
-            self.exits.clear();
-            self.places.clear();
+    /// Begins another epoch when Services or network are others.
+    #[inline]
+    pub(super) fn follow(&mut self, moment: &Moment<'_>) {
+        let versions = (moment.services.version(), moment.network_version);
+        if self.versions != Some(versions) {
+            self.begin(versions, moment.network);
         }
     }
 
-    fn get<A: Tracked>(&self, connection: &Connection<A>, direction: Direction) -> Option<&Exit> {
-        let place = connection.ways.exit(direction, self.version)?;
-        self.exits.get(usize::from(place))
+    #[cold]
+    fn begin(&mut self, versions: (u32, u32), network: &Network) {
+        let is_same_network = self.versions.is_some_and(|before| before.1 == versions.1);
+        self.versions = Some(versions);
+        self.epoch += 1;
+        if !is_same_network {
+            self.forget();
+            self.doors.clear();
+            self.doors
+                .extend(network.links().map(|(_, link)| door(link)));
+        }
     }
 
-    /// The place of an exit; `None` when there are too many.
-    fn place(&mut self, exit: Exit) -> Option<u16> {
-        if let Some(place) = self.places.get(&exit) {
-            return Some(*place);
+    /// Forgets all ways.
+    fn forget(&mut self) {
+        self.since = self.epoch;
+        self.ways.clear();
+        self.places.clear();
+    }
+
+    /// Whether a frame was sent to this interface's own address and carries no tags, for all that
+    /// is known of the interface.
+    #[inline]
+    pub(super) fn admits(&self, frame: &[u8], interface: InterfaceId) -> bool {
+        let door = self.doors.get(usize::from(interface.0));
+        door.zip(frame.first_chunk())
+            .is_some_and(|(door, start)| u64::from_be_bytes(*start) >> 16 == *door)
+    }
+
+    /// What was found out about a connection's way; `None` when that does not hold any more.
+    #[inline]
+    fn common<A: Tracked>(
+        &self,
+        table: &mut ConnTable<A>,
+        id: ConnId,
+        moment: &Moment<'_>,
+    ) -> Option<&Common> {
+        let Shortcut { epoch, place } = table.shortcut(id);
+        if epoch != self.epoch {
+            self.renew(table, id, moment)?;
         }
-        if self.exits.len() >= MOST_EXITS {
+        self.ways.get(place as usize)
+    }
+
+    /// Takes a connection of an unchanged Service over from an epoch with the same network.
+    #[cold]
+    fn renew<A: Tracked>(
+        &self,
+        table: &mut ConnTable<A>,
+        id: ConnId,
+        moment: &Moment<'_>,
+    ) -> Option<()> {
+        let shortcut = table.shortcut(id);
+        if shortcut.epoch < self.since {
             return None;
         }
-        let place = self.exits.len() as u16;
-        self.exits.push(exit);
-        self.places.insert(exit, place);
-        Some(place)
+        let binding = carried(table.binding(id), moment.services)?;
+        table.rebind(id, binding);
+        table.hot_mut(id).shortcut.epoch = self.epoch;
+        Some(())
+    }
+
+    /// The place of a way; new ones are added.
+    fn place(&mut self, way: Common) -> u32 {
+        let key = way.key();
+        if let Some(place) = self.places.get(&key) {
+            return *place;
+        }
+        if self.ways.len() >= MOST_WAYS {
+            self.epoch += 1;
+            self.forget();
+        }
+        let place = self.ways.len() as u32;
+        self.ways.push(way);
+        self.places.insert(key, place);
+        place
+    }
+
+    /// What is known of both exits of a connection in this epoch.
+    fn exits(&self, shortcut: Shortcut) -> [Exit; 2] {
+        let way = self.ways.get(shortcut.place as usize);
+        let known = way.filter(|_| shortcut.epoch == self.epoch);
+        known.map_or([Exit::UNKNOWN; 2], |way| way.exits)
+    }
+
+    /// Whether this is the epoch of these versions of Services and network.
+    #[cfg(test)]
+    pub(super) fn is_of(&self, versions: (u32, u32)) -> bool {
+        self.versions == Some(versions)
+    }
+
+    /// Whether packets of a connection could go the short way in this direction.
+    pub(super) fn knows(&self, shortcut: Shortcut, direction: Direction) -> bool {
+        self.exits(shortcut)[direction as usize] != Exit::UNKNOWN
+    }
+}
+
+fn door(link: &Link) -> Door {
+    let [a, b, c, d, e, f] = link.mac.0;
+    match link.tags == Tags::default() {
+        true => Door::from_be_bytes([0, 0, a, b, c, d, e, f]),
+        false => CLOSED,
+    }
+}
+
+/// A plain packet with the hash of its tuple.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passenger<A> {
+    hash: u64,
+    plain: Plain<A>,
+    likely: Likely,
+}
+
+impl<A: Tracked + PlainFamily> Passenger<A> {
+    /// Reads a frame, and has its bucket fetched; `None` when it is not plain.
+    #[inline]
+    pub(super) fn read(frame: &[u8], table: &ConnTable<A>) -> Option<Self> {
+        let plain = Plain::read(frame)?;
+        let hash = table.hash(&plain.tuple);
+        table.prefetch_bucket(hash);
+        Some(Self {
+            hash,
+            plain,
+            likely: Likely::NONE,
+        })
+    }
+
+    /// Has its record fetched. True when it seems to belong to no connection.
+    #[inline]
+    pub(super) fn fetch(&mut self, table: &ConnTable<A>) -> bool {
+        self.likely = table.prefetch_record(self.hash);
+        self.is_stranger()
+    }
+
+    /// Whether it seems to belong to no connection.
+    #[inline]
+    pub(super) fn is_stranger(&self) -> bool {
+        self.likely == Likely::NONE
+    }
+
+    /// Forwards the packet the short way, to this interface; `None`, and nothing changed, when it has
+    /// to go the whole way.
+    #[inline]
+    pub(super) fn pass(
+        &self,
+        frame: &mut [u8],
+        table: &mut ConnTable<A>,
+        express: &Express,
+        worker: u16,
+        moment: &Moment<'_>,
+    ) -> Option<Result<InterfaceId, DropReason>> {
+        let Self {
+            plain,
+            hash,
+            likely,
+        } = self;
+        let (id, direction) = table.seek(*likely, *hash, &plain.tuple)?;
+        let common = express.common(table, id, moment)?;
+        let exit = &common.exits[direction as usize];
+        if u32::from(plain.len) > exit.mtu {
+            return None;
+        }
+        let hot = table.hot_mut(id);
+        hot.last_seen = moment.seconds;
+        if plain.tuple.protocol == Protocol::Tcp
+            && let Some(said) = plain.said(frame)
+        {
+            hot.progress.advance(direction, said);
+        }
+        if let Some(counters) = common.counters.as_ref().and_then(|all| all.of(worker)) {
+            counters.traffic(direction).add(frame.len());
+        }
+        let (to, deltas) = (hot.translated(direction), hot.deltas(direction));
+        match plain::translate(frame, &to, deltas, exit.ethernet) {
+            true => Some(Ok(exit.interface)),
+            false => Some(Err(DropReason::Truncated)),
+        }
     }
 }
 
 impl Engine {
-    /// Forwards a plain packet the short way; `None`, and nothing changed, when it has to go the
-    /// whole way. `hash` is that of its tuple.
-    pub(super) fn express<A: Tracked + PlainFamily, Io: PacketIo>(
-        &mut self,
-        io: &mut Io,
-        frame: &mut Io::Frame,
-        plain: &Plain<A>,
-        hash: u64,
-        moment: Moment<'_>,
-    ) -> Option<Verdict> {
-        let table = &A::lane(self).table;
-        let (id, direction) = table.lookup(hash, &plain.tuple)?;
-        let connection = table.get(id);
-        let exit = *self.exits.get(connection, direction)?;
-        let binding = carried(&connection.binding, moment.services)?;
-        let fits = u32::from(plain.len) <= exit.mtu;
-        if !fits || !connection.is_settled() {
-            return None;
-        }
-        let is_rebound = binding.version != connection.binding.version;
-        let to = connection.translated(direction);
-        let deltas = match direction {
-            Direction::Original => connection.deltas,
-            Direction::Reply => connection.deltas.reverse(),
-        };
-        let frame = io.bytes_mut(frame);
-        if !plain::translate(frame, &to, deltas, exit.ethernet) {
-            return None;
-        }
-        let bytes = frame.len();
-        let segment = (plain.tuple.protocol == Protocol::Tcp).then_some(&plain.segment);
-        let table = &mut A::lane_mut(self).table;
-        table.note(id, direction, segment, moment.seconds);
-        if is_rebound {
-            table.rebind(id, binding);
-        }
-        self.count_traffic(binding, direction, bytes, moment);
-        Some(Verdict::Forward(exit.interface))
-    }
-
     /// Notes where a connection's packets leave, so that the next one can go the short way.
-    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>) {
-        let connection = A::lane(self).table.get(found.id);
-        let is_new = self.exits.get(connection, found.direction).is_none();
+    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
+        let table = &A::lane(self).table;
+        let shortcut = table.shortcut(found.id);
         let is_tagged = way.link.tags != Tags::default();
-        if is_tagged || !is_new || !connection.is_settled() {
+        if is_tagged || self.express.knows(shortcut, found.direction) {
             return;
         }
-        let exit = Exit {
+        let connection = table.get(found.id);
+        if !connection.is_settled() {
+            return;
+        }
+        let mut exits = self.express.exits(shortcut);
+        exits[found.direction as usize] = Exit {
             interface: way.hop.interface,
             ethernet: way.ethernet,
             mtu: way.link.mtu,
         };
-        let version = self.exits.version;
-        if let Some(place) = self.exits.place(exit) {
-            let table = &mut A::lane_mut(self).table;
-            table.set_exit(found.id, found.direction, version, place);
-        }
+        let place = self.express.place(Common {
+            exits,
+            counters: counters(connection.binding, moment).cloned(),
+        });
+        let epoch = self.express.epoch;
+        let table = &mut A::lane_mut(self).table;
+        table.set_shortcut(found.id, Shortcut { epoch, place });
     }
+}
+
+/// What is counted of the backend that a connection was given to.
+pub(super) fn counters<'a>(
+    binding: Binding,
+    moment: Moment<'a>,
+) -> Option<&'a Arc<PerWorker<BackendCounters>>> {
+    let service = moment.services.service(binding.service)?;
+    let backend = service.backends.get(usize::from(binding.backend?))?;
+    Some(&backend.counters)
 }

@@ -1,9 +1,10 @@
 //! The last stage of a packet that goes on: next hop, size, translation, tags.
 
+use super::express::counters;
 use super::pieces::may_change_ports;
 use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{Binding, Connection, Handling};
-use crate::flow::{Direction, FiveTuple};
+use crate::conntrack::{Connection, Handling};
+use crate::flow::FiveTuple;
 use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::{Link, NextHop};
 use crate::verdict::{DropReason, Verdict};
@@ -71,7 +72,7 @@ impl Engine {
         way: Way<'_, A>,
         moment: Moment<'_>,
     ) -> Verdict {
-        let connection = *A::lane(self).table.get(found.id);
+        let connection = A::lane(self).table.get(found.id);
         let to = connection.translated(found.direction);
         if let Err(reason) = may_translate(io.bytes(frame), packet, &to) {
             return Verdict::Drop(reason);
@@ -86,8 +87,12 @@ impl Engine {
         }
         self.clamp(io, frame, packet, &connection, moment);
         self.note(packet, found, &connection, moment);
-        self.count_traffic(connection.binding, found.direction, bytes, moment);
-        self.learn(found, &way);
+        if let Some(counters) = counters(connection.binding, moment)
+            && let Some(counters) = counters.of(self.worker)
+        {
+            counters.traffic(found.direction).add(bytes);
+        }
+        self.learn(found, &way, moment);
         if !fits {
             // The kernel cuts it up on its way (RFC 791 section 2.3).
             return Verdict::Kernel {
@@ -112,11 +117,10 @@ impl Engine {
             state = state.seen_from_one_side(&packet.signal);
         }
         let table = &mut A::lane_mut(self).table;
-        let segment = match &packet.signal {
-            Signal::Tcp(segment) => Some(segment),
-            Signal::Sctp(_) | Signal::Plain => None,
-        };
-        table.note(found.id, found.direction, segment, moment.seconds);
+        if let Signal::Tcp(segment) = &packet.signal {
+            let progress = &mut table.hot_mut(found.id).progress;
+            progress.note(found.direction, segment);
+        }
         table.touch(found.id, state, moment.seconds);
     }
 
@@ -136,28 +140,6 @@ impl Engine {
             && clamp_mss(io.bytes_mut(frame), packet, limit)
         {
             self.count(|counters| counters.mss_clamped.add(1));
-        }
-    }
-
-    pub(super) fn count_traffic(
-        &self,
-        binding: Binding,
-        direction: Direction,
-        bytes: usize,
-        moment: Moment<'_>,
-    ) {
-        let backend = binding.backend.and_then(|place| {
-            moment
-                .services
-                .service(binding.service)?
-                .backends
-                .get(usize::from(place))
-        });
-        if let Some(counters) = backend.and_then(|backend| backend.counters.of(self.worker)) {
-            match direction {
-                Direction::Original => counters.original.add(bytes),
-                Direction::Reply => counters.reply.add(bytes),
-            }
         }
     }
 }

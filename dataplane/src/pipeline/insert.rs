@@ -35,12 +35,13 @@ impl Engine {
     }
 
     /// Inserts both directions of a connection. `own` is the address that masquerade uses when the
-    /// settings name none.
+    /// settings name none, `random` what its source port is drawn by.
     pub(super) fn insert<A: Tracked>(
         &mut self,
         connection: Connection<A>,
         access: Access,
         own: A,
+        random: u64,
         moment: Moment<'_>,
     ) -> Result<ConnId, DropReason> {
         if self.keeps_source(&connection, access, moment) {
@@ -54,16 +55,16 @@ impl Engine {
             }
         }
         let address = A::lane(self).source.unwrap_or(own);
-        self.insert_masqueraded(connection, address)
+        self.insert_masqueraded(connection, address, random)
     }
 
     fn insert_masqueraded<A: Tracked>(
         &mut self,
         mut connection: Connection<A>,
         address: A,
+        random: u64,
     ) -> Result<ConnId, DropReason> {
         let mut ended = None;
-        let random = self.next_random();
         for (tried, port) in self.picker.candidates(random).enumerate() {
             if tried == SCARCE {
                 self.count(|counters| counters.source_ports_scarce.add(1));

@@ -3,6 +3,7 @@
 use sluice_conf::{BackendGone, Protocol};
 
 use super::lane::Ended;
+use super::opening::Prospect;
 use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{
     Binding, Connection, Deadline, Handling, ResetWorth, SctpState, Seconds, State, TcpState,
@@ -20,18 +21,22 @@ impl Engine {
         frame: &mut Io::Frame,
         packet: &Packet<A>,
         hash: u64,
+        prospect: Option<&Prospect<A>>,
         moment: Moment<'_>,
     ) -> Verdict {
+        let found = A::lane(self).table.lookup(hash, &packet.tuple);
+        if let (None, Some(prospect)) = (found, prospect) {
+            return self.establish(io, frame, packet, prospect, moment);
+        }
         // A damaged segment must not make, end or reset a connection.
         let decisive = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
         if packet.flags().any(decisive) && !packet.has_right_checksum(io.bytes(frame)) {
             return Verdict::Drop(DropReason::BadTransportChecksum);
         }
-        let found = A::lane(self).table.lookup(hash, &packet.tuple);
         // What is for the host itself goes no hop further.
-        let goes_on = found.is_some() || !is_for_host(packet, moment);
+        let goes_on = || found.is_some() || !is_for_host(packet, moment);
         let verdict = match found {
-            _ if packet.place.hop_limit <= 1 && goes_on => {
+            _ if packet.place.hop_limit <= 1 && goes_on() => {
                 self.time_exceeded(io, frame, packet, moment)
             }
             Some((id, direction)) => self.known(io, frame, packet, Found { id, direction }, moment),
@@ -54,7 +59,7 @@ impl Engine {
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
-        let connection = *A::lane(self).table.get(found.id);
+        let connection = A::lane(self).table.get(found.id);
         if starts_anew(&connection, found.direction, &packet.signal) {
             A::lane_mut(self).table.remove(found.id);
             return self.unknown(io, frame, packet, moment);
@@ -95,7 +100,7 @@ impl Engine {
         if worth == ResetWorth::Forged {
             return Verdict::Drop(DropReason::ResetForged);
         }
-        let connection = *A::lane(self).table.get(found.id);
+        let connection = A::lane(self).table.get(found.id);
         let unsaid = Packet {
             signal: Signal::Plain,
             ..*packet
@@ -117,7 +122,7 @@ impl Engine {
         moment: Moment<'_>,
     ) -> Verdict {
         let lane = A::lane_mut(self);
-        let connection = *lane.table.get(found.id);
+        let connection = lane.table.get(found.id);
         if wants_reset(&connection) {
             lane.ended.push(Ended::one(connection, found.direction));
         }

@@ -2,6 +2,7 @@
 //! has left without a backend.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use super::known::{rebind, wants_reset};
 use super::lane::Ended;
@@ -20,6 +21,9 @@ use crate::wire::tags::write_tags;
 /// of a burst adds one: it may have made a connection, and so expiry keeps up with any traffic while
 /// no frame waits long for it.
 const EXPIRY_BUDGET: usize = 16;
+
+/// Places for packets in pieces that are looked at for expiry after a turn, of each family.
+const FRAGMENT_BUDGET: usize = 4;
 
 /// Records that are looked at after a burst as long as a new table is being followed, of each
 /// family: a table of 262,144 connections is through after 2,048 bursts.
@@ -75,11 +79,12 @@ impl Engine {
             };
         }
         let Some(from) = self.review.next else { return };
-        review(&mut self.v4, from, moment);
-        review(&mut self.v6, from, moment);
         let end = from.saturating_add(REVIEW_BUDGET);
-        let size = self.v4.table.capacity().max(self.v6.table.capacity());
-        self.review.next = ((end as usize) < size).then_some(end);
+        review(&mut self.v4, from..end, moment);
+        review(&mut self.v6, from..end, moment);
+        // A record that is used for the first time from now on is of this version.
+        let reach = self.v4.table.reach().max(self.v6.table.reach());
+        self.review.next = (end < reach).then_some(end);
     }
 
     /// Sends resets to the ends of connections that have ended.
@@ -138,19 +143,19 @@ fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds, budget: usize) -> usize 
             ended.push(Ended::both(connection));
         }
     });
-    lane.fragments.expire(now.0, budget);
+    lane.fragments.expire(now.0, FRAGMENT_BUDGET);
     expired
 }
 
-fn review<A: Tracked>(lane: &mut Lane<A>, from: u32, moment: Moment<'_>) {
-    for number in from..from.saturating_add(REVIEW_BUDGET) {
+fn review<A: Tracked>(lane: &mut Lane<A>, numbers: Range<u32>, moment: Moment<'_>) {
+    for number in numbers.start..numbers.end.min(lane.table.reach()) {
         let Some(id) = lane.table.in_use(number) else {
             continue;
         };
-        let connection = *lane.table.get(id);
-        if connection.binding.version == moment.services.version() {
+        if lane.table.binding(id).version == moment.services.version() {
             continue;
         }
+        let connection = lane.table.get(id);
         match rebind(&connection, moment.services, moment.seconds) {
             Some(binding) => lane.table.rebind(id, binding),
             None => end(lane, id, connection, moment.seconds),

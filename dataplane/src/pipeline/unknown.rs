@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use sluice_conf::{Forwarding, Pool, Refusal, SourceNat};
 
 use super::known::is_bare_syn;
-use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{Binding, Connection, Handling, SctpState, State, TcpState};
-use crate::flow::{Address, Direction, End, FiveTuple};
+use super::{Engine, Moment, Tracked};
+use crate::conntrack::{SctpState, State, TcpState};
+use crate::flow::{End, FiveTuple};
 use crate::io::PacketIo;
-use crate::service::{Choice, CompiledBackend, CompiledService, Served, ServiceMap, Target};
+use crate::service::{Choice, Served, ServiceMap, Target};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Signal, TcpFlags};
 
@@ -36,10 +36,9 @@ impl<'a> Addressee<'a> {
     }
 }
 
-/// The backend of a new connection and where it is.
-pub(super) struct Chosen<'a, A> {
+/// Place of the backend of a new connection, and its end.
+pub(super) struct Chosen<A> {
     pub(super) place: u16,
-    pub(super) backend: &'a CompiledBackend,
     pub(super) end: End<A>,
 }
 
@@ -51,20 +50,16 @@ pub(super) enum Unserved {
     Nobody,
 }
 
-impl<'a, A: Tracked> Chosen<'a, A> {
+impl<A: Tracked> Chosen<A> {
     /// The backend for a client that used port `port`.
-    pub(super) fn of(choice: Choice<'a>, port: u16) -> Result<Self, Unserved> {
+    pub(super) fn of(choice: Choice<'_>, port: u16) -> Result<Self, Unserved> {
         let (place, backend) = match choice {
             Choice::Row(place, backend, _) | Choice::Affinity(place, backend) => (place, backend),
             Choice::NotByPolicy => return Err(Unserved::NotByPolicy),
             Choice::Nobody => return Err(Unserved::Nobody),
         };
         let end = backend.end(port).ok_or(Unserved::Nobody)?;
-        Ok(Self {
-            place,
-            backend,
-            end,
-        })
+        Ok(Self { place, end })
     }
 }
 
@@ -83,7 +78,7 @@ impl Engine {
         }
         match Addressee::of(&target, moment.services) {
             Addressee::Nobody => self.transit(io, frame, packet, moment),
-            _ if !is_sound(&packet.signal) => Verdict::Drop(DropReason::TcpInvalid),
+            _ if !packet.is_sound() => Verdict::Drop(DropReason::TcpInvalid),
             Addressee::Frontend(served) => self.open(io, frame, packet, served, moment),
             Addressee::Vip => self.refuse(io, frame, packet, Refusal::Icmp, moment),
             Addressee::Unallocated => Verdict::Drop(DropReason::Unallocated),
@@ -121,64 +116,11 @@ impl Engine {
         self.admit(client, served, moment).ok()?;
         let access = moment.services.access(served.frontend, client.into());
         let choice = self.choose(&packet.tuple, served, access.pool, moment);
-        let chosen: Chosen<'_, A> = Chosen::of(choice, packet.tuple.destination.port).ok()?;
+        let chosen: Chosen<A> = Chosen::of(choice, packet.tuple.destination.port).ok()?;
         let forwarding = served.service.entry.forwarding;
         let way = moment.way_to_backend(chosen.end.address, forwarding);
         way.err()
             .filter(|verdict| matches!(verdict, Verdict::Hold { .. }))
-    }
-
-    /// A client's packet to a frontend.
-    fn open<A: Tracked, Io: PacketIo>(
-        &mut self,
-        io: &mut Io,
-        frame: &mut Io::Frame,
-        packet: &Packet<A>,
-        served: Served<'_>,
-        moment: Moment<'_>,
-    ) -> Verdict {
-        let entry = &served.service.entry;
-        let client = packet.tuple.source.address;
-        let access = moment.services.access(served.frontend, client.into());
-        let Some(state) = first_state(&packet.signal, entry.forwarding, access.source_nat) else {
-            return self.reset(io, frame, packet, DropReason::NoAnswer, moment);
-        };
-        if let Err(reason) = self.admit(client, served, moment) {
-            return Verdict::Drop(reason);
-        }
-        if !packet.has_right_checksum(io.bytes(frame)) {
-            return Verdict::Drop(DropReason::BadTransportChecksum);
-        }
-        let choice = self.choose(&packet.tuple, served, access.pool, moment);
-        let Chosen {
-            place,
-            backend,
-            end,
-        } = match Chosen::of(choice, packet.tuple.destination.port) {
-            Ok(chosen) => chosen,
-            Err(Unserved::NotByPolicy) => return Verdict::Drop(DropReason::NoLocalBackend),
-            Err(Unserved::Nobody) => return self.refuse(io, frame, packet, entry.refusal, moment),
-        };
-        let way = match moment.way_to_backend(end.address, entry.forwarding) {
-            Ok(way) => way,
-            Err(verdict) => return verdict,
-        };
-        let binding = Binding {
-            version: moment.services.version(),
-            service: served.place,
-            backend: Some(place),
-            until: None,
-        };
-        let connection = opened(packet.tuple, state, end, binding, entry.forwarding, moment);
-        match self.insert(connection, access, way.hop.source, moment) {
-            Ok(id) => {
-                self.remember(client, served.service, backend, moment);
-                self.count_new(backend);
-                let direction = Direction::Original;
-                self.forward(io, frame, packet, Found { id, direction }, way, moment)
-            }
-            Err(reason) => Verdict::Drop(reason),
-        }
     }
 
     /// Whether the client may open connections to the frontend at all.
@@ -209,33 +151,13 @@ impl Engine {
         let service = served.service;
         let frontend = tuple.destination.address.into();
         let Some(seconds) = service.entry.affinity_seconds else {
-            return service.choose(pool, frontend, tuple.hash(0), None);
+            return service.choose(pool, frontend, tuple.hash(), None);
         };
         let client = tuple.source.address;
         let now = moment.seconds.0;
         let remembered = self.affinity.get(service.key, client.bits(), now, seconds);
         let hash = End::new(client, 0).hash();
         service.choose(pool, frontend, hash, remembered)
-    }
-
-    /// Session affinity counts from the last new connection, as kube-proxy's does.
-    fn remember<A: Address>(
-        &self,
-        client: A,
-        service: &CompiledService,
-        backend: &CompiledBackend,
-        moment: Moment<'_>,
-    ) {
-        if service.entry.affinity_seconds.is_none() {
-            return;
-        }
-        let (client, backend) = (client.bits(), backend.fingerprint());
-        let evicted = self
-            .affinity
-            .put(service.key, client, backend, moment.seconds.0);
-        if evicted {
-            self.count(|counters| counters.affinity_evicted.add(1));
-        }
     }
 
     /// Whether nobody can have sent from this address: it is no unicast address (RFC 1812 section
@@ -245,13 +167,6 @@ impl Engine {
             || moment.network.is_own(source)
             || moment.services.vips().get(source.into()).is_some()
             || A::lane(self).source == Some(source)
-    }
-
-    fn count_new(&self, backend: &CompiledBackend) {
-        self.count(|counters| counters.connections_opened.add(1));
-        if let Some(counters) = backend.counters.of(self.worker) {
-            counters.connections.add(1);
-        }
     }
 }
 
@@ -264,33 +179,6 @@ fn is_own_guest(client: IpAddr, served: Served<'_>, moment: Moment<'_>) -> bool 
         && client == frontend.address
         && access.source_nat == SourceNat::Masquerade
         && served.service.admits(client)
-}
-
-pub(super) fn opened<A: Tracked>(
-    original: FiveTuple<A>,
-    state: State,
-    backend: End<A>,
-    binding: Binding,
-    forwarding: Forwarding,
-    moment: Moment<'_>,
-) -> Connection<A> {
-    Connection {
-        original,
-        reply: FiveTuple {
-            source: backend,
-            destination: original.source,
-            protocol: original.protocol,
-        },
-        state,
-        handling: match forwarding {
-            Forwarding::Nat => Handling::Translated,
-            Forwarding::DirectReturn => Handling::Direct,
-        },
-        created: moment.seconds,
-        last_seen: moment.seconds,
-        binding,
-        ..Connection::UNUSED
-    }
 }
 
 /// The state that a first packet leads to; `None` for one from the middle of a connection that is
@@ -313,13 +201,6 @@ pub(super) fn first_state(
             Some(State::Sctp(SctpState::CookieWait))
         }
         Signal::Tcp(_) | Signal::Sctp(_) => None,
-    }
-}
-
-fn is_sound(signal: &Signal) -> bool {
-    match signal {
-        Signal::Tcp(segment) => segment.flags.is_sound(),
-        Signal::Sctp(_) | Signal::Plain => true,
     }
 }
 

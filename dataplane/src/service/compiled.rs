@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap as FastMap;
-use sluice_conf::{Backend, BackendState, Pool, Service};
+use sluice_conf::{Backend, BackendState, Ping, Pool, Service};
 
 use crate::affinity;
 use crate::flow::{Address, End};
@@ -71,6 +71,12 @@ struct Pools {
     local: Option<Arc<Maglev>>,
 }
 
+impl Pools {
+    fn is_ready(&self) -> bool {
+        self.cluster.is_some() || self.local.is_some()
+    }
+}
+
 /// A Service, ready for new connections.
 #[derive(Debug)]
 pub struct CompiledService {
@@ -127,21 +133,19 @@ impl CompiledService {
     }
 
     fn pools(&self, old: Option<&CompiledService>, is_family: fn(&IpAddr) -> bool) -> Pools {
-        let table = |pool| {
-            let wanted = self.candidates(pool, is_family);
-            let same = old.filter(|old| old.candidates(pool, is_family) == wanted);
+        let table = |pool, wanted: &[Candidate]| {
             let first = wanted.first()?;
+            let same = old.filter(|old| old.candidates(pool, is_family) == wanted);
             match same.and_then(|old| old.table(pool, first.address)) {
                 Some(same) => Some(Arc::clone(same)),
-                None => Maglev::build(&wanted).map(Arc::new),
+                None => Maglev::build(wanted).map(Arc::new),
             }
         };
-        let cluster = table(Pool::Cluster);
-        let local = match self.candidates(Pool::Local, is_family)
-            == self.candidates(Pool::Cluster, is_family)
-        {
+        let [all, near] = [Pool::Cluster, Pool::Local].map(|pool| self.candidates(pool, is_family));
+        let cluster = table(Pool::Cluster, &all);
+        let local = match near == all {
             true => cluster.clone(),
-            false => table(Pool::Local),
+            false => table(Pool::Local, &near),
         };
         Pools { cluster, local }
     }
@@ -229,10 +233,15 @@ impl CompiledService {
         backends.chain([self.departed]).sum()
     }
 
+    /// All that decides whether its Vips answer pings.
+    pub(super) fn pings(&self) -> (Ping, [bool; 2]) {
+        let ready = [&self.v4, &self.v6].map(Pools::is_ready);
+        (self.entry.ping, ready)
+    }
+
     /// Whether new connections to an address of this family can be served, by whatever policy.
     pub fn is_ready(&self, address: IpAddr) -> bool {
-        let pools = self.of_family(address);
-        pools.cluster.is_some() || pools.local.is_some()
+        self.of_family(address).is_ready()
     }
 }
 

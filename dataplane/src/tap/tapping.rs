@@ -175,7 +175,7 @@ fn fate(verdict: Verdict) -> Fate {
         Verdict::Reply(_) => Fate::Reply,
         Verdict::HandOver { worker, .. } => Fate::HandOver(worker),
         Verdict::Hold { .. } => Fate::Hold,
-        Verdict::Wait(_) => Fate::Wait,
+        Verdict::Wait(_) | Verdict::Later => Fate::Wait,
         Verdict::Kernel { .. } => Fate::Kernel,
         Verdict::Drop(reason) => Fate::Drop(reason),
     }

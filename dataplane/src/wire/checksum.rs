@@ -20,6 +20,13 @@ impl Delta {
         Self(self.0 + u32::from(!old) + u32::from(new))
     }
 
+    /// Adds the change of one 16-bit word that becomes less by `by`, without a borrow.
+    #[must_use]
+    pub const fn less(self, by: u16) -> Self {
+        // !m + m - by = 0xffff - by, whatever m is.
+        Self(self.0 + !by as u32)
+    }
+
     /// Adds the change of a 32-bit field.
     #[must_use]
     pub fn long(self, old: u32, new: u32) -> Self {
@@ -84,9 +91,8 @@ pub fn is_header_right(header: &[u8; 20]) -> bool {
         .iter()
         .map(|w| u64::from(u32::from_ne_bytes(*w)))
         .sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    fold(sum as u32) == 0xffff
+    // 2 to the power of 16 is 1 modulo 0xffff, so folding keeps the remainder. No header is all zero.
+    sum.is_multiple_of(0xffff)
 }
 
 /// Whether a header or message that includes its checksum is undamaged.

@@ -335,6 +335,14 @@ impl<A: Family> Packet<A> {
         }
     }
 
+    /// Whether it is anything that a host can mean; see [`TcpFlags::is_sound`].
+    pub fn is_sound(&self) -> bool {
+        match self.signal {
+            Signal::Tcp(segment) => segment.flags.is_sound(),
+            Signal::Sctp(_) | Signal::Plain => true,
+        }
+    }
+
     /// Whether the transport checksum is right, as far as one frame can tell: that of a fragmented
     /// packet is not checked, and a UDP checksum of 0 means that there is none (RFC 768). Reads the
     /// whole packet: for packets that make or change a connection only.

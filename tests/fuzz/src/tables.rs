@@ -7,10 +7,11 @@ use ipnet::IpNet;
 use sluice_conf::codec::decode;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
-    Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Generation,
-    Networks, Ping, Pool, Protocol, Refusal, Service, ServiceName, ServiceTable, SourceNat,
+    Access, Backend, BackendGone, BackendState, EncodedTable, Forwarding, Frontend, FrontendKind,
+    Generation, Networks, Ping, Pool, Protocol, Refusal, Service, ServiceName, ServiceTable,
+    SourceNat,
 };
-use sluice_dataplane::service::{Choice, ServiceMap, Target, Terms};
+use sluice_dataplane::service::{Choice, Received, ServiceMap, Target, Terms};
 
 const LIMITS: Limits = Limits {
     services: 64,
@@ -55,7 +56,12 @@ struct LikelyBackend {
 
 /// Takes the bytes for a table on the socket, and for one that is close to a valid one.
 pub fn run(data: &[u8]) {
-    if let Ok(table) = decode::<ServiceTable>(data) {
+    let table = decode::<ServiceTable>(data);
+    if let Ok(encoded) = decode::<EncodedTable<'_>>(data) {
+        let drafted = Received::default().draft(&encoded, &ServiceMap::default());
+        assert_eq!(drafted.is_ok(), table.is_ok(), "{drafted:?}");
+    }
+    if let Ok(table) = table {
         build(table);
     }
     let Ok(likely) = Likely::arbitrary_take_rest(Unstructured::new(data)) else {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +14,10 @@ use xsk_rs::config::{
 };
 use xsk_rs::{FrameDesc, Socket, Umem};
 
+use super::options::raise_limits;
 use super::port::Port;
 use super::{BATCH, SparePool, XskIo};
 use crate::io::InterfaceId;
-
-/// `SOL_XDP` and `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h; the latter since kernel 6.17.
-const SOL_XDP: i32 = 283;
-const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
-
-/// Frames that one transmit call may copy. More does not make it faster and lets one interface
-/// hold up the others.
-const SEND_BUDGET: u32 = 256;
-
-/// Most memory that a frame takes up in the kernel while it is being transmitted.
-const SEND_BYTES: u32 = 4096;
 
 /// The kernel releases the queue of a socket that was closed (or whose process died) a little
 /// later; so long is waited for it.
@@ -336,7 +326,9 @@ fn socket(
         }
     };
     let (fill, completion) = own.ok_or_else(|| refused("the queue is opened twice".into()))?;
-    tune(&device.name, rx.fd().as_raw_fd(), frames.ring);
+    // SAFETY: `rx` holds the socket open for longer than the call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
+    raise_limits(&device.name, descriptor, frames.ring);
     let zero_copy = mode == FrameMode::ZeroCopy;
     Ok(Port::new(
         rx,
@@ -346,37 +338,6 @@ fn socket(
         frames.ring as usize,
         zero_copy,
     ))
-}
-
-/// Lifts two limits of copied transmission: bytes in flight and frames a call. Both fail softly,
-/// it is slower then.
-fn tune(interface: &str, socket: RawFd, ring: u32) {
-    let bytes = ring.saturating_mul(SEND_BYTES).min(i32::MAX as u32 / 2);
-    let forced = set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes);
-    if let Err(error) =
-        forced.or_else(|_| set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes))
-    {
-        tracing::warn!(interface, reason = %error, "the send buffer stays small");
-    }
-    let budget = ring.min(SEND_BUDGET);
-    if let Err(error) = set_option(socket, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, budget) {
-        tracing::info!(
-            interface,
-            reason = %error,
-            "32 frames a transmit call (more needs kernel 6.17)"
-        );
-    }
-}
-
-fn set_option(socket: RawFd, level: i32, option: i32, value: u32) -> io::Result<()> {
-    let value: *const u32 = &value;
-    let size = size_of::<u32>() as libc::socklen_t;
-    // SAFETY: `value` points to `size` readable bytes for the whole call, and the kernel keeps no
-    // pointer. `socket` is open: its queues are borrowed by the caller.
-    match unsafe { libc::setsockopt(socket, level, option, value.cast(), size) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 fn os_code(error: &(dyn Error + 'static)) -> Option<i32> {

@@ -20,6 +20,8 @@ pub(super) struct Port {
     zero_copy: bool,
     /// Accepted for transmission, not yet on the ring.
     queued: Vec<FrameDesc>,
+    /// What a ring gives, on its way to where it belongs: written before it is read.
+    taken: Box<[FrameDesc; BATCH]>,
     /// Given to the kernel for receiving and not received yet: at most `ring`, so that the receive
     /// ring cannot overflow.
     receiving: usize,
@@ -46,6 +48,7 @@ impl Port {
             ring,
             zero_copy,
             queued,
+            taken: Box::new([FrameDesc::default(); BATCH]),
             receiving: 0,
             sending: 0,
         }
@@ -83,18 +86,14 @@ impl Port {
         frames: &mut Vec<XskFrame>,
         max: usize,
     ) {
-        let mut descs = [FrameDesc::default(); BATCH];
         let mut left = max;
         while left > 0 {
             let wanted = left.min(BATCH);
             // SAFETY: every socket of this process is on the one UMEM that the descriptors will
             // be used with, and the kernel has given up the slots that it puts on this ring.
-            let count = unsafe { self.rx.consume(&mut descs[..wanted]) };
-            frames.extend(
-                descs[..count]
-                    .iter()
-                    .map(|&desc| XskFrame { desc, interface }),
-            );
+            let count = unsafe { self.rx.consume(&mut self.taken[..wanted]) };
+            let taken = self.taken[..count].iter();
+            frames.extend(taken.map(|&desc| XskFrame { desc, interface }));
             self.receiving -= count;
             left -= count;
             if count < wanted {
@@ -114,7 +113,6 @@ impl Port {
             free.truncate(keep);
             self.receiving += count;
         }
-        self.wake_receive();
     }
 
     /// Tells a driver that ran out of slots and went to sleep that there are some. Never needed
@@ -173,6 +171,12 @@ impl Port {
         }
     }
 
+    /// Whether the kernel has not yet looked at all that is to be transmitted. Copying, it does
+    /// only when it is pushed.
+    pub(super) fn needs_push(&mut self) -> bool {
+        !self.queued.is_empty() || (!self.zero_copy && self.waiting() > 0)
+    }
+
     /// Descriptors on the transmit ring that the kernel has not consumed.
     fn waiting(&mut self) -> usize {
         self.ring - self.tx.nb_free_exact() as usize
@@ -180,11 +184,10 @@ impl Port {
 
     /// Takes back what was transmitted.
     pub(super) fn complete(&mut self, free: &mut Vec<FrameDesc>) {
-        let mut descs = [FrameDesc::default(); BATCH];
         while self.sending > 0 {
             // SAFETY: as in `receive`: one UMEM, and the kernel has given up what it puts here.
-            let count = unsafe { self.completion.consume(&mut descs) };
-            free.extend_from_slice(&descs[..count]);
+            let count = unsafe { self.completion.consume(&mut self.taken[..]) };
+            free.extend_from_slice(&self.taken[..count]);
             self.sending -= count;
             if count < BATCH {
                 break;

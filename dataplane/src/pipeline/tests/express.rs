@@ -73,15 +73,18 @@ fn traffic(rig: &Rig) -> Vec<String> {
         .collect()
 }
 
-/// Packets that connections know the way of, under the network of the moment.
+/// Directions of connections whose packets go the short way from now on.
 fn learnt<A: Tracked>(rig: &Rig) -> usize {
-    let version = rig.snapshot().network_version();
-    let workers = (0..rig.workers()).map(|worker| rig.engine(worker).table::<A>());
-    let both = [Direction::Original, Direction::Reply];
-    workers
-        .map(|table| {
+    let snapshot = rig.snapshot();
+    let versions = (snapshot.services.version(), snapshot.network_version());
+    let engines = (0..rig.workers()).map(|worker| rig.engine(worker));
+    let up_to_date = engines.filter(|engine| engine.express.is_of(versions));
+    up_to_date
+        .map(|engine| {
+            let table = engine.table::<A>();
             let (ids, _) = table.page(0, table.capacity() as u32);
-            let known = |id| both.map(|way| table.get(id).ways.exit(way, version).is_some());
+            let both = [Direction::Original, Direction::Reply];
+            let known = |id| both.map(|way| engine.express.knows(table.shortcut(id), way));
             ids.flat_map(known).filter(|known| *known).count()
         })
         .sum()

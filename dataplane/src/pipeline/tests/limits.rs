@@ -347,3 +347,51 @@ fn strays_to_a_masquerade_address_of_our_own_are_dropped() {
     assert_eq!(rig.drops(), [(DropReason::NoConnection, 1)]);
     assert_eq!(rig.to_kernel(), Vec::<Vec<u8>>::new());
 }
+
+/// First packets of so many clients that nobody has seen before.
+fn herd(clients: u16) -> Vec<Vec<u8>> {
+    let syn = |n: u16| {
+        let client = format!("10.0.1.{}:{}", 20 + n / 200, 20_000 + n % 200);
+        Build::tcp(&client, VIP).flags(SYN).frame()
+    };
+    (0..clients).map(syn).collect()
+}
+
+#[test]
+fn a_herd_of_new_connections_is_opened_whole() {
+    let mut rig = Rig::new(&[WEB3]);
+    let herd = herd(500);
+    for syn in &herd {
+        rig.arrive(0, CLIENTS, syn);
+    }
+    assert_eq!(rig.run().len(), herd.len());
+    assert_eq!((rig.drops(), rig.connections()), (vec![], herd.len()));
+    assert_eq!(rig.outstanding(), 0);
+}
+
+#[test]
+fn a_flood_of_new_connections_takes_no_turn_of_established_ones() {
+    let settings = RigSettings {
+        slots: 8192,
+        ..RigSettings::default()
+    };
+    let mut rig = Rig::with(&settings, &[WEB]);
+    let sent = establish(&mut rig, CLIENT);
+    rig.exchange(BACKENDS, &answer(&sent, ACK));
+    let data = Build::tcp(CLIENT, VIP).numbers(1001, 2000).frame();
+    // Before each packet of the connection, a dozen first packets.
+    let herd = herd(3600);
+    for syns in herd.chunks(12) {
+        syns.iter().for_each(|syn| rig.arrive(0, CLIENTS, syn));
+        rig.arrive(0, CLIENTS, &data);
+    }
+    let left = rig.run();
+    let is_data = |sent: &&Sent| packet(&sent.1).flags.0 & (SYN | ACK) == ACK;
+    assert_eq!(left.iter().filter(is_data).count(), 300);
+    let opened = left.len() - 300;
+    assert!(opened >= 512, "{opened} of the flood were opened");
+    let dropped = (herd.len() - opened) as u64;
+    assert_eq!(rig.drops(), [(DropReason::OpeningsLimit, dropped)]);
+    assert_eq!(rig.connections(), opened + 1);
+    assert_eq!(rig.outstanding(), 0);
+}

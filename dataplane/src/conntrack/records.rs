@@ -1,0 +1,281 @@
+//! The records of a table, each in two parts: what every packet needs, one cache line with IPv4,
+//! and the rest, which only the first and the last packets look at.
+
+use sluice_conf::Protocol;
+use sluice_conf::settings::dataplane::Timeouts;
+
+use super::connection::deadline;
+use super::{Binding, Connection, Handling, Progress, Seconds, State};
+use crate::flow::{Address, Direction, End, FiveTuple};
+use crate::memory::{prefetch, reserved};
+use crate::wire::Family;
+use crate::wire::plain::Deltas;
+
+/// What every packet of a connection needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Hot<A: Address> {
+    /// Source and destination of the packets of each direction; port 0 when it is not in use.
+    ends: [[End<A>; 2]; 2],
+    protocol: Protocol,
+    handling: Handling,
+    /// When the last packet was seen.
+    pub last_seen: Seconds,
+    /// What both sides have sent, with TCP.
+    pub progress: Progress,
+    /// What was found out about its way.
+    pub shortcut: Shortcut,
+    /// How the checksums of the original direction change; means nothing without a shortcut.
+    deltas: Deltas,
+    _line: A::Line,
+}
+
+/// Place of what was found out about a connection's way, in a list of whoever found it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortcut {
+    /// When it was found out, or found to be still right; 0 for never.
+    pub epoch: u32,
+    /// The place.
+    pub place: u32,
+}
+
+impl Shortcut {
+    /// Nothing was found out.
+    pub const NONE: Self = Self { epoch: 0, place: 0 };
+}
+
+/// The rest.
+#[derive(Debug, Clone, Copy)]
+pub struct Cold {
+    created: Seconds,
+    /// Who serves it.
+    pub binding: Binding,
+    /// Where it stands.
+    pub state: State,
+}
+
+impl<A: Address> Hot<A> {
+    /// Whether packets in `direction` arrive with this tuple.
+    #[inline]
+    pub fn has(&self, direction: Direction, tuple: &FiveTuple<A>) -> bool {
+        self.ends[direction as usize] == [tuple.source, tuple.destination]
+            && self.protocol == tuple.protocol
+    }
+
+    /// The tuple that packets in `direction` arrive with.
+    #[inline]
+    pub fn tuple(&self, direction: Direction) -> FiveTuple<A> {
+        let [source, destination] = self.ends[direction as usize];
+        FiveTuple {
+            source,
+            destination,
+            protocol: self.protocol,
+        }
+    }
+
+    /// As [`Connection::translated`].
+    #[inline]
+    pub fn translated(&self, direction: Direction) -> FiveTuple<A> {
+        match self.handling {
+            Handling::Translated | Handling::Passing => self.tuple(direction.reverse()).invert(),
+            Handling::Direct => self.tuple(direction),
+        }
+    }
+
+    /// How the checksums of packets in `direction` change.
+    #[inline]
+    pub fn deltas(&self, direction: Direction) -> Deltas {
+        // No jump: packets of both directions come mixed.
+        [self.deltas, self.deltas.reverse()][direction as usize]
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.ends[0][0].port != 0
+    }
+}
+
+/// All of them, in use or not.
+#[derive(Debug)]
+pub struct Records<A: Family> {
+    hot: Box<[Hot<A>]>,
+    cold: Box<[Cold]>,
+}
+
+impl<A: Family> Records<A> {
+    /// So many that are not in use.
+    pub fn new(count: usize) -> Self {
+        let (hot, cold) = parted(&Connection::UNUSED);
+        Self {
+            hot: reserved(hot, count),
+            cold: reserved(cold, count),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// Has the processor fetch what every packet needs.
+    #[inline]
+    pub fn prefetch(&self, number: u32) {
+        if let Some(hot) = self.hot.get(number as usize) {
+            prefetch(hot);
+        }
+    }
+
+    /// Has the processor fetch the rest.
+    pub fn prefetch_cold(&self, number: u32) {
+        if let Some(cold) = self.cold.get(number as usize) {
+            prefetch(cold);
+        }
+    }
+
+    /// Whether `number` is a record in use.
+    pub fn is_in_use(&self, number: u32) -> bool {
+        let hot = self.hot.get(number as usize);
+        hot.is_some_and(Hot::is_in_use)
+    }
+
+    /// What every packet needs of a record; `None` when there is none of this number.
+    #[inline]
+    pub fn hot(&self, number: u32) -> Option<&Hot<A>> {
+        self.hot.get(number as usize)
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn hot_mut(&mut self, number: u32) -> &mut Hot<A> {
+        &mut self.hot[number as usize]
+    }
+
+    /// The rest, to change it.
+    pub fn cold_mut(&mut self, number: u32) -> &mut Cold {
+        &mut self.cold[number as usize]
+    }
+
+    /// Who serves the connection of a record.
+    pub fn binding(&self, number: u32) -> &Binding {
+        &self.cold[number as usize].binding
+    }
+
+    /// As [`Connection::deadline`].
+    pub fn deadline(&self, number: u32, timeouts: &Timeouts) -> Seconds {
+        let (hot, cold) = (&self.hot[number as usize], &self.cold[number as usize]);
+        deadline(hot.last_seen, cold.state, cold.binding.until, timeouts)
+    }
+
+    /// The whole record.
+    pub fn get(&self, number: u32) -> Connection<A> {
+        let (hot, cold) = (&self.hot[number as usize], &self.cold[number as usize]);
+        Connection {
+            original: hot.tuple(Direction::Original),
+            reply: hot.tuple(Direction::Reply),
+            state: cold.state,
+            handling: hot.handling,
+            created: cold.created,
+            last_seen: hot.last_seen,
+            binding: cold.binding,
+            progress: hot.progress,
+        }
+    }
+
+    /// Replaces the whole record; nothing is known about its way.
+    pub fn set(&mut self, number: u32, connection: &Connection<A>) {
+        let (hot, cold) = parted(connection);
+        self.hot[number as usize] = hot;
+        self.cold[number as usize] = cold;
+    }
+
+    /// Notes what was found out about its way.
+    pub fn set_shortcut(&mut self, number: u32, shortcut: Shortcut) {
+        let hot = self.hot_mut(number);
+        let original = hot.tuple(Direction::Original);
+        hot.deltas = Deltas::between(&original, &hot.translated(Direction::Original));
+        hot.shortcut = shortcut;
+    }
+}
+
+fn parted<A: Address>(connection: &Connection<A>) -> (Hot<A>, Cold) {
+    let Connection {
+        original,
+        reply,
+        state,
+        handling,
+        created,
+        last_seen,
+        binding,
+        progress,
+    } = *connection;
+    let hot = Hot {
+        ends: [original, reply].map(|tuple| [tuple.source, tuple.destination]),
+        protocol: original.protocol,
+        handling,
+        last_seen,
+        progress,
+        shortcut: Shortcut::NONE,
+        deltas: Deltas::NONE,
+        _line: A::Line::default(),
+    };
+    let cold = Cold {
+        created,
+        binding,
+        state,
+    };
+    (hot, cold)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conntrack::TcpState;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn every_packet_of_ipv4_needs_one_cache_line() {
+        assert_eq!(
+            (size_of::<Hot<Ipv4Addr>>(), align_of::<Hot<Ipv4Addr>>()),
+            (64, 64)
+        );
+    }
+
+    #[test]
+    fn what_was_set_is_what_one_gets() {
+        let end = |last, port| End::new(Ipv4Addr::new(10, 0, 0, last), port);
+        let connection = Connection {
+            original: FiveTuple {
+                source: end(1, 40_000),
+                destination: end(9, 80),
+                protocol: Protocol::Tcp,
+            },
+            reply: FiveTuple {
+                source: end(2, 8080),
+                destination: end(3, 20_000),
+                protocol: Protocol::Tcp,
+            },
+            state: State::Tcp(TcpState::SynReceived),
+            created: Seconds(3),
+            last_seen: Seconds(5),
+            handling: Handling::Passing,
+            ..Connection::UNUSED
+        };
+        let mut records = Records::new(2);
+        records.set(1, &connection);
+        assert_eq!(records.get(1), connection);
+        assert_eq!(records.get(0), Connection::UNUSED);
+        assert_eq!(
+            [0, 1, 2].map(|number| records.is_in_use(number)),
+            [false, true, false]
+        );
+        let hot = records.hot(1).unwrap();
+        for direction in [Direction::Original, Direction::Reply] {
+            assert!(hot.has(direction, connection.tuple(direction)));
+            assert_eq!(hot.translated(direction), connection.translated(direction));
+            let other = FiveTuple {
+                protocol: Protocol::Udp,
+                ..*connection.tuple(direction)
+            };
+            assert!(!hot.has(direction, &other));
+            assert!(!hot.has(direction.reverse(), connection.tuple(direction)));
+        }
+    }
+}
