@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const STEP_SHIFT: u32 = 16;
 
 /// Packets a second; 0 is as fast as possible.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Rate(pub f64);
 
 impl Rate {

@@ -2,11 +2,19 @@
 //!
 //! Every value is a reading of this run. A goal whose figure was not taken has no value and counts
 //! as not reached; what was left out is said with its reason.
+//!
+//! Each part of the benchmarks writes a report of its own, `report-PART.json` and `report-PART.md`;
+//! `report.json` and `report.md` show the goals of all parts, see [`merged`].
 
 pub mod goals;
 mod machine;
 mod markdown;
+pub mod merged;
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use crate::statistics::Summary;
@@ -113,10 +121,42 @@ impl Report {
         Value::Object(all)
     }
 
+    /// Writes it as the report of a part, with `more` in the JSON beside goals and figures and
+    /// `text` in the Markdown behind them; then the report of all parts that are there.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(
+        &self,
+        folder: &Path,
+        part: &str,
+        more: Map<String, Value>,
+        text: &str,
+    ) -> anyhow::Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let mut json = self.to_json();
+        if let Some(all) = json.as_object_mut() {
+            all.extend(more);
+        }
+        let json = serde_json::to_string_pretty(&json)? + "\n";
+        write(folder, &format!("report-{part}.json"), &json)?;
+        let markdown = self.to_markdown() + text;
+        write(folder, &format!("report-{part}.md"), &markdown)?;
+        merged::write(folder)
+    }
+
     /// The same for readers.
     pub fn to_markdown(&self) -> String {
         markdown::of(self)
     }
+}
+
+/// Writes a file and says so.
+fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 #[cfg(test)]

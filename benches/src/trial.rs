@@ -107,13 +107,13 @@ impl Latency {
 }
 
 /// What came of a trial.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Rate that was asked for, packets a second; 0 is as fast as possible.
     pub asked: Rate,
     /// Seconds that frames were sent.
     pub seconds: f64,
-    /// Rate that was sent.
+    /// Rate that was sent, without the flood.
     pub offered: f64,
     /// Rate that arrived.
     pub delivered: f64,
@@ -143,7 +143,7 @@ impl Outcome {
         let returned = tallies.get(1).map_or(first.replied, |tally| tally.received);
         let expected = sent.sent + first.replied;
         let lost = expected.saturating_sub(first.received + returned);
-        let due = sent.sent + sent.left_out;
+        let due = sent.sent + sent.flooded + sent.left_out;
         Self {
             asked: plan.rate,
             seconds,

@@ -6,17 +6,33 @@
 //! ```
 //!
 //! Frames of the generator are forwarded at the highest rate with hardly any loss ([`measure`]), open
-//! connections of which nobody knows ([`first`]), or give way to real sockets ([`sockets`]), which
-//! is all that a proxy understands.
+//! connections of which nobody knows ([`first`]), are those of scenarios ([`flood`], [`updates`],
+//! [`scale`], [`idle`]), or give way to real sockets ([`sockets`]), which is all that a proxy
+//! understands.
 //!
 //! An absolute figure depends on the machine and on its neighbours. What counts are ratios of rounds
 //! that followed one another, and who ran NAPI where: both stand in the report.
 
-pub mod first;
 pub mod forwarder;
-pub mod measure;
-pub mod part;
 pub mod peer;
-pub mod report;
 pub mod rig;
+
+pub mod first;
+pub mod measure;
+pub mod readings;
 pub mod sockets;
+
+pub mod established;
+pub mod known;
+
+pub mod change;
+pub mod flood;
+pub mod idle;
+pub mod pushing;
+pub mod scale;
+pub mod updater;
+pub mod updates;
+
+pub mod figures;
+pub mod part;
+pub mod report;

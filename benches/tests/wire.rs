@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may; its helpers are tests too")]
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -19,10 +18,12 @@ use sluice_benches::rate::Rate;
 use sluice_benches::sink::program::host;
 use sluice_benches::sink::{Action, Expectation, Sink};
 use sluice_benches::trial::{self, Kind, Outcome, Post};
-use sluice_benches::wire::measure;
+use sluice_benches::wire::known::Known;
+use sluice_benches::wire::measure::{self, Options};
 use sluice_benches::wire::peer::Peer;
+use sluice_benches::wire::readings::Readings;
 use sluice_benches::wire::rig::Rig;
-use sluice_benches::wire::sockets;
+use sluice_benches::wire::{flood, idle, scale, sockets, updates};
 use sluice_tests::netns::Netns;
 
 const FLOWS: u32 = 500;
@@ -168,28 +169,14 @@ fn frames_of_another_run_are_not_counted() {
     assert_eq!(far.tally().unwrap().received, 0);
 }
 
-/// Whether a program is here; peers that are not are left out, as their packages come with
+/// Whether a peer is here; those that are not are left out, as their packages come with
 /// `make bench-wire` only.
-fn installed(program: &str) -> bool {
-    let found = ["/usr/sbin", "/usr/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(program).exists());
-    if !found {
-        eprintln!("{program} is not installed, so its peer is not tested");
-    }
-    found
-}
-
 fn present(peer: &Peer) -> bool {
-    match peer {
-        Peer::Testpmd => installed("dpdk-testpmd"),
-        Peer::Iptables | Peer::IptablesThreaded => installed("iptables-legacy-restore"),
-        Peer::Haproxy => installed("haproxy"),
-        Peer::Nginx => {
-            installed("nginx") && Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").exists()
-        }
-        _ => true,
+    let missing = peer.missing();
+    if let Some(missing) = missing {
+        eprintln!("{missing} is not installed, so its peer is not tested");
     }
+    missing.is_none()
 }
 
 /// Sluice itself is not here: its daemons are built by other packages.
@@ -282,5 +269,121 @@ fn the_programs_explain_themselves() {
         let output = Command::new(program).arg("--help").output().unwrap();
         assert!(output.status.success(), "{program}: {output:?}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage:"));
+    }
+}
+
+/// Short trials: that figures come about, not what they are.
+fn short() -> Options {
+    Options {
+        kind: Kind::Live,
+        flows: FLOWS,
+        size: 62,
+        trial: Duration::from_millis(60),
+        repeats: 1,
+        // Whatever a busy machine loses, the lowest rates pass.
+        loss: 0.9,
+        precision: 0.9,
+    }
+}
+
+/// Rates that every machine can send.
+fn known(peer: Peer) -> Known {
+    let known = Known::default().with(peer, Script::Data, Rate(20_000.0));
+    known.with(peer, Script::Connection, Rate(8_000.0))
+}
+
+fn only(readings: &Readings, name: &str) -> f64 {
+    let found = readings.of(name);
+    assert_eq!(found.len(), 1, "{name}: {readings:?}");
+    found[0]
+}
+
+#[test]
+fn a_flood_is_counted_apart_from_the_connections_beside_it() {
+    let mut wire = Wire::new("10.64.0.0", 16, "203.0.113.10:80");
+    wire.plan.protocol = Protocol::Tcp;
+    wire.plan.send_beside(Rate(20_000.0), Rate(60_000.0));
+    wire.plan.fit();
+    for kind in [Kind::Live, Kind::Socket] {
+        let outcome = wire.run(kind, Action::Drop);
+        assert_all_arrived(&outcome);
+        let tally = &outcome.tallies[0];
+        assert_eq!(tally.flood, outcome.sent.flooded);
+        let all = outcome.sent.flooded + outcome.sent.sent;
+        assert_eq!(outcome.sent.flooded, wire.plan.floods_before(all));
+        assert!(outcome.sent.flooded > 2 * outcome.sent.sent);
+    }
+}
+
+#[test]
+fn new_connections_are_sighted_at_their_address_only() {
+    let mut wire = Wire::new("10.64.0.0", 16, "203.0.113.10:80");
+    wire.plan.protocol = Protocol::Tcp;
+    wire.plan.send_beside(Rate(1000.0), Rate(1000.0));
+    wire.plan.fit();
+    let mut sighting = wire.sinks[0].sighting().unwrap();
+    sighting.watch("203.0.113.11".parse().unwrap()).unwrap();
+    wire.run(Kind::Live, Action::Drop);
+    assert_eq!(sighting.seen().unwrap(), None);
+    sighting.watch("203.0.113.10".parse().unwrap()).unwrap();
+    assert_eq!(sighting.seen().unwrap(), None);
+    let outcome = wire.run(Kind::Live, Action::Drop);
+    let (first, last) = sighting.seen().unwrap().unwrap();
+    assert!(outcome.sent.start <= first && first < last && last < monotonic());
+}
+
+#[test]
+fn each_scenario_reads_its_figures_of_the_kernel() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    let (peer, options, mut readings) = (Peer::Nftables, short(), Readings::default());
+    let name = peer.name();
+    flood::round(&mut rig, peer, &mut known(peer), &options, &mut readings).unwrap();
+    let loss = only(&readings, &format!("loss beside the flood: {name}"));
+    assert!((0.0..=100.0).contains(&loss), "{loss}");
+    let sent = only(&readings, &format!("SYNs sent: {name}"));
+    let arrived = only(&readings, &format!("SYNs that got through: {name}"));
+    assert!(sent > 0.0 && arrived <= sent, "{arrived} of {sent}");
+
+    updates::round(&mut rig, peer, &mut known(peer), &options, &mut readings).unwrap();
+    for rate in [1, 10, 100] {
+        let at = format!("at {rate} changes a second: {name}");
+        assert!(only(&readings, &format!("changes made {at}")) > 0.0);
+        assert!(only(&readings, &format!("dip {at}")).abs() <= 100.0);
+        assert!(only(&readings, &format!("p99.9 {at}")) > 0.0);
+    }
+    assert!(only(&readings, &format!("flows broken by changes: {name}")) >= 0.0);
+    let delays = readings.of(&format!("change to first packet: {name}"));
+    assert!(
+        !delays.is_empty() && delays.iter().all(|delay| *delay > 0.0),
+        "{delays:?}"
+    );
+
+    updates::full_push(&mut rig, peer, 3, &mut known(peer), &options, &mut readings).unwrap();
+    let delays = readings.of(&format!("push of 3 Services to first packet: {name}"));
+    assert!(
+        !delays.is_empty() && delays.iter().all(|delay| *delay > 0.0),
+        "{delays:?}"
+    );
+
+    scale::round(&mut rig, peer, &[200, 1 << 30], &options, &mut readings).unwrap();
+    assert!(only(&readings, &format!("200 live connections: {name}")) > 0.0);
+    assert!(
+        readings
+            .of(&format!("{} live connections: {name}", 1 << 30))
+            .is_empty()
+    );
+}
+
+#[test]
+fn single_packets_of_the_bare_forwarder_have_a_latency() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let mut rig = Rig::build(FLOWS).unwrap();
+    let mut readings = Readings::default();
+    let latency = idle::one(&mut rig, Peer::Bare, &short(), &mut readings).unwrap();
+    assert!(latency.p50 > 0 && latency.p50 <= latency.p99);
+    for quantile in ["p50", "p99"] {
+        let name = format!("single packets: {}, {quantile}", Peer::Bare.name());
+        assert!(only(&readings, &name) > 0.0);
     }
 }

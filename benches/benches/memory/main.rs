@@ -29,7 +29,6 @@ mod workers;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Parser;
 use sluice_benches::calibration;
 use sluice_benches::harness::Stopwatch;
@@ -120,17 +119,8 @@ fn write(report: &Report) -> anyhow::Result<()> {
     let target = std::env::var("CARGO_TARGET_DIR").map(PathBuf::from);
     let here = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
     let folder = target.unwrap_or_else(|_| here()).join("bench");
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let json = serde_json::to_string_pretty(&report.to_json())?;
-    for (name, text) in [
-        ("report-memory.json", json),
-        ("report-memory.md", report.to_markdown()),
-    ] {
-        let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        println!("\n{}", path.display());
-    }
-    Ok(())
+    println!();
+    report.write(&folder, "memory", serde_json::Map::new(), "")
 }
 
 /// A number of connections as it stands in names.

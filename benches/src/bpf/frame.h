@@ -33,6 +33,12 @@ struct stamp {
 	__u32 early;    /* upper half */
 } __attribute__((packed));
 
+/*
+ * A flood opens ever new connections beside the flows of a run; its frames carry the run's number
+ * with this bit turned.
+ */
+#define FLOOD_MARK 2
+
 /* One round function of the permutation below: 32 well-mixed bits. */
 static __always_inline __u32 mix(__u32 value, __u32 key)
 {

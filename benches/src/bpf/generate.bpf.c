@@ -18,6 +18,7 @@
 #define STEP_SHIFT 16
 #define CONNECTION_STEPS 4
 #define FIRST_SEQUENCE 1000
+#define FLOOD_SHIFT 16
 
 const volatile struct config config = {};
 
@@ -54,6 +55,7 @@ struct frame {
 	struct stamp stamp;
 	__u32 size;
 	__u32 step; /* of a connection's script */
+	__u32 flood; /* whether it opens a connection beside the flows */
 };
 
 /* Whether frame `number` exists; which flow it belongs to. */
@@ -62,6 +64,19 @@ static __always_inline int choose(__u64 number, struct frame *frame)
 	__u64 turn = number;
 
 	frame->step = 0;
+	frame->stamp.run = config.run;
+	if (config.flood) {
+		__u64 before = number * config.flood >> FLOOD_SHIFT;
+
+		if ((number + 1) * config.flood >> FLOOD_SHIFT != before) {
+			frame->flood = 1;
+			frame->stamp.run = config.run ^ FLOOD_MARK;
+			frame->stamp.flow = config.flows + before;
+			frame->stamp.sequence = 0;
+			return 1;
+		}
+		turn -= before;
+	}
 	if (config.script == SCRIPT_CONNECTION) {
 		__u64 behind;
 
@@ -147,11 +162,11 @@ static __always_inline __u64 write_transport(__u8 *transport, __u16 port, __u16 
 		__u32 sent = step * payload + (step > 0) + (step > 2);
 		__u32 seen = (__u32)(payload + 1) * ((step > 0) + (step > 2));
 
-		if (config.script == SCRIPT_SYN)
+		if (config.script == SCRIPT_SYN || frame->flood)
 			flags = TCP_SYN;
 		if (config.script == SCRIPT_CONNECTION)
 			flags = step == 0 ? TCP_SYN : step == 2 ? TCP_FIN | TCP_ACK : TCP_ACK;
-		if (config.script == SCRIPT_DATA)
+		if (config.script == SCRIPT_DATA && !frame->flood)
 			sent = frame->stamp.sequence * payload;
 		words[0] = bpf_htonl((__u32)port << 16) | (__u32)target_port << 16;
 		words[1] = bpf_htonl(FIRST_SEQUENCE + sent);
@@ -263,7 +278,6 @@ int generate(struct xdp_md *ctx)
 	if (turn >= SIZES)
 		return XDP_DROP;
 	frame.size = config.sizes[turn];
-	frame.stamp.run = config.run;
 	frame.stamp.late = due;
 	frame.stamp.early = due >> 32;
 	if (frame.size != config.sizes[0] &&
@@ -274,6 +288,10 @@ int generate(struct xdp_md *ctx)
 	if (write_frame(ctx, &frame)) {
 		s->failed++;
 		return XDP_DROP;
+	}
+	if (frame.flood) {
+		s->flooded++;
+		return XDP_TX;
 	}
 	s->sent++;
 	s->bytes += frame.size;

@@ -28,7 +28,7 @@ struct config {
 	__u32 targets;     /* used entries of `targets` */
 	__u32 draw_mask;
 	__u32 window;      /* connections between two steps of one connection */
-	__u32 zero;
+	__u32 flood;       /* of 2^16 frames so many are SYNs of ever new connections */
 	__u64 flows;
 	__u64 step;        /* between two frames, in ns / 2^16; 0 is as fast as possible */
 	__u64 duration;    /* ns */
@@ -54,6 +54,7 @@ struct state {
 	__u64 left_out; /* frames less, because the generator itself was late */
 	__u64 finished;
 	__u64 failed;   /* a frame that could not be written: a mistake in settings */
+	__u64 flooded;  /* SYNs of ever new connections; not among `sent` */
 };
 
 #endif

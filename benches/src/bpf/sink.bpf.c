@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * The sink: counts the generator's frames, verifies them and measures how late they are, then drops
- * them or sends them back. Everything else goes to the kernel, so that neighbours are resolved.
+ * them or sends them back. Those of a flood it only counts and drops. Everything else goes to the kernel, so that neighbours are resolved.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -37,6 +37,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct flow);
 } flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sighting);
+} sightings SEC(".maps");
 
 /* Room to sum up a part of a frame; twice of it, because the verifier reads a mask as a bound. */
 struct {
@@ -301,6 +308,22 @@ static __always_inline int reply(struct xdp_md *ctx, const struct packet *packet
 	return 0;
 }
 
+static __always_inline void sight(const struct packet *packet)
+{
+	__u32 zero = 0;
+	struct sighting *s = bpf_map_lookup_elem(&sightings, &zero);
+
+	if (!s)
+		return;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if (packet->destination[i] != s->address[i])
+			return;
+	s->last = bpf_ktime_get_ns();
+	if (!s->first)
+		s->first = s->last;
+}
+
 SEC("xdp")
 int sink(struct xdp_md *ctx)
 {
@@ -312,7 +335,16 @@ int sink(struct xdp_md *ctx)
 
 	if (!config || !r)
 		return XDP_PASS;
-	if (parse(data, end, &packet) || packet.stamp.run != config->run) {
+	if (parse(data, end, &packet)) {
+		r->counters[FOREIGN]++;
+		return XDP_PASS;
+	}
+	if (packet.stamp.run == (config->run ^ FLOOD_MARK)) {
+		r->counters[FLOOD]++;
+		sight(&packet);
+		return XDP_DROP;
+	}
+	if (packet.stamp.run != config->run) {
 		r->counters[FOREIGN]++;
 		return XDP_PASS;
 	}

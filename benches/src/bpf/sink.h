@@ -52,6 +52,14 @@ enum sink_counter {
 	LATENCY_SUM,   /* ns */
 	LATENCY_MAX,   /* ns */
 	FLOWS,         /* seen */
+	FLOOD,         /* frames of the run's flood; in no other counter */
+};
+
+/* When new connections arrive at one address. Times are of CLOCK_MONOTONIC, in ns. */
+struct sighting {
+	__u32 address[4]; /* as in the headers; IPv4 is ::ffff:a.b.c.d */
+	__u64 first;
+	__u64 last;
 };
 
 struct results {

@@ -21,6 +21,8 @@ pub struct Place {
     pub sequence: u32,
     /// Step of a connection's script.
     pub step: u32,
+    /// Whether it opens a connection beside the flows.
+    pub flood: bool,
 }
 
 /// Writes the frames of a plan, one after the other.
@@ -43,7 +45,16 @@ impl<'a> Writer<'a> {
     /// Where frame `number` belongs; nowhere when its connection has not begun.
     pub fn place(&mut self, number: u64) -> Option<Place> {
         let plan = self.plan;
-        let (mut turn, mut step) = (number, 0);
+        let before = plan.floods_before(number);
+        if plan.floods(number) {
+            return Some(Place {
+                flow: (plan.flows + before) as u32,
+                sequence: 0,
+                step: 0,
+                flood: true,
+            });
+        }
+        let (mut turn, mut step) = (number - before, 0);
         if plan.script == Script::Connection {
             step = (number % CONNECTION_STEPS) as u32;
             let behind = u64::from(step) * u64::from(plan.window());
@@ -58,6 +69,7 @@ impl<'a> Writer<'a> {
                 flow,
                 sequence,
                 step,
+                flood: false,
             });
         }
         let mut sequence = (turn / plan.flows) as u32;
@@ -68,6 +80,7 @@ impl<'a> Writer<'a> {
             flow: (turn % plan.flows) as u32,
             sequence,
             step,
+            flood: false,
         })
     }
 
@@ -93,8 +106,13 @@ impl<'a> Writer<'a> {
         let header = plan.protocol.header();
         let payload = transport.len() - header;
         self.write_transport(transport, payload, port, target.port(), place);
+        let run = if place.flood {
+            plan.flood_run()
+        } else {
+            plan.run
+        };
         let stamp = [
-            plan.run,
+            run,
             place.flow,
             place.sequence,
             time as u32,
@@ -140,6 +158,7 @@ impl<'a> Writer<'a> {
         // SYN and FIN take a number beside those of the payload.
         let ends = u32::from(step > 0) + u32::from(step > 2);
         let (sent, flags) = match self.plan.script {
+            Script::Data if place.flood => (0, SYN),
             Script::Data => (place.sequence.wrapping_mul(payload), PSH | ACK),
             Script::Syn => (0, SYN),
             Script::Connection => (
@@ -252,10 +271,11 @@ pub fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// A number that no other run of this machine is likely to have.
+/// A number that no other run of this machine is likely to have. It is odd, so that no run's number
+/// is that of another one's flood.
 pub fn run_number(time: u64) -> u32 {
     let mut state = time ^ u64::from(std::process::id()) << 32;
-    (splitmix(&mut state) as u32).max(1)
+    splitmix(&mut state) as u32 | 1
 }
 
 #[cfg(test)]

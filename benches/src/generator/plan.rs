@@ -21,6 +21,10 @@ pub const MAX_SIZE: u16 = 1514;
 pub const IMIX: [u16; SIZES] = [1514, 60, 590, 60, 60, 590, 60, 60, 590, 60, 60, 590];
 /// Packets of a client's side of a short connection.
 pub const CONNECTION_STEPS: u64 = 4;
+/// A flood's share is counted in 2^-16; `FLOOD_SHIFT` of generate.bpf.c.
+const FLOOD_SHIFT: u32 = 16;
+/// What tells the frames of a flood from those of its run; as in frame.h.
+const FLOOD_MARK: u32 = 2;
 /// `struct config` of generate.h.
 const CONFIG_BYTES: usize = 144;
 /// Most drawn flows that are kept; a power of two.
@@ -94,6 +98,8 @@ pub struct Plan {
     pub sizes: [u16; SIZES],
     /// Rate of all generators together.
     pub rate: Rate,
+    /// Of 2^16 frames so many are SYNs of ever new connections, beside the flows.
+    pub flood: u32,
     /// For how long.
     pub duration: Duration,
     /// How late frames may be sent before they are left out.
@@ -139,6 +145,7 @@ impl Plan {
             draws: Vec::new(),
             sizes: [60; SIZES],
             rate: Rate::MAX,
+            flood: 0,
             duration: Duration::from_secs(1),
             burst: Duration::from_micros(100),
             pause: Duration::from_millis(2),
@@ -195,6 +202,28 @@ impl Plan {
         (connections.ceil() as u32).max(1)
     }
 
+    /// Sends frames of its flows at one rate and SYNs of ever new connections at another.
+    pub fn send_beside(&mut self, flows: Rate, flood: Rate) {
+        self.rate = Rate(flows.0 + flood.0);
+        let share = flood.0 / self.rate.0.max(1.0);
+        self.flood = (share * f64::from(1u32 << FLOOD_SHIFT)).round() as u32;
+    }
+
+    /// How many of the frames before `number` are SYNs of the flood.
+    pub fn floods_before(&self, number: u64) -> u64 {
+        number.wrapping_mul(u64::from(self.flood)) >> FLOOD_SHIFT
+    }
+
+    /// Whether frame `number` is a SYN of the flood.
+    pub fn floods(&self, number: u64) -> bool {
+        self.floods_before(number) != self.floods_before(number + 1)
+    }
+
+    /// The run that frames of the flood carry.
+    pub fn flood_run(&self) -> u32 {
+        self.run ^ FLOOD_MARK
+    }
+
     /// Complains of what does not fit together.
     ///
     /// # Errors
@@ -220,6 +249,9 @@ impl Plan {
         }
         if self.script != Script::Data && self.protocol != Protocol::Tcp {
             bail!("scripts other than data are of TCP");
+        }
+        if self.flood > 0 && (self.script != Script::Data || self.protocol != Protocol::Tcp) {
+            bail!("a flood goes beside data of TCP");
         }
         if self.script == Script::Connection && !self.draws.is_empty() {
             bail!("connections are made in turn, not by an uneven distribution");
@@ -273,7 +305,7 @@ impl Plan {
             self.targets.len() as u32,
             self.draws.len().saturating_sub(1) as u32,
             self.window(),
-            0,
+            self.flood,
         ];
         bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         let longs = [

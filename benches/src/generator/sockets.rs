@@ -40,6 +40,7 @@ pub fn monotonic() -> u64 {
 struct Counters {
     start: AtomicU64,
     sent: AtomicU64,
+    flooded: AtomicU64,
     bytes: AtomicU64,
     left_out: AtomicU64,
     finished: AtomicBool,
@@ -92,6 +93,7 @@ impl Sockets {
             bytes: counters.bytes.load(Relaxed),
             left_out: counters.left_out.load(Relaxed),
             failed: 0,
+            flooded: counters.flooded.load(Relaxed),
         };
         if !progress.finished && self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             self.stop()?;
@@ -122,7 +124,7 @@ impl Drop for Sockets {
 fn send(plan: &Plan, share: Share, port: &mut Port, counters: &Counters) {
     let mut writer = Writer::new(plan);
     let mut pace = Pace::new(plan.step(share), plan.duration, plan.burst);
-    let (mut sent, mut bytes, mut left_out) = (0, 0, 0);
+    let (mut sent, mut bytes, mut left_out, mut flooded) = (0, 0, 0, 0);
     let mut over = false;
     while !over && !counters.stop.load(Relaxed) {
         while port.queued.len() < BATCH && port.has_room() {
@@ -131,8 +133,12 @@ fn send(plan: &Plan, share: Share, port: &mut Port, counters: &Counters) {
                 Turn::Send(number, due) => {
                     let number = u64::from(share.index) + number * u64::from(share.of);
                     let size = port.queue(|room| writer.write(number, due, room));
-                    sent += u64::from(size > 0);
-                    bytes += size as u64;
+                    if plan.floods(number) {
+                        flooded += u64::from(size > 0);
+                    } else {
+                        sent += u64::from(size > 0);
+                        bytes += size as u64;
+                    }
                 }
                 Turn::Leave(frames) => left_out += frames,
                 Turn::Wait => break,
@@ -147,6 +153,7 @@ fn send(plan: &Plan, share: Share, port: &mut Port, counters: &Counters) {
         counters.sent.store(sent, Relaxed);
         counters.bytes.store(bytes, Relaxed);
         counters.left_out.store(left_out, Relaxed);
+        counters.flooded.store(flooded, Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Words of `struct state` of generate.h.
-pub const STATE_WORDS: usize = 8;
+pub const STATE_WORDS: usize = 9;
 
 /// What generators have done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Progress {
     pub left_out: u64,
     /// Frames that could not be written.
     pub failed: u64,
+    /// SYNs of ever new connections; not among `sent`.
+    pub flooded: u64,
     /// Whether everything was sent that was to be.
     pub finished: bool,
 }
@@ -25,13 +27,24 @@ pub struct Progress {
 impl Progress {
     /// As the BPF program writes it.
     pub fn from_words(words: [u64; STATE_WORDS]) -> Self {
-        let [start, _, _, sent, bytes, left_out, finished, failed] = words;
+        let [
+            start,
+            _,
+            _,
+            sent,
+            bytes,
+            left_out,
+            finished,
+            failed,
+            flooded,
+        ] = words;
         Self {
             start,
             sent,
             bytes,
             left_out,
             failed,
+            flooded,
             finished: finished != 0,
         }
     }
@@ -45,6 +58,7 @@ impl Progress {
             bytes: self.bytes + other.bytes,
             left_out: self.left_out + other.left_out,
             failed: self.failed + other.failed,
+            flooded: self.flooded + other.flooded,
             finished: self.finished && other.finished,
         }
     }

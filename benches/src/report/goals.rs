@@ -89,6 +89,12 @@ const BYTES: (&str, Better) = ("bytes", Better::Lower);
 const RATIO: (&str, Better) = ("ratio", Better::Lower);
 const ROWS: (&str, Better) = ("rows", Better::Lower);
 
+const TIMES: (&str, Better) = ("times", Better::Higher);
+const AS_MUCH: (&str, Better) = ("times", Better::Lower);
+const PERCENT: (&str, Better) = ("%", Better::Lower);
+const MICROS: (&str, Better) = ("µs", Better::Lower);
+const FLOWS: (&str, Better) = ("flows", Better::Lower);
+
 /// What `cargo bench --bench memory` measures.
 pub const MEMORY: &[Goal] = &[
     goal(
@@ -205,6 +211,129 @@ pub const MEMORY: &[Goal] = &[
     ),
 ];
 
+/// What `bench-wire` measures.
+pub const WIRE: &[Goal] = &[
+    goal(
+        "G6",
+        "packets a second over the bare AF_XDP forwarder's",
+        "datagrams, 1 Services: Sluice over bare AF_XDP forwarder",
+        TIMES,
+        (0.9, 0.95),
+    ),
+    goal(
+        "G7",
+        "packets a second over kernel nftables' in its better placement",
+        "datagrams, 1 Services: Sluice over nftables",
+        TIMES,
+        (1.3, 2.0),
+    ),
+    goal(
+        "G8",
+        "first packets a second at 10,000 Services over kernel iptables'",
+        "first packets, 10000 Services: Sluice over iptables",
+        TIMES,
+        (20.0, 100.0),
+    ),
+    goal(
+        "G8 nftables",
+        "the same over kernel nftables'",
+        "first packets, 10000 Services: Sluice over nftables",
+        TIMES,
+        (1.5, 3.0),
+    ),
+    goal(
+        "G10",
+        "short TCP connections a second over a sixth of the packets a second",
+        "connections, 1 Services: Sluice over a sixth of datagrams",
+        TIMES,
+        (0.75, 0.9),
+    ),
+    goal(
+        "G13 wire",
+        "change of an endpoint's file to the first packet that shows it, median, at half load",
+        "change to first packet: Sluice",
+        MS,
+        (2.0, 0.2),
+    ),
+    goal(
+        "G13 wire p99",
+        "the same, one in a hundred",
+        "change to first packet: Sluice, p99",
+        MS,
+        (10.0, 1.0),
+    ),
+    goal(
+        "G13 push",
+        "change of an endpoint pushed to the dataplane, to the first packet that shows it, median",
+        "push to first packet: Sluice",
+        MS,
+        (2.0, 0.2),
+    ),
+    goal(
+        "G13 push p99",
+        "the same, one in a hundred",
+        "push to first packet: Sluice, p99",
+        MS,
+        (10.0, 1.0),
+    ),
+    goal(
+        "G14 dip",
+        "packets lost at half load because of 10 endpoint changes a second",
+        "dip at 10 changes a second: Sluice",
+        PERCENT,
+        (3.0, 1.0),
+    ),
+    goal(
+        "G15",
+        "latency added to the bare forwarder's at half load, median",
+        "datagrams, 1 Services: Sluice less bare AF_XDP forwarder, p50 at 50 %",
+        MICROS,
+        (1.0, 0.2),
+    ),
+    goal(
+        "G15 p99",
+        "latency over the bare forwarder's at half load, one in a hundred",
+        "datagrams, 1 Services: Sluice over bare AF_XDP forwarder, p99 at 50 %",
+        AS_MUCH,
+        (1.3, 1.1),
+    ),
+    goal(
+        "G16",
+        "latency over the bare forwarder's at 90 % load, one in a thousand",
+        "datagrams, 1 Services: Sluice over bare AF_XDP forwarder, p99.9 at 90 %",
+        AS_MUCH,
+        (1.5, 1.2),
+    ),
+    goal(
+        "G17",
+        "share of a CPU without traffic",
+        "CPU at 0 packets a second: Sluice",
+        PERCENT,
+        (10.0, 2.0),
+    ),
+    goal(
+        "G17 wake",
+        "latency of single packets over the spinning bare forwarder's, one in a hundred",
+        "single packets: Sluice less bare AF_XDP forwarder, p99",
+        MICROS,
+        (100.0, 30.0),
+    ),
+    goal(
+        "G19",
+        "flows of staying endpoints that another endpoint's changes broke",
+        "flows broken by changes: Sluice",
+        FLOWS,
+        (0.0, 0.0),
+    ),
+    goal(
+        "G21",
+        "loss on established connections beside 5 times the SYNs that can be served",
+        "loss beside the flood: Sluice",
+        PERCENT,
+        (5.0, 0.5),
+    ),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,9 +353,10 @@ mod tests {
 
     #[test]
     fn every_number_is_there_once_and_no_goal_is_below_its_floor() {
-        let numbers: HashSet<_> = MEMORY.iter().map(|goal| goal.number).collect();
-        assert_eq!(numbers.len(), MEMORY.len());
-        for goal in MEMORY {
+        let all = || MEMORY.iter().chain(WIRE);
+        let numbers: HashSet<_> = all().map(|goal| goal.number).collect();
+        assert_eq!(numbers.len(), all().count());
+        for goal in all() {
             assert!(goal.passes(goal.goal, goal.floor), "{}", goal.number);
         }
     }

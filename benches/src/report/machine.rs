@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::read_to_string;
+use std::process::Command;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct Machine {
     pub huge_pages: String,
     /// Date and time, UTC (RFC 3339).
     pub time: String,
+    /// Commit of the source, with `-dirty` behind it when files differ; empty when git does not tell.
+    pub commit: String,
 }
 
 impl Machine {
@@ -35,6 +38,7 @@ impl Machine {
             huge_pages: chosen(&line("/sys/kernel/mm/transparent_hugepage/enabled")),
             time: Timestamp::from_second(seconds as i64)
                 .map_or_else(|_| String::new(), |t| t.to_string()),
+            commit: commit(),
         }
     }
 }
@@ -43,10 +47,27 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} cores of {}, Linux {}, huge pages: {}",
-            self.time, self.cores, self.processor, self.kernel, self.huge_pages
+            "{}: {} cores of {}, Linux {}, huge pages: {}, commit {}",
+            self.time, self.cores, self.processor, self.kernel, self.huge_pages, self.commit
         )
     }
+}
+
+fn commit() -> String {
+    // Root may look into a folder of another user.
+    let words = ["-c", "safe.directory=*", "-C", env!("CARGO_MANIFEST_DIR")];
+    let describe = [
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ];
+    let output = Command::new("git").args(words).args(describe).output();
+    let told = output.ok().filter(|output| output.status.success());
+    told.map_or_else(String::new, |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
 }
 
 /// The first value of a field, in the form of files under `/proc`.

@@ -53,7 +53,7 @@ fn goals(report: &Report, lines: &mut Vec<String>) {
 }
 
 /// A number with as many digits as its size is worth.
-fn shown(value: f64) -> String {
+pub(super) fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 || size == 0.0 => format!("{value:.1}"),

@@ -1,14 +1,16 @@
 //! The sink's XDP program: loading, attaching, what it expects and what it has counted.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 
-use anyhow::{Context, Result};
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Xdp, XdpFlags};
 use aya::{Ebpf, EbpfLoader};
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{BUCKETS, Histogram};
+use super::sighting::Sighting;
 use crate::namespace::Namespace;
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sink.bpf.o"));
@@ -85,7 +87,7 @@ impl Expectation {
 }
 
 /// Address and mask, IPv4 as ::ffff:a.b.c.d; zeros are everybody.
-fn network_bytes(network: Option<Network>) -> ([u8; 16], [u8; 16]) {
+pub(super) fn network_bytes(network: Option<Network>) -> ([u8; 16], [u8; 16]) {
     let Some((address, prefix)) = network else {
         return ([0; 16], [0; 16]);
     };
@@ -128,6 +130,8 @@ pub struct Tally {
     pub latency_max: u64,
     /// Flows seen.
     pub flows: u64,
+    /// Frames of the run's flood; in no other count.
+    pub flood: u64,
     /// Latencies, ns.
     pub latency: Histogram,
 }
@@ -160,6 +164,7 @@ impl Tally {
             latency_sum,
             _,
             flows,
+            flood,
             ..,
         ] = sums;
         Self {
@@ -177,6 +182,7 @@ impl Tally {
             latency_sum,
             latency_max,
             flows,
+            flood,
             latency,
         }
     }
@@ -194,7 +200,7 @@ impl Tally {
 
 /// The sink on an interface. Dropping it detaches it.
 pub struct Sink {
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     settings: Array<MapData, [u8; CONFIG_BYTES]>,
     results: PerCpuArray<MapData, [u64; RESULT_WORDS]>,
     flows: u32,
@@ -225,7 +231,7 @@ impl Sink {
             attached.with_context(|| format!("the sink cannot be attached to {interface}"))
         })?;
         Ok(Self {
-            _ebpf: ebpf,
+            ebpf,
             settings,
             results,
             flows: flows.max(1),
@@ -246,6 +252,17 @@ impl Sink {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeros = PerCpuValues::try_from(vec![[0; RESULT_WORDS]; cpus])?;
         Ok(self.results.set(0, zeros, 0)?)
+    }
+
+    /// Watches for new connections, beside the sink's own work and from any thread.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn sighting(&self) -> Result<Sighting> {
+        match self.ebpf.map("sightings") {
+            Some(Map::Array(map)) => Sighting::new(map.fd().as_fd().try_clone_to_owned()?),
+            _ => bail!("no BPF map `sightings`"),
+        }
     }
 
     /// What it has counted.

@@ -15,19 +15,16 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use sluice_tests::clock;
 
-use super::measure::{self, Options};
+use super::measure::{self, Case, MOST_CONNECTIONS, Options};
 use super::part::Part;
 use super::peer::{FORGET_SECONDS, Peer};
-use super::report::Spread;
+use super::readings::Readings;
 use super::rig::Rig;
-use crate::generator::flow;
-use crate::generator::plan::{Protocol, Script};
-use crate::generator::sockets::monotonic;
+use crate::generator::plan::Script;
 use crate::rate::Rate;
+use crate::statistics::median;
 use crate::trial::{Latency, Outcome};
 
-/// Connections of which none is met twice in a trial.
-const CONNECTIONS: u64 = 1 << 20;
 /// Offered at first; twice as much follows until a peer cannot take it.
 const FIRST_RATE: Rate = Rate(20e3);
 /// A peer that sends on less than this share of the frames has had enough.
@@ -45,7 +42,7 @@ const CALM: Rate = Rate(1e3);
 #[group(skip)]
 pub struct Arguments {
     /// Rounds of first packets; 0: none.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     pub first_rounds: u32,
     /// Numbers of Services at which first packets are measured.
     #[arg(long, value_delimiter = ',', default_value = "1,1000,10000")]
@@ -66,11 +63,11 @@ pub enum Aim {
 
 /// What a peer did in a round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reading {
+pub struct Round {
     /// The peer.
     pub peer: String,
     /// Which round.
-    pub round: u32,
+    pub number: u32,
     /// Services.
     pub services: u32,
     /// Where first packets went.
@@ -83,23 +80,22 @@ pub struct Reading {
     pub trials: Vec<Outcome>,
 }
 
-impl Reading {
+impl Round {
     /// Microseconds of a first packet.
     pub fn cost(&self) -> f64 {
         1e6 / self.rate.0.max(1.0)
     }
 }
 
-/// Measures all of `peers` that translate frames on a CPU of their own, in turns.
-///
-/// # Errors
-/// The readings cannot be written as JSON.
+/// Measures all of `peers` that translate frames on a CPU of their own, in turns; none when there is
+/// nothing to measure. A round that fails is told at once and counted.
 pub fn measure(
     rig: &mut Rig,
     peers: &[Peer],
     arguments: &Arguments,
     options: &Options,
-) -> Result<Option<Part>> {
+    readings: &mut Readings,
+) -> Option<Part> {
     // More frames than the generator's own CPU can forward would leave the generator no time.
     let able = |peer: &&Peer| {
         matches!(
@@ -112,7 +108,7 @@ pub fn measure(
         trial: Duration::from_millis(arguments.first_trial),
         ..*options
     };
-    let (mut readings, mut failed) = (Vec::new(), 0);
+    let (mut rounds, mut failed) = (Vec::new(), 0);
     for number in 0..arguments.first_rounds {
         for services in &arguments.first_services {
             for peer in &able {
@@ -120,7 +116,7 @@ pub fn measure(
                     break;
                 }
                 match round(rig, *peer, *services, number, &options) {
-                    Ok(new) => readings.extend(new),
+                    Ok(new) => rounds.extend(new),
                     Err(error) => {
                         eprintln!("first packets, round {number}: {}: {error:#}", peer.name());
                         failed += 1;
@@ -129,10 +125,11 @@ pub fn measure(
             }
         }
     }
-    if readings.is_empty() && failed == 0 {
-        return Ok(None);
+    if rounds.is_empty() && failed == 0 {
+        return None;
     }
-    report::part(&readings, failed).map(Some)
+    report::add(&rounds, readings);
+    Some(report::part(&rounds, failed))
 }
 
 /// A peer's round with one number of Services. The last Service alone tells something only when
@@ -143,19 +140,17 @@ fn round(
     services: u32,
     number: u32,
     options: &Options,
-) -> Result<Vec<Reading>> {
-    rig.plan.script = Script::Syn;
-    rig.plan.protocol = Protocol::Tcp;
-    rig.plan.flows = CONNECTIONS;
+) -> Result<Vec<Round>> {
+    let script = Script::Syn;
     rig.plan.sizes.fill(options.size);
-    rig.plan.fit();
+    Case { script, services }.prepare(rig, MOST_CONNECTIONS);
     let running = peer.start(rig, services).with_context(|| peer.name())?;
     let aims: &[Aim] = if services < 5000 {
         &[Aim::All]
     } else {
         &[Aim::All, Aim::Last]
     };
-    let mut readings = Vec::new();
+    let mut rounds = Vec::new();
     let mut measured = Ok(());
     for aim in aims {
         rig.aim(services);
@@ -165,30 +160,30 @@ fn round(
         }
         match overload(rig, peer, options) {
             Ok((rate, calm, trials)) => {
-                let reading = Reading {
+                let round = Round {
                     peer: peer.name().to_owned(),
-                    round: number,
+                    number,
                     services,
                     aim: *aim,
                     rate,
                     calm,
                     trials,
                 };
-                println!("first packets, round {number}  {}", line(&reading));
-                readings.push(reading);
+                println!("first packets, round {number}  {}", line(&round));
+                rounds.push(round);
             }
             Err(error) => measured = Err(error),
         }
     }
     peer.stop(rig, running)?;
-    measured.with_context(|| peer.name()).map(|()| readings)
+    measured.with_context(|| peer.name()).map(|()| rounds)
 }
 
 /// What a peer sends on of more than it can take, and how late it is with little.
 fn overload(rig: &mut Rig, peer: Peer, options: &Options) -> Result<(Rate, Latency, Vec<Outcome>)> {
     let calm = attempt(rig, peer, CALM, options)?.latency;
     // No two frames of a trial may belong to one connection.
-    let most = 0.9 * CONNECTIONS as f64 / options.trial.as_secs_f64();
+    let most = 0.9 * MOST_CONNECTIONS as f64 / options.trial.as_secs_f64();
     let mut rate = FIRST_RATE;
     while rate.0 < most {
         let outcome = attempt(rig, peer, rate, options)?;
@@ -201,14 +196,12 @@ fn overload(rig: &mut Rig, peer: Peer, options: &Options) -> Result<(Rate, Laten
     for _ in 0..TRIALS {
         trials.push(attempt(rig, peer, Rate(rate.0.min(most)), options)?);
     }
-    let delivered = trials.iter().map(|trial| trial.delivered).collect();
-    let median = Spread::of(delivered).map_or(0.0, |spread| spread.median);
-    Ok((Rate(median), calm, trials))
+    let delivered: Vec<f64> = trials.iter().map(|trial| trial.delivered).collect();
+    Ok((Rate(median(&delivered)), calm, trials))
 }
 
 /// One trial of connections that nobody knows.
 fn attempt(rig: &mut Rig, peer: Peer, rate: Rate, options: &Options) -> Result<Outcome> {
-    rig.plan.key = flow::key(monotonic());
     let outcome = measure::try_rate(rig, peer, rate, options.trial, options.kind)?;
     if outcome.sent.sent > MANY {
         thread::sleep(Duration::from_millis(1100) * FORGET_SECONDS);
@@ -216,13 +209,13 @@ fn attempt(rig: &mut Rig, peer: Peer, rate: Rate, options: &Options) -> Result<O
     Ok(outcome)
 }
 
-fn line(reading: &Reading) -> String {
-    let rate = reading.rate.to_string();
+fn line(round: &Round) -> String {
+    let rate = round.rate.to_string();
     format!(
         "{:<50} {:>6} Services, {:?}: {rate:>8} a second, alone {:.1} µs",
-        reading.peer,
-        reading.services,
-        reading.aim,
-        reading.calm.p50 as f64 / 1e3
+        round.peer,
+        round.services,
+        round.aim,
+        round.calm.p50 as f64 / 1e3
     )
 }

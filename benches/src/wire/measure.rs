@@ -6,10 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::peer::Peer;
-use super::report::Spread;
+use super::peer::{FORGET_SECONDS, Peer};
 use super::rig::Rig;
-use crate::cpu;
 use crate::generator::flow;
 use crate::generator::frame::run_number;
 use crate::generator::plan::{Protocol, Script};
@@ -17,6 +15,7 @@ use crate::generator::sockets::monotonic;
 use crate::rate::Rate;
 use crate::search::{Limits, Search};
 use crate::sink::{Action, Expectation, Tally};
+use crate::statistics::Summary;
 use crate::trial::{self, Kind, Outcome, Post};
 
 /// Shares of its highest rate at which a peer's latency is measured.
@@ -31,7 +30,7 @@ const FIRST_RATE: Rate = Rate(200e3);
 /// What is measured in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
-    /// Datagrams of UDP that go on and on, or short connections of TCP.
+    /// Datagrams of UDP that go on and on, short connections of TCP, or their first packets alone.
     pub script: Script,
     /// Services, over which flows are spread.
     pub services: u32,
@@ -49,9 +48,11 @@ impl Case {
         format!("{what}, {services} Services")
     }
 
-    fn prepare(self, rig: &mut Rig, flows: u64) {
+    pub(super) fn prepare(self, rig: &mut Rig, flows: u64) {
         rig.plan.script = self.script;
+        rig.plan.flood = 0;
         rig.aim(self.services);
+        rig.kept = FORGET_SECONDS;
         (rig.plan.protocol, rig.plan.flows) = match self.script {
             Script::Data => (Protocol::Udp, flows),
             Script::Syn | Script::Connection => (Protocol::Tcp, MOST_CONNECTIONS),
@@ -62,8 +63,6 @@ impl Case {
 
 /// Connections that are made before the first one is made again.
 pub const MOST_CONNECTIONS: u64 = 1 << 20;
-/// How long an idle peer is watched.
-const IDLE: Duration = Duration::from_millis(500);
 
 /// How rounds are measured.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +92,6 @@ pub struct Round {
     pub round: u32,
     /// What was measured.
     pub case: Case,
-    /// Share of a CPU that it uses without traffic; none when it is no process of its own.
-    pub idle: Option<f64>,
     /// Highest rate with hardly any loss; none when it loses at every rate.
     pub throughput: Option<Rate>,
     /// All trials of the search.
@@ -120,37 +117,70 @@ pub fn round(
     let running = peer
         .start(rig, case.services)
         .with_context(|| peer.name())?;
-    let idle = match running.process() {
-        Some(pid) => Some(cpu::share_of_process(pid, IDLE)?),
-        None => None,
-    };
-    let measured = measure(rig, peer, last, options);
+    let measured = with_latency(rig, peer, last, options);
     peer.stop(rig, running)?;
     let (throughput, search, latency) = measured.with_context(|| peer.name())?;
     Ok(Round {
         peer: peer.name().to_owned(),
         round: number,
         case,
-        idle,
         throughput,
         search,
         latency,
     })
 }
 
-fn measure(
+fn with_latency(
     rig: &mut Rig,
     peer: Peer,
     last: Option<Rate>,
     options: &Options,
 ) -> Result<(Option<Rate>, Vec<Outcome>, Vec<Outcome>)> {
+    let (throughput, trials) = highest(rig, peer, last, options)?;
+    let mut latency = Vec::new();
+    // What only opens connections is over before its latency says anything.
+    let loads = throughput.filter(|_| rig.plan.script != Script::Syn);
+    for rate in loads
+        .iter()
+        .flat_map(|rate| LOADS.map(|load| rate.times(load)))
+    {
+        latency.push(try_rate(rig, peer, rate, options.trial * 2, options.kind)?);
+    }
+    Ok((throughput, trials, latency))
+}
+
+/// The highest rate of a peer that runs, for the plan as it stands, and all trials on the way there;
+/// none when it loses at every rate.
+///
+/// # Errors
+/// As [`try_rate`].
+pub fn highest(
+    rig: &mut Rig,
+    peer: Peer,
+    last: Option<Rate>,
+    options: &Options,
+) -> Result<(Option<Rate>, Vec<Outcome>)> {
     // Connections that are to be new must not be known.
     let known = match rig.plan.script {
-        Script::Connection => 0,
-        _ => rig.plan.flows,
+        Script::Data => rig.plan.flows,
+        Script::Syn | Script::Connection => 0,
     };
     let warm_up = Duration::from_secs_f64(known as f64 / WARM_UP.0 + 0.1);
     try_rate(rig, peer, WARM_UP, warm_up, options.kind)?;
+    search(last, options, |rate| {
+        try_rate(rig, peer, rate, options.trial, options.kind)
+    })
+}
+
+/// The highest rate at which trials by `attempt` lose hardly anything, and all of them.
+///
+/// # Errors
+/// Those of `attempt`.
+pub fn search(
+    last: Option<Rate>,
+    options: &Options,
+    mut attempt: impl FnMut(Rate) -> Result<Outcome>,
+) -> Result<(Option<Rate>, Vec<Outcome>)> {
     let mut search = Search::new(Limits {
         from: last.map_or(FIRST_RATE, |last| last.times(0.5)),
         to: Rate(20e6),
@@ -160,20 +190,15 @@ fn measure(
     });
     let mut trials = Vec::new();
     while let Some(rate) = search.next_rate() {
-        let outcome = try_rate(rig, peer, rate, options.trial, options.kind)?;
+        let outcome = attempt(rate)?;
         search.record(outcome.judged());
         trials.push(outcome);
     }
-    let Some(best) = search.best() else {
-        return Ok((None, trials, Vec::new()));
-    };
-    let throughput = offered(&trials, best, options.loss);
-    let mut latency = Vec::new();
-    for load in LOADS {
-        let rate = best.times(load);
-        latency.push(try_rate(rig, peer, rate, options.trial * 2, options.kind)?);
-    }
-    Ok((Some(throughput), trials, latency))
+    let best = search.best();
+    Ok((
+        best.map(|best| offered(&trials, best, options.loss)),
+        trials,
+    ))
 }
 
 /// What was really sent in the trials of a rate that passed: on a busy machine the generator leaves
@@ -182,8 +207,8 @@ fn offered(trials: &[Outcome], rate: Rate, loss: f64) -> Rate {
     let passed = trials
         .iter()
         .filter(|trial| trial.asked == rate && trial.judged() <= loss);
-    let sent = passed.map(|trial| trial.offered).collect();
-    Spread::of(sent).map_or(rate, |spread| Rate(spread.median))
+    let sent: Vec<f64> = passed.map(|trial| trial.offered).collect();
+    Summary::of(&sent).map_or(rate, |sent| Rate(sent.median))
 }
 
 /// One trial of a peer that runs.
@@ -197,22 +222,31 @@ pub fn try_rate(
     time: Duration,
     kind: Kind,
 ) -> Result<Outcome> {
-    thread::sleep(PAUSE);
     rig.plan.rate = rate;
     rig.plan.duration = time;
-    rig.plan.run = run_number(monotonic());
-    if rig.plan.script == Script::Connection {
+    if rig.plan.script != Script::Data {
         // Connections of the last trial may still be remembered: these are others.
-        rig.plan.key = flow::key(u64::from(rig.plan.run));
+        rig.plan.key = flow::key(monotonic());
     }
+    let action = match rig.plan.script {
+        Script::Connection => Action::Reply,
+        Script::Data | Script::Syn => Action::Drop,
+    };
+    send(rig, peer, action, kind)
+}
+
+/// Sends the plan as it stands.
+///
+/// # Errors
+/// As [`try_rate`].
+pub fn send(rig: &mut Rig, peer: Peer, action: Action, kind: Kind) -> Result<Outcome> {
+    thread::sleep(PAUSE);
+    rig.plan.run = run_number(monotonic());
     let (source, destination, port) = peer.expectation();
     let expectation = Expectation {
         flows: u32::try_from(rig.plan.flows).unwrap_or(0),
         check_one_in: 64,
-        action: match rig.plan.script {
-            Script::Connection => Action::Reply,
-            _ => Action::Drop,
-        },
+        action,
         source,
         destination,
         port,

@@ -1,11 +1,7 @@
-//! A part of the report that has a table, goals and data of its own.
-
-use std::collections::BTreeMap;
+//! A part of the report that has a table and data of its own, beside its figures.
 
 use serde::Serialize;
 use serde_json::Value;
-
-use super::report::Goal;
 
 /// A part of the report.
 #[derive(Debug, Serialize)]
@@ -15,9 +11,6 @@ pub struct Part {
     /// For people, in Markdown.
     #[serde(skip)]
     pub table: String,
-    /// Goals that it tells, by number.
-    #[serde(skip)]
-    pub goals: BTreeMap<&'static str, Goal>,
     /// Medians and everything else.
     pub data: Value,
     /// Rounds that could not be measured.

@@ -4,8 +4,9 @@ mod bare;
 mod haproxy;
 mod iptables;
 mod kernel;
-mod nftables;
+pub(super) mod nftables;
 mod nginx;
+mod program;
 mod proxy;
 mod sluice;
 mod testpmd;
@@ -14,18 +15,17 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use sluice_tests::netns::{CONFIGURE, Netns};
-use sluice_tests::process::Process;
-use tempfile::TempDir;
 
 use super::forwarder::{Forwarder, Pass};
 use super::rig::{BACKEND_PORT, GATEWAY, INTERFACES, PORT, Rig, backend, vip};
 use crate::generator::plan::Protocol;
 use crate::sink::program::{Network, host};
 
+pub use program::Program;
 pub use sluice::Sluice;
 
 /// States of TCP as the kernel names them and as Sluice does. All peers forget a connection in any
-/// of them after [`Origin::forget`], so that what one trial leaves half open, above all an overloaded
+/// of them after [`Origin::seconds`], so that what one trial leaves half open, above all an overloaded
 /// one, does not use up the source ports of the next.
 const STATES: [(&str, &str); 7] = [
     ("syn_sent", "syn_sent"),
@@ -36,7 +36,8 @@ const STATES: [(&str, &str); 7] = [
     ("last_ack", "last_ack"),
     ("time_wait", "time_wait"),
 ];
-/// How long a peer remembers a connection of the generator of which it sees no more, in seconds.
+/// How long a peer remembers a connection of the generator of which it sees no more, in seconds,
+/// unless [`Rig::kept`] says otherwise.
 pub const FORGET_SECONDS: u32 = 1;
 
 /// Where backends are, and with them whoever is no stranger to a cluster.
@@ -84,12 +85,13 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// How long a peer remembers a connection of which it sees no more, in seconds. Sockets that
-    /// wait for their turn on a busy machine must not be forgotten.
-    fn forget(self) -> u32 {
-        match self {
-            Origin::Generator => FORGET_SECONDS,
-            Origin::Sockets => 5,
+    /// How long a peer remembers a connection of which it sees no more, in seconds, in a state of
+    /// Sluice's names. Sockets that wait for their turn on a busy machine must not be forgotten.
+    fn seconds(self, rig: &Rig, state: &str) -> u32 {
+        match (self, state) {
+            (Origin::Sockets, _) => 5,
+            (Origin::Generator, "syn_received" | "established") => rig.kept,
+            (Origin::Generator, _) => FORGET_SECONDS,
         }
     }
 }
@@ -163,8 +165,9 @@ impl Peer {
                 bare::start(rig, Some(64)).map(Running::Bare)
             }
             Peer::Testpmd => testpmd::start(rig).map(Running::Program),
-            Peer::Sluice => sluice::start(rig, services, origin.forget())
-                .map(|sluice| Running::Sluice(Box::new(sluice))),
+            Peer::Sluice => {
+                sluice::start(rig, services, origin).map(|sluice| Running::Sluice(Box::new(sluice)))
+            }
             Peer::Nftables | Peer::NftablesThreaded => {
                 let rules = nftables::rules(services, protocol(rig));
                 kernel::load(&rig.gateway, &["nft", "-f", "-"], &rules)?;
@@ -243,14 +246,8 @@ impl Running {
     }
 }
 
-/// A program and its folder, which go in this order.
-pub struct Program {
-    process: Process,
-    _dir: TempDir,
-}
-
 /// The protocol of the plan, as rules name it.
-fn protocol(rig: &Rig) -> &'static str {
+pub(super) fn protocol(rig: &Rig) -> &'static str {
     match rig.plan.protocol {
         Protocol::Tcp => "tcp",
         _ => "udp",

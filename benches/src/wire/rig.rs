@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sluice_tests::netns::{CONFIGURE, Netns};
 
+use super::peer::FORGET_SECONDS;
 use crate::generator::flow::{self, Clients};
 use crate::generator::live::Seat;
 use crate::generator::plan::Plan;
@@ -24,6 +25,8 @@ pub const PORT: u16 = 80;
 pub const BACKEND_PORT: u16 = 8080;
 /// Backends of each Service.
 pub const BACKENDS: u8 = 4;
+/// Backends more that are there to be added while a peer runs.
+pub const SPARES: u8 = 28;
 /// The gateway's address on the sink's link.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 
@@ -46,6 +49,8 @@ pub struct Rig {
     pub seat: Seat,
     /// What is sent: UDP to Service 0, unless changed.
     pub plan: Plan,
+    /// Seconds for which peers that are started keep connections that a backend has answered.
+    pub kept: u32,
     /// Where the generator and clients live.
     pub near: Netns,
     /// Where the sink and servers live.
@@ -85,7 +90,7 @@ impl Rig {
              neigh replace 10.1.0.2 lladdr {} dev {a} nud permanent\n",
             NEAR_MAC[0]
         ))?;
-        for number in 0..BACKENDS {
+        for number in 0..BACKENDS + SPARES {
             let address = backend(number);
             far.ip_batch(&format!("address add {address}/24 dev s0\n"))?;
             gateway.ip_batch(&format!(
@@ -116,20 +121,24 @@ impl Rig {
                 batch: 64,
             },
             plan,
+            kept: FORGET_SECONDS,
             near,
             far,
             flows,
         })
     }
 
-    /// Makes it anew, in other namespaces, for the same plan.
+    /// Makes it anew, in other namespaces, for the same plan, with connections kept as long.
     ///
     /// # Errors
     /// As [`Self::build`].
     pub fn renew(&mut self) -> Result<()> {
-        let plan = self.plan.clone();
-        *self = Self::build(self.flows)?;
-        self.plan = plan;
+        let (plan, kept) = (self.plan.clone(), self.kept);
+        *self = Self {
+            plan,
+            kept,
+            ..Self::build(self.flows)?
+        };
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use sluice_tests::netns::{CONFIGURE, Netns};
 
 use super::part::Part;
 use super::peer::{Origin, Peer};
+use super::readings::Readings;
 use super::rig::{GENERATOR_CPU, Rig};
 use crate::cpu::{self, Counters, Work};
 use crate::generator::plan::Protocol;
@@ -43,7 +44,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 #[group(skip)]
 pub struct Arguments {
     /// Rounds of connections by real sockets; 0: none.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     pub socket_rounds: u32,
     /// Milliseconds of each of their trials.
     #[arg(long, default_value_t = 1500)]
@@ -76,11 +77,14 @@ pub struct Round {
     pub bulk: Trial,
 }
 
-/// Measures all of `peers` that lead to backends, in turns.
-///
-/// # Errors
-/// The ends cannot be made, or no peer can be measured.
-pub fn measure(rig: &mut Rig, peers: &[Peer], arguments: &Arguments) -> Result<Option<Part>> {
+/// Measures all of `peers` that lead to backends, in turns; none when there is nothing to measure. A
+/// round that fails is told at once and counted.
+pub fn measure(
+    rig: &mut Rig,
+    peers: &[Peer],
+    arguments: &Arguments,
+    readings: &mut Readings,
+) -> Option<Part> {
     let able: Vec<Peer> = peers
         .iter()
         .copied()
@@ -105,9 +109,10 @@ pub fn measure(rig: &mut Rig, peers: &[Peer], arguments: &Arguments) -> Result<O
         }
     }
     if rounds.is_empty() && failed == 0 {
-        return Ok(None);
+        return None;
     }
-    report::part(&rounds, failed).map(Some)
+    report::add(&rounds, readings);
+    Some(report::part(&rounds, failed))
 }
 
 /// Measures one peer once.

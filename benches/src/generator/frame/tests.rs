@@ -65,6 +65,9 @@ fn plans() -> Vec<Plan> {
         let mut drawn = plan(Protocol::Udp, Script::Data, v6);
         drawn.draws = zipf(7, 1.1, 64, 5);
         plans.push(drawn);
+        let mut flooded = plan(Protocol::Tcp, Script::Data, v6);
+        flooded.send_beside(Rate(1000.0), Rate(3000.0));
+        plans.push(flooded);
     }
     plans
 }
@@ -102,7 +105,12 @@ fn every_frame_has_right_sums_and_its_stamp() {
             let frame = &room[..size];
             assert!(sums_are_right(&plan, frame), "{number} of {plan:?}");
             let stamp = &frame[plan.headers()..][..STAMP];
-            assert_eq!(stamp[..4], plan.run.to_ne_bytes());
+            let run = if plan.floods(number) {
+                plan.flood_run()
+            } else {
+                plan.run
+            };
+            assert_eq!(stamp[..4], run.to_ne_bytes());
             assert_eq!(stamp[12..16], 0x9abc_def0u32.to_ne_bytes());
             assert_eq!(stamp[16..20], 0x1234_5678u32.to_ne_bytes());
         }
@@ -138,7 +146,10 @@ fn the_kernel_writes_the_frames_that_this_process_writes() {
             }
             assert_eq!(verdict, TX, "{plan:?}");
             let after = program.progress().unwrap();
-            assert_eq!((after.sent, after.failed), (before.sent + 1, 0));
+            assert_eq!(after.failed, 0);
+            let flood = u64::from(plan.floods(number - 1));
+            assert_eq!(after.flooded, before.flooded + flood);
+            assert_eq!(after.sent, before.sent + 1 - flood);
             assert!(sums_are_right(&plan, &frame), "{plan:?}");
             let stamp = plan.headers();
             frame[stamp + TIME.start..stamp + TIME.end].fill(0);
@@ -175,6 +186,29 @@ fn a_connection_is_opened_and_closed_in_order_and_with_a_pause() {
         }
     }
     assert_eq!(seen.len(), 16);
+}
+
+#[test]
+fn a_flood_never_repeats_a_connection_and_leaves_the_flows_numbered_without_a_gap() {
+    let mut plan = plan(Protocol::Tcp, Script::Data, false);
+    plan.send_beside(Rate(250e3), Rate(750e3));
+    assert_eq!(plan.rate, Rate(1e6));
+    let mut writer = Writer::new(&plan);
+    let (mut next, mut floods) = ([0; 7], 0);
+    for number in 0..4000 {
+        let place = writer.place(number).unwrap();
+        assert_eq!(place.flood, plan.floods(number));
+        if place.flood {
+            assert_eq!(place.flow, 7 + floods);
+            floods += 1;
+        } else {
+            assert_eq!(place.sequence, next[place.flow as usize]);
+            next[place.flow as usize] += 1;
+        }
+    }
+    assert_eq!(floods, 3000);
+    plan.protocol = Protocol::Udp;
+    assert!(plan.check().is_err(), "SYNs are of TCP");
 }
 
 #[test]

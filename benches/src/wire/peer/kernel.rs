@@ -12,9 +12,9 @@ use crate::cpu;
 pub(super) fn forward(rig: &Rig, threads: bool, origin: Origin) -> Result<Vec<Pass>> {
     let gateway = &rig.gateway;
     gateway.write_sysctl("net/ipv4/ip_forward", "1")?;
-    for (state, _) in STATES {
-        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{state}");
-        gateway.write_sysctl(&path, &origin.forget().to_string())?;
+    for (name, state) in STATES {
+        let path = format!("net/netfilter/nf_conntrack_tcp_timeout_{name}");
+        gateway.write_sysctl(&path, &origin.seconds(rig, state).to_string())?;
     }
     let inside = rig.inside();
     let mut guards = Vec::new();

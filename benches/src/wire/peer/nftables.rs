@@ -8,8 +8,9 @@
 //! packet finds the same map in the same place.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
-use super::super::rig::{BACKEND_PORT, BACKENDS, PORT, backend, vip};
+use super::super::rig::{BACKEND_PORT, BACKENDS, PORT, SPARES, backend, vip};
 use super::{POD_NETWORK, SERVICE_NETWORK, cluster_ip};
 
 /// Services with anonymous maps.
@@ -28,7 +29,7 @@ pub(super) fn rules(services: u32, protocol: &str) -> String {
         elements.push(format!(
             "{vip} . {protocol} . {PORT} : goto external-{service}"
         ));
-        write_service(&mut chains, service, protocol, services > MOST_ANONYMOUS);
+        write_service(&mut chains, service, protocol, has_names(services));
     }
     let (addresses, elements) = (addresses.join(", "), elements.join(", "));
     format!(
@@ -50,36 +51,70 @@ pub(super) fn rules(services: u32, protocol: &str) -> String {
     )
 }
 
+/// Whether the maps of so many Services have names.
+pub fn has_names(services: u32) -> bool {
+    services > MOST_ANONYMOUS
+}
+
+/// The rules of an endpoint's chain.
+pub fn of_endpoint(number: u8, protocol: &str) -> [String; 2] {
+    let address = backend(number);
+    [
+        format!("ip saddr {address} jump mark-for-masquerade"),
+        format!("meta l4proto {protocol} dnat to {address}:{BACKEND_PORT}"),
+    ]
+}
+
+/// The rules of a Service's chain that chooses among so many endpoints, by its own map if that has
+/// a name.
+pub fn of_service(service: u32, endpoints: u8, named: bool) -> [String; 2] {
+    let own = cluster_ip(service);
+    let map = if named {
+        format!("@choices-{service}")
+    } else {
+        choices(service, 0..endpoints)
+    };
+    [
+        format!("ip daddr {own} ip saddr != {POD_NETWORK} jump mark-for-masquerade"),
+        format!("numgen random mod {endpoints} vmap {map}"),
+    ]
+}
+
+/// Elements of a Service's map: endpoints by their numbers.
+pub fn choices(service: u32, endpoints: Range<u8>) -> String {
+    let each = endpoints.map(|number| format!("{number} : goto endpoint-{service}-{number}"));
+    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}
+
 /// The chains of one Service.
 fn write_service(chains: &mut String, service: u32, protocol: &str, named: bool) {
-    let mut choices = Vec::new();
     for number in 0..BACKENDS {
-        let (end, address) = (format!("endpoint-{service}-{number}"), backend(number));
+        let [local, translation] = of_endpoint(number, protocol);
         // Writing to a String cannot fail.
         let _ = write!(
             chains,
-            "chain {end} {{
-            ip saddr {address} jump mark-for-masquerade
-            meta l4proto {protocol} dnat to {address}:{BACKEND_PORT}
+            "chain endpoint-{service}-{number} {{
+            {local}
+            {translation}
             }}\n"
         );
-        choices.push(format!("{number} : goto {end}"));
     }
-    let mut choices = format!("{{ {} }}", choices.join(", "));
     if named {
+        // Room for endpoints that come while the peer runs.
         let _ = writeln!(
             chains,
-            "map choices-{service} {{ typeof numgen random mod {BACKENDS} : verdict; flags constant; \
-             size {BACKENDS}; elements = {choices}; }}"
+            "map choices-{service} {{ typeof numgen random mod {BACKENDS} : verdict; \
+             size {}; elements = {}; }}",
+            BACKENDS + SPARES,
+            choices(service, 0..BACKENDS)
         );
-        choices = format!("@choices-{service}");
     }
-    let own = cluster_ip(service);
+    let [own, choice] = of_service(service, BACKENDS, named);
     let _ = write!(
         chains,
         "chain service-{service} {{
-            ip daddr {own} ip saddr != {POD_NETWORK} jump mark-for-masquerade
-            numgen random mod {BACKENDS} vmap {choices}
+            {own}
+            {choice}
         }}
         chain external-{service} {{
             jump mark-for-masquerade

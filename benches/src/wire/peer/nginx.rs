@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use super::super::rig::{BACKEND_PORT, BACKENDS, PEER_CPU, PORT, Rig, backend, vip};
 use super::{Program, proxy};
 
+/// What makes it a proxy of TCP.
+pub(super) const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
 pub(super) fn start(rig: &Rig, services: u32) -> Result<Program> {
     proxy::prepare(rig, services)?;
     let dir = tempfile::tempdir().context("a folder for nginx")?;
@@ -33,7 +36,7 @@ pub(super) fn start(rig: &Rig, services: u32) -> Result<Program> {
 fn configuration(services: u32, folder: &str) -> String {
     // Its mask of CPUs is written in binary.
     let mut text = format!(
-        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+        "load_module {MODULE};\n\
          daemon off;\nuser root;\npid {folder}/nginx.pid;\nerror_log stderr crit;\n\
          worker_processes 1;\nworker_cpu_affinity {:b};\nworker_priority -20;\n\
          worker_rlimit_nofile 16384;\n\

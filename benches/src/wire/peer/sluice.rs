@@ -9,24 +9,28 @@ use sluice_tests::process::Process;
 use tempfile::TempDir;
 
 use super::super::rig::{BACKEND_PORT, BACKENDS, INTERFACES, PEER_CPU, PORT, Rig, backend, vip};
-use super::{STATES, cluster_ip, protocol};
+use super::{Origin, STATES, cluster_ip, protocol};
 use crate::cpu;
 
 /// Sluice's daemons and their folder, which go in this order.
 pub struct Sluice {
-    _controlplane: Process,
-    pub(super) dataplane: Process,
+    pub(in crate::wire) controlplane: Process,
+    pub(in crate::wire) dataplane: Process,
+    /// What the control plane reads.
+    pub(in crate::wire) folder: Folder,
+    pub(in crate::wire) paths: Paths,
     _dir: TempDir,
 }
 
-pub(super) fn start(rig: &Rig, services: u32, forget: u32) -> Result<Sluice> {
+pub(super) fn start(rig: &Rig, services: u32, origin: Origin) -> Result<Sluice> {
     let dir = tempfile::tempdir().context("a folder for Sluice")?;
     let paths = Paths {
         dir: dir.path().to_owned(),
     };
     let folder = Folder::create(dir.path().join("services"))?;
     folder.write_text("services.yaml", &manifests(services, protocol(rig)))?;
-    let timeouts = STATES.map(|(_, state)| format!("tcp_{state} = {forget}\n"));
+    let timeouts =
+        STATES.map(|(_, state)| format!("tcp_{state} = {}\n", origin.seconds(rig, state)));
     // As many source ports as the kernel uses.
     let more = format!(
         "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
@@ -43,8 +47,10 @@ pub(super) fn start(rig: &Rig, services: u32, forget: u32) -> Result<Sluice> {
     let mut controlplane = daemon::start("sluice-controlplane", &rig.gateway, &paths, &settings)?;
     daemon::settled(&mut controlplane, &paths)?;
     Ok(Sluice {
-        _controlplane: controlplane,
+        controlplane,
         dataplane,
+        folder,
+        paths,
         _dir: dir,
     })
 }
