@@ -1,11 +1,44 @@
-//! Preferred busy polling: the owner of an AF_XDP socket runs NAPI itself
+//! What AF_XDP sockets of the benchmarks have in common: they are opened again and again on the same
+//! queues, and some use preferred busy polling, where the owner of a socket runs NAPI itself
 //! (Documentation/networking/napi.rst).
 
+use std::error::Error;
+use std::io;
 use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::net::{RecvFlags, recv};
 use sluice_dataplane::io::xsk::set_option;
+use xsk_rs::socket::SocketCreateError;
+
+/// The kernel lets go of a queue some time after its socket was closed.
+const BUSY_RETRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens a socket; tries again for a second while the queue belongs to one that was just closed.
+///
+/// # Errors
+/// As `open`.
+pub fn patiently<T>(
+    mut open: impl FnMut() -> Result<T, SocketCreateError>,
+) -> Result<T, SocketCreateError> {
+    for _ in 0..BUSY_RETRIES {
+        match open() {
+            Err(error) if is_busy(&error) => thread::sleep(BUSY_PAUSE),
+            done => return done,
+        }
+    }
+    open()
+}
+
+fn is_busy(error: &SocketCreateError) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
+}
 
 /// Lets this socket's owner run NAPI: SO_PREFER_BUSY_POLL, SO_BUSY_POLL, SO_BUSY_POLL_BUDGET.
 ///

@@ -23,6 +23,7 @@ use super::pace::{Pace, Turn};
 use super::plan::{Plan, Share};
 use super::state::Progress;
 use crate::cpu;
+use crate::xdp_socket::patiently;
 
 const FRAMES: u32 = 4096;
 const RING: u32 = 2048;
@@ -187,7 +188,7 @@ impl Port {
             .parse()
             .map_err(|_| anyhow!("interface {interface}"))?;
         // SAFETY: loading of libxdp's own program is inhibited, and this is the memory's only socket.
-        let opened = unsafe { Socket::new(config, &umem, &name, queue) };
+        let opened = patiently(|| unsafe { Socket::new(config, &umem, &name, queue) });
         let (tx, _, rings) =
             opened.map_err(|error| anyhow!("AF_XDP socket on {interface}: {error}"))?;
         let (_, completion) = rings.context("the rings of the memory's first socket")?;

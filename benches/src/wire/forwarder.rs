@@ -24,7 +24,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use crate::cpu;
 use crate::namespace::Namespace;
-use crate::xdp_socket::{busy_poll, prefer_busy_poll};
+use crate::xdp_socket::{busy_poll, patiently, prefer_busy_poll};
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.bpf.o"));
 
@@ -188,7 +188,7 @@ impl Port {
             .parse()
             .map_err(|_| anyhow!("interface {interface}"))?;
         // SAFETY: loading of libxdp's own program is inhibited, and no queue is opened twice.
-        let opened = unsafe { Socket::new(config, umem, &name, 0) };
+        let opened = patiently(|| unsafe { Socket::new(config, umem, &name, 0) });
         let (tx, rx, rings) =
             opened.map_err(|error| anyhow!("AF_XDP socket on {interface}: {error}"))?;
         let (fill, completion) = rings.context("no rings for a queue of its own")?;
