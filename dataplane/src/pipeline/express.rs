@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::known::carried;
+use super::known::{carried, way_of};
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::table::Likely;
 use crate::conntrack::{Binding, ConnId, ConnTable, Shortcut};
@@ -288,12 +288,13 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
 }
 
 impl Engine {
-    /// Notes where a connection's packets leave, so that the next one can go the short way.
+    /// Notes where a connection's packets leave in both directions, so that the next ones can go the
+    /// short way. `way` is that of the packet at hand.
     pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
         let table = &A::lane(self).table;
         let shortcut = table.shortcut(found.id);
-        let is_tagged = way.link.tags != Tags::default();
-        if is_tagged || self.express.knows(shortcut, found.direction) {
+        let exit_here = exit(way);
+        if exit_here == Exit::UNKNOWN || self.express.knows(shortcut, found.direction) {
             return;
         }
         let connection = table.get(found.id);
@@ -301,11 +302,12 @@ impl Engine {
             return;
         }
         let mut exits = self.express.exits(shortcut);
-        exits[found.direction as usize] = Exit {
-            interface: way.hop.interface,
-            ethernet: way.ethernet,
-            mtu: way.link.mtu,
-        };
+        let back = found.direction.reverse();
+        if exits[back as usize] == Exit::UNKNOWN {
+            let way = moment.way(way_of(&connection, back));
+            exits[back as usize] = way.map_or(Exit::UNKNOWN, |way| exit(&way));
+        }
+        exits[found.direction as usize] = exit_here;
         let place = self.express.place(Common {
             exits,
             counters: counters(connection.binding, moment).cloned(),
@@ -313,6 +315,19 @@ impl Engine {
         let epoch = self.express.epoch;
         let table = &mut A::lane_mut(self).table;
         table.set_shortcut(found.id, Shortcut { epoch, place });
+    }
+}
+
+/// The exit of a way; unknown when frames carry tags there.
+fn exit<A>(way: &Way<'_, A>) -> Exit {
+    let exit = Exit {
+        interface: way.hop.interface,
+        ethernet: way.ethernet,
+        mtu: way.link.mtu,
+    };
+    match way.link.tags == Tags::default() {
+        true => exit,
+        false => Exit::UNKNOWN,
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::known::{rebind, wants_reset};
 use super::lane::Ended;
-use super::{Engine, Lane, Moment, Tracked};
+use super::{Engine, Lane, MAX_BURST, Moment, Tracked};
 use crate::clock::Time;
 use crate::conntrack::{ConnId, Connection, SctpState, Seconds, State, TcpState};
 use crate::flow::Direction;
@@ -53,7 +53,7 @@ impl Engine {
         outbox: &mut Vec<Sent<Io::Frame>>,
     ) -> bool {
         let moment = Moment::new(snapshot, now);
-        let budget = EXPIRY_BUDGET + std::mem::take(&mut self.processed);
+        let budget = EXPIRY_BUDGET + std::mem::take(&mut self.processed).min(MAX_BURST);
         let v4 = expire(&mut self.v4, moment.seconds, budget);
         let v6 = expire(&mut self.v6, moment.seconds, budget);
         let expired = (v4 + v6) as u64;

@@ -217,7 +217,7 @@ proptest! {
             let protocol = if udp { "udp" } else { "tcp" };
             let mut twins = Twins::new(settings, &[&world.web(protocol, &[11, 12], policy)]);
             let sent = settle(&mut twins, world, udp);
-            assert_eq!((all_learnt(&twins.one), all_learnt(&twins.other)), (2, 1));
+            assert_eq!((all_learnt(&twins.one), all_learnt(&twins.other)), (2, 2));
             for step in &steps {
                 let from = if step.from_client { CLIENTS } else { BACKENDS };
                 twins.pass(step.pass);
