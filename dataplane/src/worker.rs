@@ -28,8 +28,8 @@ use crate::waiting::Waiting;
 use rest::Rest;
 
 /// How long a worker sleeps at most: timers, questions and the end wait no longer than this. Frames
-/// and new tables wake it.
-const NAP: Duration = Duration::from_millis(10);
+/// and new tables wake it. A virtual processor that was halted for longer wakes up more slowly.
+const NAP: Duration = Duration::from_millis(1);
 
 /// The part of a full burst that may open connections: of a TCP connection with no more than a
 /// question and an answer it is one packet of six.
