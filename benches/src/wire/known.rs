@@ -43,7 +43,7 @@ impl Known {
     /// Highest rate of a peer that runs with one Service of TCP; measured now when it is not known.
     ///
     /// # Errors
-    /// As [`try_rate`]; or it loses at every rate.
+    /// As [`try_rate`](super::measure::try_rate); or it loses at every rate.
     pub fn rate(
         &mut self,
         rig: &mut Rig,
