@@ -1,6 +1,7 @@
 //! The report as Markdown.
 
 use super::Report;
+use super::goals::Goal;
 use crate::statistics::Summary;
 
 pub(super) fn of(report: &Report) -> String {
@@ -38,22 +39,25 @@ pub(super) fn of(report: &Report) -> String {
 fn goals(report: &Report, lines: &mut Vec<String>) {
     lines.push("| goal | what | value | floor | goal | reached |".into());
     lines.push("|---|---|---:|---:|---:|---|".into());
-    for (goal, value) in report.outcomes() {
-        let measured = value.map(|value| format!("{} {}", shown(value), goal.unit));
-        lines.push(format!(
-            "| {} | {} | {} | {} | {} | {} |",
-            goal.number,
-            goal.what,
-            measured.unwrap_or("not measured".into()),
-            goal.floor,
-            goal.goal,
-            goal.verdict(value)
-        ));
-    }
+    lines.extend(report.outcomes().map(|(goal, value)| row(goal, value)));
+}
+
+/// A goal beside its value, as a row of a table.
+pub(super) fn row(goal: &Goal, value: Option<f64>) -> String {
+    let measured = value.map(|value| format!("{} {}", shown(value), goal.unit));
+    format!(
+        "| {} | {} | {} | {} | {} | {} |",
+        goal.number,
+        goal.what,
+        measured.unwrap_or("not measured".into()),
+        goal.floor,
+        goal.goal,
+        goal.verdict(value)
+    )
 }
 
 /// A number with as many digits as its size is worth.
-pub(super) fn shown(value: f64) -> String {
+fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 || size == 0.0 => format!("{value:.1}"),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use super::goals::{Goal, MEMORY, WIRE};
-use super::markdown::shown;
+use super::markdown::row;
 
 /// Parts and their goals.
 const PARTS: [(&str, &[Goal]); 2] = [("memory", MEMORY), ("wire", WIRE)];
@@ -100,16 +100,7 @@ fn to_markdown(parts: &Map<String, Value>) -> String {
     lines.push("| goal | what | value | floor | goal | reached | part |".into());
     lines.push("|---|---|---:|---:|---:|---|---|".into());
     for (goal, part, value) in outcomes(parts) {
-        let measured = value.map(|value| format!("{} {}", shown(value), goal.unit));
-        lines.push(format!(
-            "| {} | {} | {} | {} | {} | {} | {part} |",
-            goal.number,
-            goal.what,
-            measured.unwrap_or("not measured".into()),
-            goal.floor,
-            goal.goal,
-            goal.verdict(value)
-        ));
+        lines.push(format!("{} {part} |", row(goal, value)));
     }
     lines.push(String::new());
     lines.join("\n")

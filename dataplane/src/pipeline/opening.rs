@@ -24,7 +24,6 @@ pub(super) struct Prospect<A> {
     /// The connection, as if the backend got to see the client's address.
     connection: Connection<A>,
     access: Access,
-    backend: u16,
     hop: NextHop<A>,
     ethernet: EthernetPair,
     /// What its source port is drawn by.
@@ -165,7 +164,6 @@ impl Engine {
         Ok(Prospect {
             connection,
             access,
-            backend: place,
             hop: way.hop,
             ethernet: way.ethernet,
             random: self.next_random(),
@@ -184,14 +182,16 @@ impl Engine {
         let Prospect {
             connection,
             access,
-            backend,
             hop,
             ethernet,
             random,
         } = *prospect;
-        let service = moment.services.service(connection.binding.service);
+        let Binding {
+            service, backend, ..
+        } = connection.binding;
+        let service = moment.services.service(service);
         let chosen = service
-            .and_then(|service| Some((service, service.backends.get(usize::from(backend))?)));
+            .and_then(|service| Some((service, service.backends.get(usize::from(backend?))?)));
         let (Some((service, backend)), Some(link)) = (chosen, moment.network.link(hop.interface))
         else {
             return Verdict::Drop(DropReason::NoRoute);
