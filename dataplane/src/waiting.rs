@@ -8,9 +8,12 @@ use crate::neighbour::{Neighbour, Network};
 /// Most frames that wait at one worker.
 const LIMIT: usize = 256;
 
-/// Most of them for one next hop, so that a dead one does not take the place of the others (Linux
-/// had the same limit: unres_qlen).
-const LIMIT_PER_HOP: usize = 3;
+/// A next hop may always have so many of them (as Linux had once: unres_qlen) ...
+const LEAST_PER_HOP: usize = 3;
+
+/// ... and beyond that one part in so many of the places that are left: what comes at once for a host
+/// that is about to answer finds room, and dead hosts leave some to the others.
+const SHARE: usize = 4;
 
 /// How long a frame waits: about as long as the kernel asks (three ARP requests, a second apart).
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -53,7 +56,8 @@ impl<Frame> Waiting<Frame> {
     /// The frame comes back when too many wait already.
     pub fn hold(&mut self, frame: Frame, hop: Neighbour, now: Time) -> Result<(), Frame> {
         let same = self.entries.iter().filter(|entry| entry.hop == hop).count();
-        if self.entries.len() >= LIMIT || same >= LIMIT_PER_HOP {
+        let free = LIMIT - self.entries.len();
+        if free == 0 || same >= (free / SHARE).max(LEAST_PER_HOP) {
             return Err(frame);
         }
         self.entries.push(Entry {
@@ -101,14 +105,32 @@ mod tests {
         }
     }
 
+    /// How many of a thousand frames for `hop` find room.
+    fn held(waiting: &mut Waiting<u32>, hop: Neighbour) -> usize {
+        (0..1000)
+            .filter(|n| waiting.hold(*n, hop, Time(0)).is_ok())
+            .count()
+    }
+
     #[test]
-    fn a_dead_next_hop_leaves_room_for_the_others() {
+    fn what_comes_at_once_for_one_next_hop_finds_room() {
+        assert!(held(&mut Waiting::default(), hop(9)) >= 50);
+    }
+
+    #[test]
+    fn dead_next_hops_leave_room_for_the_others() {
         let mut waiting = Waiting::default();
-        let held = (0..100)
-            .filter(|n| waiting.hold(*n, hop(9), Time(0)).is_ok())
-            .count();
-        assert_eq!(held, LIMIT_PER_HOP);
+        for dead in 10..26 {
+            assert!(held(&mut waiting, hop(dead)) >= LEAST_PER_HOP);
+        }
         assert_eq!(waiting.hold(7, hop(8), Time(0)), Ok(()));
+    }
+
+    #[test]
+    fn no_more_wait_than_there_are_places() {
+        let mut waiting = Waiting::default();
+        let all: usize = (0..200).map(|dead| held(&mut waiting, hop(dead))).sum();
+        assert_eq!((all, waiting.len()), (LIMIT, LIMIT));
     }
 
     #[test]
