@@ -14,8 +14,11 @@ use crate::sink::Sighting;
 const LOOK: Duration = Duration::from_micros(100);
 /// New connections come so densely that an endpoint without one for so long has none any more.
 const GONE: Duration = Duration::from_millis(20);
-/// A change that is not seen after so long never will be.
+/// A change that is not seen after so long never will be ...
 const PATIENCE: Duration = Duration::from_secs(5);
+/// ... and so much longer for each Service that it is about: the control plane reads them on the CPU
+/// that the generator fills.
+const PATIENCE_SERVICE: Duration = Duration::from_millis(1);
 
 /// What was changed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,28 +51,33 @@ pub fn flap(changer: &Changer<'_>, rate: f64, time: Duration) -> Result<Changes>
 }
 
 /// An endpoint comes and goes again for `time`, each time as soon as new connections show that it
-/// is there or gone. `set` is told how many endpoints more there shall be.
+/// is there or gone. `set` is told how many endpoints more each of `services` Services shall have.
 ///
 /// # Errors
 /// The peer cannot be told, or nothing comes of it.
 pub fn one_by_one(
     sighting: &mut Sighting,
     time: Duration,
+    services: u32,
     mut set: impl FnMut(u8) -> Result<()>,
 ) -> Result<Changes> {
     let spare = backend(BACKENDS).into();
     let end = monotonic() + time.as_nanos() as u64;
+    let patience = PATIENCE + PATIENCE_SERVICE * services;
     let mut changes = Changes::default();
     while monotonic() < end {
         sighting.watch(spare)?;
         let told = monotonic();
         set(1)?;
-        let Some(first) = wait(end, || Ok(sighting.seen()?.map(|(first, _)| first)))? else {
+        let Some(first) = wait(end, patience, || {
+            Ok(sighting.seen()?.map(|(first, _)| first))
+        })?
+        else {
             break;
         };
         changes.delays.push(first.saturating_sub(told) as f64 / 1e6);
         set(0)?;
-        wait(end, || {
+        wait(end, patience, || {
             let last = sighting.seen()?.map_or(0, |(_, last)| last);
             let quiet = monotonic().saturating_sub(last);
             Ok((quiet > GONE.as_nanos() as u64).then_some(()))
@@ -80,7 +88,11 @@ pub fn one_by_one(
 }
 
 /// Looks until something is there; None when the load ends before.
-fn wait<T>(end: u64, look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> {
+fn wait<T>(
+    end: u64,
+    patience: Duration,
+    look: impl Fn() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let begun = monotonic();
     loop {
         let now = monotonic();
@@ -92,7 +104,7 @@ fn wait<T>(end: u64, look: impl Fn() -> Result<Option<T>>) -> Result<Option<T>> 
         }
         let waited = Duration::from_nanos(now - begun);
         ensure!(
-            waited < PATIENCE,
+            waited < patience,
             "a change of endpoints was not seen within {waited:?}"
         );
         thread::sleep(LOOK);

@@ -220,7 +220,7 @@ impl<'a> Bench<'a> {
         let (busy, changes) = self.load(PROBES, time, || {
             changer.enter()?;
             let set = |spares| changer.set(spares, services);
-            updater::one_by_one(&mut sighting, time, set)
+            updater::one_by_one(&mut sighting, time, services, set)
         })?;
         self.changer.settle(0, services)?;
         self.tell(what, &changes);
@@ -247,7 +247,7 @@ impl<'a> Bench<'a> {
         let mut pushing = Pushing::start(&sluice.paths.dataplane_socket())?;
         cpu::claim_for_process(sluice.dataplane.pid(), GENERATOR_CPU, WORKERS)?;
         let (_, changes) = self.load(PROBES, time, || {
-            updater::one_by_one(&mut sighting, time, |spares| pushing.set(spares))
+            updater::one_by_one(&mut sighting, time, 1, |spares| pushing.set(spares))
         })?;
         self.tell("push to first packet", &changes);
         Ok(())
