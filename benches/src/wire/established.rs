@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::measure::send;
-use super::peer::Peer;
+use super::measure::{Options, send};
+use super::peer::{Peer, Running};
 use super::rig::Rig;
 use crate::generator::plan::{Protocol, Script};
 use crate::rate::Rate;
@@ -41,6 +41,25 @@ pub fn prepare(rig: &mut Rig, connections: u32, size: u16) {
     rig.plan.script = Script::Data;
     rig.plan.flood = 0;
     rig.plan.fit();
+}
+
+/// Prepares for established connections, starts a peer with so many Services, measures it and stops
+/// it.
+///
+/// # Errors
+/// The peer cannot be started, or `measure`'s own.
+pub fn with_peer(
+    rig: &mut Rig,
+    peer: Peer,
+    services: u32,
+    options: &Options,
+    measure: impl FnOnce(&mut Rig, &Running) -> Result<()>,
+) -> Result<()> {
+    prepare(rig, options.flows, options.size);
+    let running = peer.start(rig, services).with_context(|| peer.name())?;
+    let measured = measure(rig, &running);
+    peer.stop(rig, running)?;
+    measured.with_context(|| peer.name())
 }
 
 /// Sets all connections up, calls `begin` and sends `load`. What comes of it is told of the data alone; of the new

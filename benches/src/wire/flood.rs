@@ -2,7 +2,7 @@
 //! those lose. The flood comes from all clients and ports at once, to the Vip of the connections;
 //! nobody answers it.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::change::Changer;
 use super::established::{self, Load};
@@ -33,18 +33,10 @@ pub fn round(
     options: &Options,
     readings: &mut Readings,
 ) -> Result<()> {
-    established::prepare(rig, options.flows, options.size);
-    let running = peer.start(rig, 1).with_context(|| peer.name())?;
-    let measured = measure(
-        rig,
-        peer,
-        Changer::of(peer, &running, rig),
-        known,
-        options,
-        readings,
-    );
-    peer.stop(rig, running)?;
-    measured.with_context(|| peer.name())
+    established::with_peer(rig, peer, 1, options, |rig, running| {
+        let changer = Changer::of(peer, running, rig);
+        measure(rig, peer, changer, known, options, readings)
+    })
 }
 
 fn measure(

@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::peer::{FORGET_SECONDS, Peer};
-use super::rig::Rig;
+use super::rig::{GENERATOR_CPU, Rig};
+use crate::cpu;
 use crate::generator::flow;
 use crate::generator::frame::run_number;
 use crate::generator::plan::{Protocol, Script};
@@ -266,8 +267,14 @@ pub fn send(rig: &mut Rig, peer: Peer, action: Action, kind: Kind) -> Result<Out
             expectation: returns,
         },
     ];
-    let seats = std::slice::from_ref(&rig.seat);
-    let outcome = trial::run(kind, &rig.plan, seats, &mut posts, |_| true)?;
+    let (plan, seats) = (&rig.plan, std::slice::from_ref(&rig.seat));
+    // Whoever looks at the counters meanwhile must not take the peer's CPU while it sleeps.
+    let watching = || {
+        cpu::claim(GENERATOR_CPU)?;
+        trial::run(kind, plan, seats, &mut posts, |_| true)
+    };
+    let outcome = thread::scope(|scope| scope.spawn(watching).join());
+    let outcome = outcome.map_err(|_| anyhow!("a thread that watched a trial died"))??;
     eprintln!("  {}", outcome.line());
     let wrong: u64 = outcome.tallies.iter().map(Tally::wrong).sum();
     ensure!(

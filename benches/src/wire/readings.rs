@@ -26,16 +26,7 @@ impl Readings {
         unit: &'static str,
         reading: f64,
     ) {
-        let name = name.into();
-        match self.figures.iter_mut().find(|figure| figure.name == name) {
-            Some(figure) => figure.readings.push(reading),
-            None => self.figures.push(Figure {
-                section,
-                name,
-                unit,
-                readings: vec![reading],
-            }),
-        }
+        self.readings(section, name.into(), unit).push(reading);
     }
 
     /// Adds a reading to a figure of which only the worst counts: the largest.
@@ -46,14 +37,30 @@ impl Readings {
         unit: &'static str,
         reading: f64,
     ) {
-        let name = name.into();
-        match self.figures.iter_mut().find(|figure| figure.name == name) {
-            Some(figure) => {
-                let worst = figure.readings.iter().copied().fold(reading, f64::max);
-                figure.readings = vec![worst];
-            }
-            None => self.add(section, name, unit, reading),
+        let readings = self.readings(section, name.into(), unit);
+        let worst = readings.iter().copied().fold(reading, f64::max);
+        *readings = vec![worst];
+    }
+
+    /// The readings of a figure, which is there from now on.
+    fn readings(
+        &mut self,
+        section: &'static str,
+        name: String,
+        unit: &'static str,
+    ) -> &mut Vec<f64> {
+        let figures = &mut self.figures;
+        let known = figures.iter().position(|figure| figure.name == name);
+        let place = known.unwrap_or(figures.len());
+        if known.is_none() {
+            figures.push(Figure {
+                section,
+                name,
+                unit,
+                readings: Vec::new(),
+            });
         }
+        &mut figures[place].readings
     }
 
     /// Notes what is not measured, and why.

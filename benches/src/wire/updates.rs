@@ -44,8 +44,6 @@ const PUSH: Duration = Duration::from_micros(1200);
 const CHANGES: f64 = 2.0;
 /// Between the start of the load and the first change.
 const START: Duration = Duration::from_millis(200);
-/// Threads of the dataplane that stay on the peer's CPU.
-const WORKERS: Option<&str> = Some("worker-");
 
 /// Measures one peer with one Service: endpoints that come and go.
 ///
@@ -58,7 +56,7 @@ pub fn round(
     options: &Options,
     readings: &mut Readings,
 ) -> Result<()> {
-    with_peer(rig, peer, 1, options, |rig, running| {
+    established::with_peer(rig, peer, 1, options, |rig, running| {
         let mut bench = Bench::new(rig, peer, running, known, options, readings)?;
         for rate in RATES {
             bench.flaps(rate)?;
@@ -80,27 +78,13 @@ pub fn full_push(
     options: &Options,
     readings: &mut Readings,
 ) -> Result<()> {
-    with_peer(rig, peer, services, options, |rig, running| {
+    established::with_peer(rig, peer, services, options, |rig, running| {
         let mut bench = Bench::new(rig, peer, running, known, options, readings)?;
         bench.series(
             services,
             &format!("push of {services} Services to first packet"),
         )
     })
-}
-
-fn with_peer(
-    rig: &mut Rig,
-    peer: Peer,
-    services: u32,
-    options: &Options,
-    measure: impl FnOnce(&mut Rig, &Running) -> Result<()>,
-) -> Result<()> {
-    established::prepare(rig, options.flows, options.size);
-    let running = peer.start(rig, services).with_context(|| peer.name())?;
-    let measured = measure(rig, &running);
-    peer.stop(rig, running)?;
-    measured.with_context(|| peer.name())
 }
 
 struct Bench<'a> {
@@ -122,10 +106,6 @@ impl<'a> Bench<'a> {
         options: &'a Options,
         readings: &'a mut Readings,
     ) -> Result<Self> {
-        if let Running::Sluice(sluice) = running {
-            cpu::claim_for_process(sluice.controlplane.pid(), GENERATOR_CPU, None)?;
-            cpu::claim_for_process(sluice.dataplane.pid(), GENERATOR_CPU, WORKERS)?;
-        }
         let changer = Changer::of(peer, running, rig).context("its endpoints cannot be changed")?;
         let most = known.rate(rig, peer, Script::Data, options)?;
         established::prepare(rig, options.flows, options.size);
@@ -245,7 +225,6 @@ impl<'a> Bench<'a> {
         };
         let (mut sighting, time) = (self.rig.sink.sighting()?, self.options.trial * SERIES);
         let mut pushing = Pushing::start(&sluice.paths.dataplane_socket())?;
-        cpu::claim_for_process(sluice.dataplane.pid(), GENERATOR_CPU, WORKERS)?;
         let (_, changes) = self.load(PROBES, time, || {
             updater::one_by_one(&mut sighting, time, 1, |spares| pushing.set(spares))
         })?;

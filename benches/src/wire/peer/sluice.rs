@@ -8,13 +8,18 @@ use sluice_tests::manifests::Folder;
 use sluice_tests::process::Process;
 use tempfile::TempDir;
 
-use super::super::rig::{BACKEND_PORT, BACKENDS, INTERFACES, PEER_CPU, PORT, Rig, backend, vip};
+use super::super::rig::{
+    BACKEND_PORT, BACKENDS, GENERATOR_CPU, INTERFACES, PEER_CPU, PORT, Rig, backend, vip,
+};
 use super::{Origin, STATES, cluster_ip, protocol};
 use crate::cpu;
 
+/// Threads of the dataplane that stay on the peer's CPU.
+const WORKERS: Option<&str> = Some("worker-");
+
 /// Sluice's daemons and their folder, which go in this order.
 pub struct Sluice {
-    pub(in crate::wire) controlplane: Process,
+    _controlplane: Process,
     pub(in crate::wire) dataplane: Process,
     /// What the control plane reads.
     pub(in crate::wire) folder: Folder,
@@ -46,8 +51,11 @@ pub(super) fn start(rig: &Rig, services: u32, origin: Origin) -> Result<Sluice> 
         .replace("\"debug\"", "\"warn\"");
     let mut controlplane = daemon::start("sluice-controlplane", &rig.gateway, &paths, &settings)?;
     daemon::settled(&mut controlplane, &paths)?;
+    // As any gateway's worker, this one has its CPU to itself.
+    cpu::claim_for_process(dataplane.pid(), GENERATOR_CPU, WORKERS)?;
+    cpu::claim_for_process(controlplane.pid(), GENERATOR_CPU, None)?;
     Ok(Sluice {
-        controlplane,
+        _controlplane: controlplane,
         dataplane,
         folder,
         paths,
