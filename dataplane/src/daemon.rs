@@ -26,8 +26,7 @@ use crate::kernel::{NoWay, ToKernel};
 use crate::listing::Query;
 use crate::metrics;
 use crate::nat::alarm::PortAlarm;
-use crate::neighbour::Neighbour;
-use crate::netlink::{self, NetlinkError};
+use crate::netlink::{self, NetlinkError, Resolve};
 use crate::pipeline::{Engine, EngineSettings};
 use crate::service::Terms;
 use crate::snapshot::{Observer, Publisher, Snapshot};
@@ -109,12 +108,12 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
     let mut steering = Steering::load()?;
     let (opened, interfaces) = attach(settings, workers, &mut steering)?;
 
-    let (resolver, requests) = bounded(RESOLVE_QUEUE);
+    let (resolve, unresolved) = netlink::unresolved(RESOLVE_QUEUE)?;
     let clock = Clock::start();
     let names: Vec<String> = settings.interfaces.iter().map(|i| i.name.clone()).collect();
     let counters = PerWorker::with(workers as u16, || WorkerCounters::new(&names));
     let (sender, networks) = bounded(64);
-    let (_netlink, network) = netlink::start(&settings.interfaces, requests, move |network| {
+    let (_netlink, network) = netlink::start(&settings.interfaces, unresolved, move |network| {
         // Full only while a table is being applied; then this thread waits a moment.
         let _ = sender.send(network);
     })?;
@@ -139,7 +138,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         },
         counters: Arc::clone(&counters),
         queries,
-        resolve: resolver.clone(),
+        resolve: resolve.clone(),
         slots,
         clock,
         stop: Arc::clone(stop),
@@ -167,7 +166,7 @@ pub fn run(settings: &Settings, stop: &Arc<AtomicBool>) -> Result<(), DaemonErro
         counters,
         affinity: Arc::new(AffinityTable::new(settings.affinity.clients, random()?)),
         tun: open_tun(&settings.kernel.tun),
-        resolver,
+        resolve,
         tap,
         stop: Arc::clone(&stop),
     };
@@ -302,7 +301,7 @@ struct Crew<'a> {
     counters: Arc<PerWorker<WorkerCounters>>,
     affinity: Arc<AffinityTable>,
     tun: Option<Arc<Tun>>,
-    resolver: Sender<Neighbour>,
+    resolve: Resolve,
     tap: Arc<Tap>,
     stop: Arc<AtomicBool>,
 }
@@ -328,7 +327,7 @@ impl Crew<'_> {
                 handover,
                 kernel: way_back(self.tun.as_ref()),
                 observer,
-                resolve: self.resolver.clone(),
+                resolve: self.resolve.clone(),
                 queries,
                 counters: Arc::clone(&self.counters),
                 tap: Arc::clone(&self.tap),

@@ -23,7 +23,8 @@ use sluice_conf::{EncodedTable, Generation};
 use crate::clock::{Clock, Time};
 use crate::hygiene::Hygiene;
 use crate::listing::Query;
-use crate::neighbour::{Neighbour, Network};
+use crate::neighbour::Network;
+use crate::netlink::Resolve;
 use crate::service::{CompiledService, MapError, Received, ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
@@ -118,7 +119,7 @@ pub struct Around {
     /// The workers' channels for questions, one each.
     pub queries: Vec<Sender<Query>>,
     /// Next hops for the kernel to resolve.
-    pub resolve: Sender<Neighbour>,
+    pub resolve: Resolve,
     /// Frame memory.
     pub slots: Slots,
     /// To wait for the workers by.
@@ -305,7 +306,7 @@ impl Gateway {
             let Some(wanted) = network.way_to(backend.entry.address) else {
                 continue;
             };
-            if asked.insert(wanted) && self.around.resolve.try_send(wanted).is_err() {
+            if asked.insert(wanted) && !self.around.resolve.ask(wanted) {
                 return;
             }
         }

@@ -3,54 +3,11 @@
 //! Each worker has one bounded ring that all others push to; a frame moves as its token, never
 //! its bytes, together with what was found out about it. A full ring gives the frame back: the giver counts the drop.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a worker that waits for frames.
-#[derive(Debug)]
-pub struct Wake {
-    event: OwnedFd,
-    asleep: AtomicBool,
-}
-
-impl Wake {
-    /// A wake whose worker is awake.
-    ///
-    /// # Errors
-    /// When the process has no file descriptor left.
-    pub fn new() -> std::io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self {
-            event,
-            asleep: AtomicBool::new(false),
-        })
-    }
-
-    /// Wakes the worker if it sleeps. Costs a load when it does not.
-    pub fn ring(&self) {
-        if self.asleep.load(Ordering::SeqCst) {
-            // A full counter wakes as well, so there is nothing to do about an error.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// Calls `sleep` unless `busy` says at the last moment that there is work. A ring that comes
-    /// in between is seen: the flag is up before `busy` looks.
-    pub fn sleep(&self, busy: impl FnOnce() -> bool, sleep: impl FnOnce(BorrowedFd<'_>)) {
-        self.asleep.store(true, Ordering::SeqCst);
-        if !busy() {
-            sleep(self.event.as_fd());
-        }
-        self.asleep.store(false, Ordering::SeqCst);
-        let mut count = [0u8; 8];
-        // Nothing to read when nobody rang.
-        let _ = rustix::io::read(&self.event, &mut count);
-    }
-}
+use crate::wake::Wake;
 
 /// One worker's end of all rings.
 #[derive(Debug)]
@@ -129,7 +86,7 @@ impl<Frame> Handover<Frame> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
     fn a_full_ring_gives_the_frame_back() {

@@ -41,6 +41,7 @@ pub mod nat;
 
 pub mod handover;
 pub mod snapshot;
+pub mod wake;
 
 pub mod pipeline;
 

@@ -4,7 +4,7 @@
 //! [`Network`] of the served interfaces and publishes it when it differs from the last. It also
 //! makes the kernel resolve next hops that workers ask for.
 //!
-//! Guarantees: a change in the kernel is published within some milliseconds, and in the end even if
+//! Guarantees: a change in the kernel is published within some milliseconds, the first one after a pause at once, and in the end even if
 //! the kernel has lost notifications (then everything is read again). Neighbours that were asked
 //! for, and gateways, are confirmed again when they get stale, so that a host that changed its
 //! Ethernet address is not sent to for long. To keep a neighbour confirmed that somebody else has
@@ -26,23 +26,24 @@ pub(crate) mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unresolved;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sluice_conf::settings::dataplane::Interface;
 
 use crate::neighbour::{Neighbour, Network, Tags};
+use crate::wake::Wake;
 use resolver::Resolver;
 use socket::{Events, Requests};
 use state::State;
+pub use unresolved::{Resolve, Unresolved, unresolved};
 
-/// How long changes are collected before they are published, and how soon the thread sees that it
-/// is to end.
-const TICK: Duration = Duration::from_millis(5);
+/// Least time between two networks that are published: changes that come meanwhile are collected.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 
 /// Reading everything again costs a walk over all routes; so long must lie between two.
 const DUMP_PAUSE: Duration = Duration::from_millis(50);
@@ -74,12 +75,15 @@ pub enum NetlinkError {
 #[derive(Debug)]
 pub struct Handle {
     stop: Arc<AtomicBool>,
+    wake: Arc<Wake>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // In one order with the flag that the thread raises before it looks a last time and sleeps.
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake.ring();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported by the panic hook.
             let _ = thread.join();
@@ -96,7 +100,7 @@ impl Drop for Handle {
 /// Netlink cannot be used.
 pub fn start(
     interfaces: &[Interface],
-    requests: Receiver<Neighbour>,
+    unresolved: Unresolved,
     publish: impl FnMut(Network) + Send + 'static,
 ) -> Result<(Handle, Network), NetlinkError> {
     // Subscribed before reading, so that no change falls between the two.
@@ -106,12 +110,13 @@ pub fn start(
     state.replace(kernel.dump()?);
     let network = state.network();
     let stop = Arc::new(AtomicBool::new(false));
+    let wake = unresolved.wake();
     let follower = Follower {
         events,
         kernel,
         state,
         resolver: Resolver::default(),
-        requests,
+        unresolved,
         publish,
         published: network.clone(),
         stop: Arc::clone(&stop),
@@ -125,6 +130,7 @@ pub fn start(
     Ok((
         Handle {
             stop,
+            wake,
             thread: Some(thread),
         },
         network,
@@ -136,7 +142,7 @@ struct Follower<P> {
     kernel: Requests,
     state: State,
     resolver: Resolver,
-    requests: Receiver<Neighbour>,
+    unresolved: Unresolved,
     publish: P,
     published: Network,
     stop: Arc<AtomicBool>,
@@ -148,48 +154,48 @@ struct Follower<P> {
 
 impl<P: FnMut(Network)> Follower<P> {
     fn run(mut self) {
-        let mut last_dump = now();
-        let mut last_look = last_dump;
+        let mut last = Last::at(now());
         while !self.stop.load(Ordering::Relaxed) {
-            let requested = self.wait();
+            self.wait(last.next(&self));
             let now = now();
             self.follow();
-            if self.outdated && now.duration_since(last_dump) >= DUMP_PAUSE {
-                last_dump = now;
+            if self.outdated && now >= last.dump + DUMP_PAUSE {
+                last.dump = now;
                 self.read_again();
             }
-            if self.changed {
+            if self.changed && now >= last.publication + PUBLISH_PAUSE {
+                last.publication = now;
                 self.changed = false;
                 self.publish();
             }
-            let look = now.duration_since(last_look) >= CONFIRM_PAUSE;
+            let look = now >= last.look + CONFIRM_PAUSE;
             if look {
-                last_look = now;
+                last.look = now;
                 self.resolver.keep(self.state.stale_gateways());
             }
-            if look || requested {
+            if self.take_requests() || look {
                 self.resolve(now);
             }
         }
     }
 
-    /// Waits for requests: they are urgent, a packet waits for each. Changes can wait a tick.
+    /// Waits until the kernel tells of a change, a packet waits for its next hop, or it is `end`.
+    fn wait(&mut self, end: Instant) {
+        let timeout = end.saturating_duration_since(now());
+        let (events, stop) = (&self.events, &self.stop);
+        let is_ended = || stop.load(Ordering::SeqCst);
+        self.unresolved
+            .wait(is_ended, |wake| events.wait(wake, timeout));
+    }
+
     /// Whether there was one.
-    fn wait(&mut self) -> bool {
-        match self.requests.recv_timeout(TICK) {
-            Ok(request) => {
-                self.resolver.request(request);
-                for request in self.requests.try_iter().take(resolver::CAPACITY) {
-                    self.resolver.request(request);
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => {
-                std::thread::sleep(TICK);
-                return false;
-            }
+    fn take_requests(&mut self) -> bool {
+        let mut requested = false;
+        for next_hop in self.unresolved.take() {
+            self.resolver.request(next_hop);
+            requested = true;
         }
-        true
+        requested
     }
 
     fn follow(&mut self) {
@@ -236,6 +242,34 @@ impl<P: FnMut(Network)> Follower<P> {
                 tracing::debug!(%address, %error, "the kernel does not resolve a next hop");
             }
         }
+    }
+}
+
+/// When each of what must not be done too often was done last.
+struct Last {
+    dump: Instant,
+    publication: Instant,
+    look: Instant,
+}
+
+impl Last {
+    const fn at(now: Instant) -> Self {
+        Self {
+            dump: now,
+            publication: now,
+            look: now,
+        }
+    }
+
+    /// When there is something to do next, if nothing happens before.
+    fn next<P>(&self, follower: &Follower<P>) -> Instant {
+        let look = self.look + CONFIRM_PAUSE;
+        let dump = follower.outdated.then(|| self.dump + DUMP_PAUSE);
+        let publication = follower.changed.then(|| self.publication + PUBLISH_PAUSE);
+        [dump, publication]
+            .into_iter()
+            .flatten()
+            .fold(look, Instant::min)
     }
 }
 

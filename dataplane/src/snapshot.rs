@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
-use crate::handover::Wake;
 use crate::neighbour::Network;
 use crate::service::ServiceMap;
+use crate::wake::Wake;
 
 /// Services and network of one moment.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Receiver;
 use sluice_conf::message::dataplane::Traffic;
 use sluice_conf::settings::dataplane::{Fragments, Polling};
 
@@ -17,7 +17,7 @@ use crate::io::{Census, InterfaceId, PacketIo};
 use crate::kernel::ToKernel;
 use crate::listing::{Listing, Query};
 use crate::lobby::Lobby;
-use crate::neighbour::Neighbour;
+use crate::netlink::Resolve;
 use crate::pipeline::{Engine, MAX_BURST, Sent};
 use crate::snapshot::Observer;
 use crate::stats::{PerWorker, WorkerCounters};
@@ -28,8 +28,8 @@ use crate::waiting::Waiting;
 use rest::Rest;
 
 /// How long a worker sleeps at most: timers, questions and the end wait no longer than this. Frames
-/// and new tables wake it. A virtual processor that was halted for longer wakes up more slowly.
-const NAP: Duration = Duration::from_millis(1);
+/// and new tables wake it.
+const NAP: Duration = Duration::from_millis(20);
 
 /// The part of a full burst that may open connections: of a TCP connection with no more than a
 /// question and an answer it is one packet of six.
@@ -50,8 +50,8 @@ pub struct Connections<Frame> {
     pub kernel: Box<dyn ToKernel>,
     /// Services and network.
     pub observer: Observer,
-    /// Next hops to resolve; a full channel loses requests, the next frame asks again.
-    pub resolve: Sender<Neighbour>,
+    /// Next hops to resolve.
+    pub resolve: Resolve,
     /// Questions of the control thread.
     pub queries: Receiver<Query>,
     /// The counters of all workers.
@@ -256,8 +256,8 @@ impl<Io: PacketIo> Worker<Io> {
             }
             Verdict::Hold { hop, ports } => match self.waiting.hold((frame, ports), hop, now) {
                 Ok(()) => {
-                    // Lost when the channel is full; the next frame asks again.
-                    let _ = self.links.resolve.try_send(hop);
+                    // Lost when the queue is full; the next frame asks again.
+                    self.links.resolve.ask(hop);
                     self.count(|counters| counters.held.add(1));
                 }
                 Err((frame, _)) => self.drop(frame, DropReason::NeighbourUnresolved),

@@ -94,7 +94,7 @@ impl Link {
         let snapshot = Snapshot::new(Arc::default(), Arc::new(network()));
         let (publisher, mut observers) = Publisher::new(snapshot, 1);
         let observer = observers.pop().context("no worker")?;
-        let gateway = gateway(publisher, clock, &stop);
+        let gateway = gateway(publisher, clock, &stop)?;
         let about = About {
             interfaces: Vec::new(),
             cores: Vec::new(),
@@ -173,8 +173,8 @@ impl Drop for Link {
     }
 }
 
-fn gateway(publisher: Publisher, clock: Clock, stop: &Arc<AtomicBool>) -> Gateway {
-    let (resolve, _) = crossbeam::channel::bounded(1);
+fn gateway(publisher: Publisher, clock: Clock, stop: &Arc<AtomicBool>) -> anyhow::Result<Gateway> {
+    let (resolve, _) = sluice_dataplane::netlink::unresolved(1)?;
     let around = Around {
         source_nat: SourceNat::default(),
         terms: terms(1),
@@ -188,7 +188,7 @@ fn gateway(publisher: Publisher, clock: Clock, stop: &Arc<AtomicBool>) -> Gatewa
         clock,
         stop: Arc::clone(stop),
     };
-    Gateway::new(publisher, Box::new(Open), around)
+    Ok(Gateway::new(publisher, Box::new(Open), around))
 }
 
 /// A worker without frames.

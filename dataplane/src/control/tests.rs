@@ -42,7 +42,7 @@ fn with_client(test: impl FnOnce(&mut UnixStream, &Arc<Answers>)) {
     let snapshot = Snapshot::new(Arc::default(), network);
     let (publisher, mut observers) = Publisher::new(snapshot, 1);
     let counters = PerWorker::new(1);
-    let (resolve, _requests) = crossbeam::channel::bounded(64);
+    let (resolve, _requests) = crate::netlink::unresolved(64).unwrap();
     let (ask, queries) = crossbeam::channel::bounded(1);
     let source_nat = settings::SourceNat {
         ports: RESERVED,

@@ -53,7 +53,7 @@ fn with_gateway(test: impl FnOnce(&Gateway, &Recorder)) {
     let network = Arc::new(network([11]));
     let (publisher, mut observers) = Publisher::new(Snapshot::new(Arc::default(), network), 1);
     let recorder = Recorder::default();
-    let (resolve, _requests) = crossbeam::channel::bounded(64);
+    let (resolve, _requests) = crate::netlink::unresolved(64).unwrap();
     let (ask, _asked) = crossbeam::channel::bounded(1);
     let source_nat = SourceNat {
         ports: RESERVED,

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -15,7 +17,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::NetlinkError;
 
@@ -100,6 +102,20 @@ impl Events {
             socket,
             buffer: vec![0; RECEIVE],
         })
+    }
+
+    /// Waits until there are changes, `wake` is readable, or `timeout` is over.
+    pub(super) fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) {
+        let mut fds = [
+            PollFd::from_borrowed_fd(wake, PollFlags::IN),
+            PollFd::new(&self.socket, PollFlags::IN),
+        ];
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // Interrupted or not, the caller looks at everything next.
+        let _ = poll(&mut fds, Some(&timeout));
     }
 
     /// Reads all changes that are there.

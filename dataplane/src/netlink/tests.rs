@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, unbounded};
 use sluice_conf::settings::dataplane::{CopyMode, XdpMode};
 
 use super::namespace::{Namespace, ip};
@@ -22,7 +22,7 @@ struct Following {
     _handle: Handle,
     first: Network,
     later: Receiver<Network>,
-    requests: Sender<Neighbour>,
+    resolve: Resolve,
 }
 
 impl Following {
@@ -44,7 +44,7 @@ impl Following {
     /// Asks for a neighbour as workers do, for every frame again, until it is known.
     fn until_asked(&self, wanted: Neighbour) {
         for _ in 0..60 {
-            self.requests.send(wanted).unwrap();
+            assert!(self.resolve.ask(wanted));
             let heard = self.later.recv_timeout(Duration::from_secs(1));
             if heard.is_ok_and(|network| network.is_resolved(&wanted)) {
                 return;
@@ -79,15 +79,15 @@ impl Scene {
             vlan: Vec::new(),
         };
         self.gateway.run(move || {
-            let (requests, asked) = unbounded();
+            let (resolve, unresolved) = unresolved(4096).unwrap();
             let (publish, later) = unbounded();
             let publish = move |network| _ = publish.send(network);
-            let (handle, first) = start(&[interface], asked, publish).unwrap();
+            let (handle, first) = start(&[interface], unresolved, publish).unwrap();
             Following {
                 _handle: handle,
                 first,
                 later,
-                requests,
+                resolve,
             }
         })
     }

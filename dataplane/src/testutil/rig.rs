@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Sender, bounded};
 use sluice_conf::message::dataplane::explain::{Explanation, Question};
 use sluice_conf::settings::dataplane::{
     Answers, Connections as Capacity, Fragments, Limits, SourceNat, Timeouts,
@@ -26,6 +26,7 @@ use crate::io::memory::{MemoryIo, MemoryPool};
 use crate::kernel::ToKernel;
 use crate::listing::Query;
 use crate::neighbour::{Link, MacAddress, Neighbour, Network, Route, Routing};
+use crate::netlink::{Unresolved, unresolved};
 use crate::pipeline::{Engine, EngineSettings};
 use crate::service::{MapError, ServiceMap, Terms};
 use crate::snapshot::{Publisher, Snapshot};
@@ -56,7 +57,7 @@ pub struct Rig {
     pool: MemoryPool,
     publisher: Publisher,
     counters: Arc<PerWorker<WorkerCounters>>,
-    resolve: Receiver<Neighbour>,
+    unresolved: Unresolved,
     kernel: Arc<Mutex<Vec<Vec<u8>>>>,
     queries: Vec<Sender<Query>>,
     tap: Arc<Tap>,
@@ -215,7 +216,7 @@ impl Rig {
         let (publisher, observers) = Publisher::new(Snapshot::new(services, network), workers);
         let counters = PerWorker::new(workers);
         let pool = MemoryPool::new(settings.slots, 1778);
-        let (resolver, resolve) = bounded(64);
+        let (resolve, unresolved) = unresolved(64).unwrap();
         let handovers = Handover::new(workers, settings.handover).unwrap();
         let affinity = Arc::new(AffinityTable::new(4096, 7));
         let kernel = Arc::default();
@@ -236,7 +237,7 @@ impl Rig {
                 handover,
                 kernel: Box::new(Kept(Arc::clone(&kernel))),
                 observer,
-                resolve: resolver.clone(),
+                resolve: resolve.clone(),
                 queries: asked,
                 counters: Arc::clone(&counters),
                 tap: Arc::clone(&tap),
@@ -249,7 +250,7 @@ impl Rig {
             pool,
             publisher,
             counters,
-            resolve,
+            unresolved,
             kernel,
             queries,
             tap,
@@ -391,7 +392,7 @@ impl Rig {
 
     /// Next hops that workers wanted resolved since the last call.
     pub fn wanted(&self) -> Vec<Neighbour> {
-        self.resolve.try_iter().collect()
+        self.unresolved.take().collect()
     }
 
     /// Asks a worker for its connections.
