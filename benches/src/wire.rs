@@ -32,6 +32,7 @@ pub mod pushing;
 pub mod scale;
 pub mod updater;
 pub mod updates;
+pub mod wake;
 
 pub mod figures;
 pub mod part;

@@ -9,9 +9,11 @@ use super::measure::{Options, try_rate};
 use super::peer::{Peer, Running};
 use super::readings::Readings;
 use super::rig::Rig;
+use super::wake;
 use crate::cpu;
 use crate::generator::plan::{Protocol, Script};
 use crate::rate::Rate;
+use crate::statistics::{quantile, sorted};
 use crate::trial::Latency;
 
 const SECTION: &str = "Little traffic";
@@ -24,14 +26,23 @@ const FLOWS: u64 = 64;
 const WATCHED: u32 = 3;
 /// Between starting the traffic and watching the CPU.
 const START: Duration = Duration::from_millis(200);
+/// How often a thread is woken, to know what that alone costs.
+const WAKES: usize = 300;
 /// Single packets are sent as long as so many trials last.
 const SINGLES: u32 = 10;
 
-/// Measures the bare forwarder, which always spins, and Sluice.
+/// Measures what a wake-up costs without packets, the bare forwarder, which always spins, and Sluice.
 ///
 /// # Errors
 /// A peer cannot be started, or changes frames as it should not.
 pub fn round(rig: &mut Rig, options: &Options, readings: &mut Readings) -> Result<()> {
+    let delays = sorted(&wake::delays(WAKES)?);
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        if let Some(delay) = quantile(&delays, share) {
+            let name = format!("waking a thread on the other CPU, {name}");
+            readings.add(SECTION, name, "µs", delay / 1e3);
+        }
+    }
     let bare = one(rig, Peer::Bare, options, readings).context("the bare forwarder")?;
     let own = one(rig, Peer::Sluice, options, readings).context("Sluice")?;
     let (sluice, forwarder) = (Peer::Sluice.name(), Peer::Bare.name());
