@@ -61,6 +61,8 @@ pub enum Peer {
     Testpmd,
     /// Sluice.
     Sluice,
+    /// The same with workers that never sleep, as the bare forwarder never does.
+    SluiceBusy,
     /// The kernel with kube-proxy's rules of nftables mode, NAPI on the generator's CPU.
     Nftables,
     /// The same with NAPI in a thread on the peer's CPU.
@@ -104,6 +106,7 @@ impl Peer {
             Peer::BareBusy => "bare AF_XDP forwarder, busy polling",
             Peer::Testpmd => "DPDK testpmd on AF_XDP",
             Peer::Sluice => "Sluice",
+            Peer::SluiceBusy => "Sluice, never sleeping",
             Peer::Nftables => "nftables, as kube-proxy",
             Peer::NftablesThreaded => "nftables, as kube-proxy, threaded NAPI",
             Peer::Iptables => "iptables (legacy), as kube-proxy",
@@ -165,8 +168,14 @@ impl Peer {
                 bare::start(rig, Some(64)).map(Running::Bare)
             }
             Peer::Testpmd => testpmd::start(rig).map(Running::Program),
-            Peer::Sluice => {
-                sluice::start(rig, services, origin).map(|sluice| Running::Sluice(Box::new(sluice)))
+            Peer::Sluice | Peer::SluiceBusy => {
+                let polling = if self == Peer::Sluice {
+                    "adaptive"
+                } else {
+                    "busy"
+                };
+                let sluice = sluice::start(rig, services, origin, polling)?;
+                Ok(Running::Sluice(Box::new(sluice)))
             }
             Peer::Nftables | Peer::NftablesThreaded => {
                 let rules = nftables::rules(services, protocol(rig));
@@ -206,7 +215,7 @@ impl Peer {
     pub fn clean(self, rig: &Rig) -> Result<()> {
         let gateway = &rig.gateway;
         match self {
-            Peer::Bare | Peer::Sluice => Ok(()),
+            Peer::Bare | Peer::Sluice | Peer::SluiceBusy => Ok(()),
             Peer::BareBusy => bare::defer_interrupts(gateway, false),
             Peer::Testpmd => testpmd::detach(gateway),
             Peer::Nftables | Peer::NftablesThreaded => {

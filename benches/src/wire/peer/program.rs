@@ -18,7 +18,7 @@ impl Peer {
     /// What of it is not installed here; none when it can be started.
     pub fn missing(self) -> Option<&'static str> {
         let (program, module) = match self {
-            Peer::Bare | Peer::BareBusy | Peer::Sluice => return None,
+            Peer::Bare | Peer::BareBusy | Peer::Sluice | Peer::SluiceBusy => return None,
             Peer::Testpmd => ("dpdk-testpmd", None),
             Peer::Nftables | Peer::NftablesThreaded => ("nft", None),
             Peer::Iptables | Peer::IptablesThreaded => (iptables::RESTORE, None),

@@ -27,7 +27,7 @@ pub struct Sluice {
     _dir: TempDir,
 }
 
-pub(super) fn start(rig: &Rig, services: u32, origin: Origin) -> Result<Sluice> {
+pub(super) fn start(rig: &Rig, services: u32, origin: Origin, polling: &str) -> Result<Sluice> {
     let dir = tempfile::tempdir().context("a folder for Sluice")?;
     let paths = Paths {
         dir: dir.path().to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn start(rig: &Rig, services: u32, origin: Origin) -> Result<Sluice> 
         STATES.map(|(_, state)| format!("tcp_{state} = {}\n", origin.seconds(rig, state)));
     // As many source ports as the kernel uses.
     let more = format!(
-        "[workers]\ncores = [{PEER_CPU}]\n[connections]\ncapacity = 2097152\n\
+        "[workers]\ncores = [{PEER_CPU}]\npolling = \"{polling}\"\n[connections]\ncapacity = 2097152\n\
          [source_nat]\nports = \"1024-65535\"\n[timeouts]\n{}",
         timeouts.concat()
     );
