@@ -5,9 +5,9 @@
 
 #include <linux/types.h>
 
-/* Latencies in ns: eight buckets for every power of two. */
-#define SUB_BITS 3
-#define BUCKETS 496
+/* Latencies in ns: 32 buckets for every power of two. */
+#define SUB_BITS 5
+#define BUCKETS 1920
 #define COUNTERS 16
 
 enum sink_action {

@@ -1,11 +1,11 @@
-//! Latencies in buckets: eight for every power of two, so that each is at most 12.5 % wide.
+//! Latencies in buckets: 32 for every power of two, so that each is at most 3.2 % wide.
 
 use serde::{Deserialize, Serialize};
 
 /// `SUB_BITS` of sink.h.
-const SUB_BITS: u32 = 3;
+const SUB_BITS: u32 = 5;
 /// Buckets for every 64-bit number.
-pub const BUCKETS: usize = 496;
+pub const BUCKETS: usize = 1920;
 
 /// How many values fell into each bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl Histogram {
     }
 
     /// The value that `share` of all values do not exceed: the upper bound of its bucket, so never
-    /// too small and at most 12.5 % too large. None without values.
+    /// too small and at most 3.2 % too large. None without values.
     pub fn percentile(&self, share: f64) -> Option<u64> {
         let total = self.count();
         let wanted = ((total as f64 * share).ceil() as u64).clamp(1, total.max(1));
@@ -124,7 +124,7 @@ mod tests {
             let rank = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len());
             let exact = values[rank - 1];
             let told = histogram.percentile(share).unwrap();
-            prop_assert!(told >= exact && told <= exact + exact / 8, "{told} for {exact}");
+            prop_assert!(told >= exact && told <= exact + exact / 32, "{told} for {exact}");
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
         for bucket in 1..BUCKETS {
             assert_eq!(lower_bound(bucket), upper_bound(bucket - 1) + 1);
             let width = upper_bound(bucket) - lower_bound(bucket);
-            assert!(width <= lower_bound(bucket) / 8 || bucket < 16, "{bucket}");
+            assert!(width <= lower_bound(bucket) / 32 || bucket < 64, "{bucket}");
         }
     }
 
