@@ -2,9 +2,11 @@
 //!
 //! Guarantees: the table depends on the set of backends and their weights only, not on their
 //! order; with equal weights the numbers of rows differ by at most one; the share of a backend is
-//! its share of the weights, give or take one row and its share of one row for each backend. A backend that comes back gets back its
-//! rows bit for bit. Live connections never look here: the
+//! its share of the weights, give or take one row and its share of one row for each backend. A
+//! backend that comes back gets back its rows bit for bit. Live connections never look here: the
 //! connection table wins over this one (section 3.3 of the paper).
+
+mod fill;
 
 use std::net::IpAddr;
 
@@ -54,27 +56,22 @@ impl Maglev {
         let mut sorted = candidates.to_vec();
         sorted.sort_by_key(|candidate| (candidate.address, candidate.port));
         let turns = sorted.iter().map(|candidate| Turn::of(candidate, rows));
-        Self::by_turns(&mut turns.collect::<Vec<_>>(), rows)
+        Self::by_turns(&turns.collect::<Vec<_>>(), rows)
     }
 
     /// Fills a table of so many rows for backends that take turns in this order; `None` when none
     /// of them has a weight, when the rows are no prime, or when a walk leaves them.
-    pub fn of_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
+    pub fn of_turns(turns: &[Turn], rows: usize) -> Option<Self> {
         is_prime(rows).then(|| Self::by_turns(turns, rows))?
     }
 
-    fn by_turns(turns: &mut [Turn], rows: usize) -> Option<Self> {
+    fn by_turns(turns: &[Turn], rows: usize) -> Option<Self> {
         let heaviest = turns.iter().map(|turn| turn.weight).max();
         let heaviest = heaviest.filter(|weight| *weight > 0)?;
         let count = u32::try_from(rows).ok().filter(|rows| *rows <= 1 << 31)?;
-        let stays = |turn: &Turn| turn.position < count && (1..count).contains(&turn.skip);
-        let order = Order {
-            turns,
-            heaviest,
-            next: 0,
-        };
-        order.turns.iter().all(stays).then(|| Self {
-            rows: fill(order, count),
+        let stays = |turn: &Turn| turn.offset < count && (1..count).contains(&turn.skip);
+        turns.iter().all(stays).then(|| Self {
+            rows: fill::fill(turns, heaviest, count),
         })
     }
 
@@ -115,8 +112,7 @@ fn is_prime(n: usize) -> bool {
 pub struct Turn {
     index: u16,
     weight: u32,
-    credit: u32,
-    position: u32,
+    offset: u32,
     skip: u32,
 }
 
@@ -126,9 +122,8 @@ impl Turn {
         Self {
             index,
             weight: u32::from(weight),
-            credit: 0,
             // What does not fit is no row of any table.
-            position: u32::try_from(offset).unwrap_or(u32::MAX),
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
             skip: u32::try_from(skip).unwrap_or(u32::MAX),
         }
     }
@@ -137,68 +132,6 @@ impl Turn {
         let walk = permutation(candidate.address, candidate.port, rows);
         Self::new(candidate.index, candidate.weight, walk)
     }
-
-    /// The next row of the walk that nobody has, looked for row by row.
-    fn seek(&self, taken: &Bits, count: u32) -> u32 {
-        let mut row = self.position;
-        while taken.has(row) {
-            row = step(row, self.skip, count);
-        }
-        row
-    }
-
-    /// The same, by four rows at once, whose places do not wait for each other.
-    fn seek_far(&self, taken: &Bits, count: u32) -> u32 {
-        let two = step(self.skip, self.skip, count);
-        let four = step(two, two, count);
-        let (first, second) = (self.position, step(self.position, self.skip, count));
-        let mut rows = [
-            first,
-            second,
-            step(first, two, count),
-            step(second, two, count),
-        ];
-        while rows.iter().fold(true, |all, row| all & taken.has(*row)) {
-            rows = rows.map(|row| step(row, four, count));
-        }
-        let free = rows.into_iter().find(|row| !taken.has(*row));
-        free.unwrap_or(first)
-    }
-
-    /// The same among the rows that are left, of which the one is next that is the fewest skips
-    /// away. Returns its place in `free`.
-    fn nearest(&self, free: &[u32], count: u32) -> usize {
-        let (inverse, count) = (u64::from(inverse(self.skip, count)), u64::from(count));
-        let away = |row: u32| {
-            let distance = u64::from(row) + count - u64::from(self.position);
-            distance % count * inverse % count
-        };
-        let nearest = free.iter().zip(0..).min_by_key(|(row, _)| away(**row));
-        nearest.map_or(0, |(_, place)| place)
-    }
-
-    fn passed(&mut self, row: u32, count: u32) {
-        self.position = step(row, self.skip, count);
-    }
-}
-
-/// `by` rows behind `row`, both less than `count`.
-fn step(row: u32, by: u32, count: u32) -> u32 {
-    let sum = row + by;
-    // The difference wraps to more than the sum while there is nothing to take off.
-    sum.min(sum.wrapping_sub(count))
-}
-
-/// What `number`, not 0, is multiplied with to make 1 modulo a prime (extended Euclid).
-fn inverse(number: u32, prime: u32) -> u32 {
-    let (mut before, mut rest) = (i64::from(prime), i64::from(number));
-    let (mut last, mut factor) = (0i64, 1i64);
-    while rest != 0 {
-        let quotient = before / rest;
-        (before, rest) = (rest, before - quotient * rest);
-        (last, factor) = (factor, last - quotient * factor);
-    }
-    last.rem_euclid(i64::from(prime)) as u32
 }
 
 /// Offset and skip of a backend's permutation of `rows` rows, a prime: row `j` of it is
@@ -218,82 +151,6 @@ pub fn permutation(address: IpAddr, port: u16, rows: usize) -> (usize, usize) {
 
 /// Fixed, so that every gateway builds the same table (fractional part of the golden ratio).
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Backends in the order in which they take turns; in a round a backend earns its weight and pays
-/// the heaviest weight for each row, so that rows follow weights without ever holding a table a
-/// weight unit wide.
-struct Order<'a> {
-    turns: &'a mut [Turn],
-    /// Not 0, so that in every round somebody can pay.
-    heaviest: u32,
-    next: usize,
-}
-
-impl Order<'_> {
-    /// The next backend that can pay for a row.
-    fn next(&mut self) -> &mut Turn {
-        loop {
-            let place = self.next;
-            self.next = if place + 1 == self.turns.len() {
-                0
-            } else {
-                place + 1
-            };
-            let turn = &mut self.turns[place];
-            turn.credit += turn.weight;
-            if turn.credit >= self.heaviest {
-                turn.credit -= self.heaviest;
-                return &mut self.turns[place];
-            }
-        }
-    }
-}
-
-/// One row in so many is free when looking at four at once begins to pay.
-const SPARSE: u32 = 8;
-
-/// Fills the rows. The fewer are left, the longer a walk is to the next of them (the last one may
-/// need all rows): so walks are made in longer strides, and in the end calculated.
-fn fill(mut order: Order<'_>, count: u32) -> Box<[u16]> {
-    let mut rows = vec![0u16; count as usize].into_boxed_slice();
-    let mut taken = Bits::new(count);
-    let few = count.isqrt() / 2;
-    for left in (few + 1..=count).rev() {
-        let turn = order.next();
-        let row = match left > count / SPARSE {
-            true => turn.seek(&taken, count),
-            false => turn.seek_far(&taken, count),
-        };
-        turn.passed(row, count);
-        taken.set(row);
-        rows[row as usize] = turn.index;
-    }
-    let mut free: Vec<u32> = (0..count).filter(|row| !taken.has(*row)).collect();
-    while !free.is_empty() {
-        let turn = order.next();
-        let row = free.swap_remove(turn.nearest(&free, count));
-        turn.passed(row, count);
-        rows[row as usize] = turn.index;
-    }
-    rows
-}
-
-/// Which rows are taken, one bit each: 8 KB for the largest table, so it stays in the L1 cache.
-struct Bits(Vec<u32>);
-
-impl Bits {
-    fn new(count: u32) -> Self {
-        Self(vec![0; count.div_ceil(u32::BITS) as usize])
-    }
-
-    fn has(&self, bit: u32) -> bool {
-        self.0[(bit / u32::BITS) as usize] >> (bit % u32::BITS) & 1 == 1
-    }
-
-    fn set(&mut self, bit: u32) {
-        self.0[(bit / u32::BITS) as usize] |= 1 << (bit % u32::BITS);
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -384,14 +241,10 @@ mod tests {
     fn rows_that_are_no_prime_and_walks_that_leave_them_build_no_table() {
         assert_eq!(Maglev::with_rows(&backends(&[1, 1]), 250), None);
         for (rows, walk) in [(7, (7, 1)), (7, (0, 0)), (7, (0, 7)), (6, (0, 1))] {
-            let mut turns = [Turn::new(0, 1, walk)];
-            assert_eq!(
-                Maglev::of_turns(&mut turns, rows),
-                None,
-                "{walk:?} of {rows}"
-            );
+            let turns = [Turn::new(0, 1, walk)];
+            assert_eq!(Maglev::of_turns(&turns, rows), None, "{walk:?} of {rows}");
         }
-        let weightless = &mut [Turn::new(0, 0, (0, 1))];
+        let weightless = &[Turn::new(0, 0, (0, 1))];
         assert_eq!(Maglev::of_turns(weightless, 7), None);
     }
 
@@ -399,50 +252,100 @@ mod tests {
     fn the_example_of_the_paper_comes_out_as_printed() {
         // Table 1 of section 3.4.
         let table = |walks: &[(u16, (usize, usize))]| {
-            let mut turns: Vec<_> = walks
+            let turns: Vec<_> = walks
                 .iter()
                 .map(|(n, walk)| Turn::new(*n, 1, *walk))
                 .collect();
-            Maglev::of_turns(&mut turns, 7).unwrap().rows().to_vec()
+            Maglev::of_turns(&turns, 7).unwrap().rows().to_vec()
         };
         let walks = [(0, (3, 4)), (1, (0, 2)), (2, (3, 1))];
         assert_eq!(table(&walks), [1, 0, 1, 0, 2, 2, 0]);
         assert_eq!(table(&[walks[0], walks[2]]), [0, 0, 0, 0, 2, 2, 2]);
     }
 
-    /// The paper's loop as it is written there, with the turns of this module.
-    fn row_by_row(turns: &mut [Turn], count: u32) -> Vec<u16> {
+    /// The paper's loop as it is written there, with credits for weights.
+    fn row_by_row(turns: &[Turn], count: u32) -> Vec<u16> {
         let heaviest = turns.iter().map(|turn| turn.weight).max().unwrap();
+        let mut places: Vec<_> = turns.iter().map(|turn| (turn.offset, 0)).collect();
         let mut rows = vec![None; count as usize];
-        let mut order = Order {
-            turns,
-            heaviest,
-            next: 0,
-        };
-        for _ in 0..count {
-            let turn = order.next();
-            let mut row = turn.position;
-            while rows[row as usize].is_some() {
-                row = (row + turn.skip) % count;
+        let mut left = count;
+        for (turn, place) in (0..turns.len()).cycle().map(|n| (&turns[n], n)) {
+            let (row, credit) = &mut places[place];
+            *credit += turn.weight;
+            if *credit < heaviest {
+                continue;
             }
-            turn.position = (row + turn.skip) % count;
-            rows[row as usize] = Some(turn.index);
+            *credit -= heaviest;
+            while rows[*row as usize].is_some() {
+                *row = (*row + turn.skip) % count;
+            }
+            rows[*row as usize] = Some(turn.index);
+            left -= 1;
+            if left == 0 {
+                break;
+            }
         }
         rows.into_iter().flatten().collect()
     }
 
+    /// Turns of the walks that these numbers name, and their weights.
+    fn turns(walks: impl IntoIterator<Item = (u32, u32, u16)>, rows: u32) -> Vec<Turn> {
+        let walks = (0..).zip(walks);
+        let turn = |(index, (offset, skip, weight))| {
+            let walk = ((offset % rows) as usize, (skip % (rows - 1) + 1) as usize);
+            Turn::new(index, weight, walk)
+        };
+        walks.map(turn).collect()
+    }
+
+    #[test]
+    fn large_tables_are_the_ones_that_are_filled_row_by_row() {
+        for (backends, rows) in [(10, 65_537u32), (1000, 65_537), (300, 131_071)] {
+            let number = |n: u64, seed| mix(n ^ SEED, seed) as u32;
+            let walk = |n| {
+                (
+                    number(n, 1 << 40),
+                    number(n, SEED),
+                    number(n, !SEED) as u16 % 9,
+                )
+            };
+            let turns = turns((0..backends).map(walk), rows);
+            let table = Maglev::of_turns(&turns, rows as usize).unwrap();
+            assert!(
+                table.rows() == row_by_row(&turns, rows),
+                "{backends} in {rows}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_version_of_sluice_builds_another_table() {
+        // Gateways of different versions serve the same flows.
+        for (weights, rows, expected) in [
+            (vec![1; 10], 1009, 0xdf77_2833_07cc_55a5),
+            ((1..=20).collect(), 2003, 0x6f23_6943_4659_9b8f),
+            (vec![1; 1000], 65_537, 0xa8f3_68f3_e83e_e69c),
+        ] {
+            let table = Maglev::build(&backends(&weights)).unwrap();
+            assert_eq!(table.rows().len(), rows);
+            let hash = |hash, row: &u16| mix(hash ^ u64::from(*row), SEED);
+            let seen = table.rows().iter().fold(SEED, hash);
+            assert_eq!(seen, expected, "{rows} rows");
+        }
+    }
+
     proptest! {
         #[test]
-        fn long_strides_lead_to_the_same_rows_as_short_ones(
-            rows in proptest::sample::select(vec![2u32, 3, 5, 7, 251, 307, 1009, 10_007]),
-            walks in proptest::collection::vec((any::<u32>(), any::<u32>(), 1u16..20), 1..40),
+        fn tables_are_the_ones_that_are_filled_row_by_row(
+            rows in proptest::sample::select(vec![2u32, 3, 5, 7, 11, 67, 251, 307, 1009, 10_007]),
+            walks in proptest::collection::vec((any::<u32>(), any::<u32>(), 0u16..20), 1..40),
         ) {
-            let turns: Vec<Turn> = (0..).zip(walks).map(|(index, (offset, skip, weight))| {
-                let walk = ((offset % rows) as usize, (skip % (rows - 1) + 1) as usize);
-                Turn::new(index, weight, walk)
-            }).collect();
-            let table = Maglev::of_turns(&mut turns.clone(), rows as usize).unwrap();
-            prop_assert_eq!(table.rows(), row_by_row(&mut turns.clone(), rows));
+            let turns = turns(walks, rows);
+            let table = Maglev::of_turns(&turns, rows as usize);
+            prop_assert_eq!(table.is_none(), turns.iter().all(|turn| turn.weight == 0));
+            if let Some(table) = table {
+                prop_assert_eq!(table.rows(), row_by_row(&turns, rows));
+            }
         }
 
         #[test]

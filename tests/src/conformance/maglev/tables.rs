@@ -75,7 +75,7 @@ pub fn given(given: &Given) -> Result<Vec<usize>, String> {
     check_size(given.table_size, given.backends.len())?;
     let walkers = (0..).zip(&given.backends);
     let turns = walkers.map(|(index, walker)| Turn::new(index, 1, (walker.offset, walker.skip)));
-    let table = Maglev::of_turns(&mut turns.collect::<Vec<_>>(), given.table_size);
+    let table = Maglev::of_turns(&turns.collect::<Vec<_>>(), given.table_size);
     let table = table.ok_or("no table: an offset or a skip lies outside of it")?;
     Ok(table.rows().iter().map(|row| usize::from(*row)).collect())
 }
