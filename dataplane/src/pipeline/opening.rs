@@ -6,9 +6,10 @@
 
 use sluice_conf::{Access, Forwarding};
 
+use super::burst::{Ready, Whole};
 use super::forward::Way;
 use super::unknown::{Chosen, Unserved, first_state};
-use super::{Engine, Found, Moment, Ready, Tracked, Whole};
+use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{Binding, Connection, Handling, State};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::io::PacketIo;
