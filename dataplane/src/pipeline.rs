@@ -34,6 +34,7 @@ mod pieces;
 mod review;
 mod transit;
 mod unknown;
+mod ways;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -51,16 +52,17 @@ use crate::neighbour::Network;
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
-use crate::verdict::{PacketKey, Ports, Verdict};
+use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
 
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
 use burst::{Kind, Ready, Scratch, Whole};
-use express::Express;
+use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
 use review::Review;
+use ways::Ways;
 
 #[cfg(test)]
 mod tests;
@@ -217,52 +219,65 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         for (frame, ports) in frames.iter().zip(ports) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            let kind = self.prepare_plain(bytes, interface, &mut scratch);
-            scratch.kinds.push(kind.unwrap_or_else(|| {
-                let whole = self.prepare_whole(bytes, interface, *ports, moment);
-                scratch.wholes.push(whole);
-                Kind::Whole
-            }));
+            let kind = self.prepare(bytes, interface, *ports, &mut scratch, moment);
+            scratch.kinds.push(kind);
         }
         if self.fetch(&mut scratch) {
             self.look_ahead_all(io, frames, &mut scratch, moment);
         }
         let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
-        let mut wholes = scratch.wholes.iter();
-        let mut strangers = scratch.strangers.iter().peekable();
-        for (place, (frame, kind)) in frames.iter_mut().zip(&scratch.kinds).enumerate() {
+        let (mut wholes, mut strangers) = (scratch.wholes.iter(), scratch.strangers.iter());
+        for (frame, kind) in frames.iter_mut().zip(&scratch.kinds) {
             let (express, worker) = (&self.express, self.worker);
-            let passed = match kind {
-                Kind::PlainV4 => v4.next().and_then(|passenger| {
+            let whole = match kind {
+                Kind::PlainV4 => {
+                    let Some(passenger) = v4.next() else { continue };
                     let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
-                    passenger.pass(bytes, table, express, worker, &moment)
-                }),
-                Kind::PlainV6 => v6.next().and_then(|passenger| {
-                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
-                    passenger.pass(bytes, table, express, worker, &moment)
-                }),
-                Kind::Whole => {
-                    if let Some(whole) = wholes.next() {
-                        verdicts.push(self.decide(io, frame, whole, moment));
-                    }
+                    let passed = passenger.pass(bytes, table, express, worker, &moment);
+                    verdicts.push(match passed {
+                        Some(Ok(interface)) => Verdict::Forward(interface),
+                        Some(Err(reason)) => Verdict::Drop(reason),
+                        None => self.go_whole(io, frame, passenger, moment),
+                    });
                     continue;
                 }
-            };
-            match passed {
-                Some(Ok(interface)) => verdicts.push(Verdict::Forward(interface)),
-                Some(Err(reason)) => verdicts.push(Verdict::Drop(reason)),
-                None => {
-                    let interface = io.interface(frame);
-                    let whole = match strangers.next_if(|(at, _)| *at == place) {
-                        Some((_, whole)) => *whole,
-                        None => self.prepare_whole(io.bytes(frame), interface, None, moment),
-                    };
-                    verdicts.push(self.decide(io, frame, &whole, moment));
+                Kind::PlainV6 => {
+                    let Some(passenger) = v6.next() else { continue };
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
+                    let passed = passenger.pass(bytes, table, express, worker, &moment);
+                    verdicts.push(match passed {
+                        Some(Ok(interface)) => Verdict::Forward(interface),
+                        Some(Err(reason)) => Verdict::Drop(reason),
+                        None => self.go_whole(io, frame, passenger, moment),
+                    });
+                    continue;
                 }
+                Kind::StrangerV4 => v4.next().and_then(|_| strangers.next()),
+                Kind::StrangerV6 => v6.next().and_then(|_| strangers.next()),
+                Kind::Whole => wholes.next(),
+            };
+            if let Some(whole) = whole {
+                verdicts.push(self.decide(io, frame, whole, moment));
             }
         }
+        self.v4.prospects.clear();
+        self.v6.prospects.clear();
         scratch.clear();
         self.scratch = scratch;
+    }
+
+    /// A plain packet that does not fit the short way goes the whole way.
+    fn go_whole<A: Tracked, Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        passenger: &Passenger<A>,
+        moment: Moment<'_>,
+    ) -> Verdict {
+        match self.change_over(io.bytes(frame), passenger, moment) {
+            Some(ready) => self.judge(io, frame, &ready, moment),
+            None => Verdict::Drop(DropReason::Truncated),
+        }
     }
 
     fn decide<Io: PacketIo>(
@@ -290,7 +305,7 @@ impl Engine {
     ) -> Verdict {
         match ready {
             Ready::Packet(packet, hash, prospect) => {
-                self.packet(io, frame, packet, *hash, prospect.as_ref(), moment)
+                self.packet(io, frame, packet, *hash, *prospect, moment)
             }
             Ready::Complaint(complaint, hash) => {
                 self.complaint(io, frame, complaint, *hash, moment)
@@ -327,6 +342,8 @@ fn lane<A: Tracked>(settings: &EngineSettings, source: Option<A>, now: Time) -> 
         table: ConnTable::new(connections.capacity, timeouts.clone(), *seed, now.seconds()),
         fragments: FragmentTable::new(fragments.packets, fragments.timeout),
         source,
+        ways: Ways::new(),
+        prospects: Vec::with_capacity(MAX_BURST),
         ended: Vec::new(),
     }
 }

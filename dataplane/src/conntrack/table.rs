@@ -154,6 +154,14 @@ impl<A: Family> ConnTable<A> {
         self.wheel.prefetch(number);
     }
 
+    /// As [`ConnTable::lookup`], to seek it later.
+    pub fn look(&self, hash: u64, tuple: &FiveTuple<A>) -> Likely {
+        let found = self.lookup(hash, tuple);
+        found.map_or(Likely::NONE, |(id, direction)| {
+            Likely(id.0 << 1 | direction as u32)
+        })
+    }
+
     /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
     #[inline]
     pub fn seek(
@@ -167,12 +175,22 @@ impl<A: Family> ConnTable<A> {
         // The record may have changed hands since.
         match self.records.hot(slot >> 1) {
             Some(hot) if hot.has(direction, tuple) => Some((ConnId(slot >> 1), direction)),
-            _ => self.lookup(hash, tuple),
+            _ => self.search(hash, tuple),
         }
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
+    #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+        let bucket = &self.buckets[self.first(hash)];
+        match bucket.matching(tag(hash)) == 0 && bucket.spilled == 0 {
+            true => None,
+            false => self.search(hash, tuple),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
         let first = self.first(hash);
         let found = self.find(first, tag(hash), tuple);
         if found.is_some() || self.buckets[first].spilled == 0 {
@@ -210,14 +228,29 @@ impl<A: Family> ConnTable<A> {
     /// # Errors
     /// [`InsertError::InUse`] when either tuple is taken, [`InsertError::Full`] without room.
     pub fn insert(&mut self, connection: Connection<A>) -> Result<ConnId, InsertError> {
-        let hashes = [
-            self.hash(&connection.original),
-            self.hash(&connection.reply),
-        ];
-        for (hash, tuple) in hashes.iter().zip([&connection.original, &connection.reply]) {
-            if let Some((id, _)) = self.lookup(*hash, tuple) {
-                return Err(InsertError::InUse(id));
-            }
+        let Connection {
+            original, reply, ..
+        } = &connection;
+        let hashes = [self.hash(original), self.hash(reply)];
+        match self.lookup(hashes[0], original) {
+            Some((id, _)) => Err(InsertError::InUse(id)),
+            None => self.insert_new(&connection, hashes),
+        }
+    }
+
+    /// As [`ConnTable::insert`], of a connection whose original tuple is known to be nobody's.
+    /// `hashes` are those of its tuples.
+    ///
+    /// # Errors
+    /// As [`ConnTable::insert`].
+    pub fn insert_new(
+        &mut self,
+        connection: &Connection<A>,
+        hashes: [u64; 2],
+    ) -> Result<ConnId, InsertError> {
+        debug_assert_eq!(self.lookup(hashes[0], &connection.original), None);
+        if let Some((id, _)) = self.lookup(hashes[1], &connection.reply) {
+            return Err(InsertError::InUse(id));
         }
         let number = match self.free.last() {
             Some(number) => *number,
@@ -225,7 +258,7 @@ impl<A: Family> ConnTable<A> {
             None => return Err(InsertError::Full),
         };
         // Before the index: making room for the second entry may have to move the first one.
-        self.records.set(number, &connection);
+        self.records.set(number, connection);
         let indexed = self.index(hashes[0], number << 1);
         if !indexed || !self.index(hashes[1], number << 1 | 1) {
             if indexed {
@@ -451,6 +484,7 @@ const fn direction_of(slot: u32) -> Direction {
 
 impl Bucket {
     /// The ways with this tag, a bit each; also those that are empty and held it before.
+    #[inline]
     fn matching(&self, tag: u16) -> u32 {
         tags::equal(&self.tags, tag)
     }

@@ -11,18 +11,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::express::Passenger;
-use super::opening::Prospect;
 use super::{Engine, Moment, Tracked};
 use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::Link;
 use crate::verdict::{DropReason, Ports, Verdict};
 use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
+use crate::wire::plain;
 
 /// An IP packet after the first stage.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ready<A> {
-    /// TCP, UDP or SCTP of this worker, with its hash, and what it leads to if it is the first.
-    Packet(Packet<A>, u64, Option<Prospect<A>>),
+    /// TCP, UDP or SCTP of this worker, with its hash, and the place of its prospect if it is the
+    /// first of its connection.
+    Packet(Packet<A>, u64, Option<u32>),
     /// An ICMP error, with the hash of the packet that would answer the quoted one.
     Complaint(Complaint<A>, u64),
     /// Echo request.
@@ -38,6 +39,10 @@ pub(super) enum Kind {
     PlainV4,
     /// As the next of the plain packets of IPv6.
     PlainV6,
+    /// As the next of the plain packets of IPv4, and the next of those of no connection.
+    StrangerV4,
+    /// The same of IPv6.
+    StrangerV6,
     /// As the next of those that go the whole way.
     Whole,
 }
@@ -49,8 +54,8 @@ pub(super) struct Scratch {
     pub(super) v4: Vec<Passenger<Ipv4Addr>>,
     pub(super) v6: Vec<Passenger<Ipv6Addr>>,
     pub(super) wholes: Vec<Whole>,
-    /// Plain packets that seem to belong to no connection, with their places.
-    pub(super) strangers: Vec<(usize, Whole)>,
+    /// Plain packets that belong to no connection.
+    pub(super) strangers: Vec<Whole>,
 }
 
 impl Scratch {
@@ -74,29 +79,79 @@ pub(super) enum Whole {
 }
 
 impl Engine {
-    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. `None`
-    /// when the frame has to go the whole way.
+    /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
     #[inline]
-    pub(super) fn prepare_plain(
+    pub(super) fn prepare(
+        &mut self,
+        frame: &[u8],
+        interface: InterfaceId,
+        ports: Option<Ports>,
+        scratch: &mut Scratch,
+        moment: Moment<'_>,
+    ) -> Kind {
+        let kind = self.prepare_plain(frame, interface, scratch, moment);
+        kind.unwrap_or_else(|| {
+            let whole = self.prepare_whole(frame, interface, ports, moment);
+            scratch.wholes.push(whole);
+            Kind::Whole
+        })
+    }
+
+    /// Of a plain packet; `None` when it is not plain.
+    #[inline]
+    fn prepare_plain(
         &self,
         frame: &[u8],
         interface: InterfaceId,
         scratch: &mut Scratch,
+        moment: Moment<'_>,
     ) -> Option<Kind> {
         if !self.express.admits(frame, interface) {
             return None;
         }
-        match frame.get(12..14)? {
+        let whole = match frame.get(12..14)? {
+            [0x08, 0x00] if plain::decides::<Ipv4Addr>(frame) => {
+                Whole::V4(self.deciding(frame, moment)?)
+            }
+            [0x86, 0xdd] if plain::decides::<Ipv6Addr>(frame) => {
+                Whole::V6(self.deciding(frame, moment)?)
+            }
             [0x08, 0x00] => {
                 scratch.v4.push(Passenger::read(frame, &self.v4.table)?);
-                Some(Kind::PlainV4)
+                return Some(Kind::PlainV4);
             }
             [0x86, 0xdd] => {
                 scratch.v6.push(Passenger::read(frame, &self.v6.table)?);
-                Some(Kind::PlainV6)
+                return Some(Kind::PlainV6);
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        scratch.wholes.push(whole);
+        Some(Kind::Whole)
+    }
+
+    /// A plain packet that makes or ends a connection.
+    fn deciding<A: Tracked>(&self, frame: &[u8], moment: Moment<'_>) -> Option<Ready<A>> {
+        let passenger = Passenger::read(frame, &A::lane(self).table)?;
+        self.change_over(frame, &passenger, moment)
+    }
+
+    /// Has a plain packet go the whole way.
+    #[inline]
+    pub(super) fn change_over<A: Tracked>(
+        &self,
+        frame: &[u8],
+        passenger: &Passenger<A>,
+        moment: Moment<'_>,
+    ) -> Option<Ready<A>> {
+        let packet = passenger.packet(frame)?;
+        Some(match self.other_owner(&packet.tuple, moment) {
+            Some(worker) => Ready::Done(Verdict::HandOver {
+                worker,
+                ports: None,
+            }),
+            None => Ready::Packet(packet, passenger.hash(), None),
+        })
     }
 
     /// Second stage: the record of each frame on the way to the cache. True when some may belong to
@@ -120,8 +175,7 @@ impl Engine {
         has_strangers || !scratch.wholes.is_empty()
     }
 
-    /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.
-    pub(super) fn prepare_whole(
+    fn prepare_whole(
         &mut self,
         frame: &[u8],
         interface: InterfaceId,
@@ -152,27 +206,55 @@ impl Engine {
         scratch: &mut Scratch,
         moment: Moment<'_>,
     ) {
-        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
+        let (mut v4, mut v6) = (scratch.v4.iter_mut(), scratch.v6.iter_mut());
         let mut wholes = scratch.wholes.iter_mut();
         let mut opened = 0;
-        for (place, (frame, kind)) in frames.iter().zip(&scratch.kinds).enumerate() {
+        for (frame, kind) in frames.iter().zip(&mut scratch.kinds) {
             let bytes = io.bytes(frame);
-            let is_stranger = match kind {
-                Kind::PlainV4 => v4.next().is_some_and(Passenger::is_stranger),
-                Kind::PlainV6 => v6.next().is_some_and(Passenger::is_stranger),
-                Kind::Whole => {
-                    if let Some(whole) = wholes.next() {
-                        self.look_ahead(bytes, whole, moment, &mut opened);
+            let stranger = match kind {
+                Kind::PlainV4 => v4
+                    .next()
+                    .and_then(|passenger| self.stranger(bytes, passenger, moment, &mut opened))
+                    .map(|ready| (Kind::StrangerV4, Whole::V4(ready))),
+                Kind::PlainV6 => v6
+                    .next()
+                    .and_then(|passenger| self.stranger(bytes, passenger, moment, &mut opened))
+                    .map(|ready| (Kind::StrangerV6, Whole::V6(ready))),
+                _ => {
+                    match wholes.next() {
+                        Some(Whole::V4(ready)) => {
+                            self.look_ahead(bytes, ready, moment, &mut opened);
+                        }
+                        Some(Whole::V6(ready)) => {
+                            self.look_ahead(bytes, ready, moment, &mut opened);
+                        }
+                        _ => {}
                     }
-                    false
+                    None
                 }
             };
-            if is_stranger {
-                let mut whole = self.prepare_whole(bytes, io.interface(frame), None, moment);
-                self.look_ahead(bytes, &mut whole, moment, &mut opened);
-                scratch.strangers.push((place, whole));
+            if let Some((is, whole)) = stranger {
+                *kind = is;
+                scratch.strangers.push(whole);
             }
         }
+    }
+
+    /// What a plain packet of no connection leads to; `None` of all others.
+    #[inline]
+    fn stranger<A: Tracked>(
+        &mut self,
+        frame: &[u8],
+        passenger: &mut Passenger<A>,
+        moment: Moment<'_>,
+        opened: &mut usize,
+    ) -> Option<Ready<A>> {
+        if !passenger.is_stranger() || passenger.look_again(&A::lane(self).table) {
+            return None;
+        }
+        let mut ready = self.change_over(frame, passenger, moment)?;
+        self.look_ahead_of_stranger(frame, &mut ready, moment, opened);
+        Some(ready)
     }
 
     fn ready<A: Tracked>(

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::known::{carried, way_of};
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::table::Likely;
-use crate::conntrack::{Binding, ConnId, ConnTable, Shortcut};
+use crate::conntrack::{Binding, ConnId, ConnTable, Connection, Shortcut};
 use crate::flow::Direction;
 use crate::io::InterfaceId;
 use crate::neighbour::{Link, MacAddress, Network, Tags};
 use crate::stats::{BackendCounters, PerWorker};
 use crate::verdict::DropReason;
-use crate::wire::plain::{self, Plain, PlainFamily};
+use crate::wire::parse::Packet;
+use crate::wire::plain::{self, Plain};
 use crate::wire::rewrite::EthernetPair;
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
@@ -220,9 +221,9 @@ pub(super) struct Passenger<A> {
     likely: Likely,
 }
 
-impl<A: Tracked + PlainFamily> Passenger<A> {
+impl<A: Tracked> Passenger<A> {
     /// Reads a frame, and has its bucket fetched; `None` when it is not plain.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(frame: &[u8], table: &ConnTable<A>) -> Option<Self> {
         let plain = Plain::read(frame)?;
         let hash = table.hash(&plain.tuple);
@@ -232,6 +233,24 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
             plain,
             likely: Likely::NONE,
         })
+    }
+
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// As the whole way needs it.
+    #[inline]
+    pub(super) fn packet(&self, frame: &[u8]) -> Option<Packet<A>> {
+        self.plain.packet(frame)
+    }
+
+    /// Whether it belongs to a connection after all, that is less likely.
+    #[cold]
+    pub(super) fn look_again(&mut self, table: &ConnTable<A>) -> bool {
+        self.likely = table.look(self.hash, &self.plain.tuple);
+        !self.is_stranger()
     }
 
     /// Has its record fetched. True when it seems to belong to no connection.
@@ -288,23 +307,24 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
 }
 
 impl Engine {
-    /// Notes where a connection's packets leave in both directions, so that the next ones can go the
-    /// short way. `way` is that of the packet at hand.
-    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
-        let table = &A::lane(self).table;
-        let shortcut = table.shortcut(found.id);
+    /// Notes where the packets of a connection that has settled leave in both directions, so that
+    /// the next ones can go the short way. `way` is that of the packet at hand.
+    pub(super) fn learn<A: Tracked>(
+        &mut self,
+        found: Found,
+        connection: &Connection<A>,
+        way: &Way<'_, A>,
+        moment: Moment<'_>,
+    ) {
+        let shortcut = A::lane(self).table.shortcut(found.id);
         let exit_here = exit(way);
         if exit_here == Exit::UNKNOWN || self.express.knows(shortcut, found.direction) {
-            return;
-        }
-        let connection = table.get(found.id);
-        if !connection.is_settled() {
             return;
         }
         let mut exits = self.express.exits(shortcut);
         let back = found.direction.reverse();
         if exits[back as usize] == Exit::UNKNOWN {
-            let way = moment.way(way_of(&connection, back));
+            let way = moment.way(way_of(connection, back));
             exits[back as usize] = way.map_or(Exit::UNKNOWN, |way| exit(&way));
         }
         exits[found.direction as usize] = exit_here;
