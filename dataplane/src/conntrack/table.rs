@@ -20,9 +20,9 @@ use sluice_conf::settings::dataplane::Timeouts;
 
 const EMPTY: u32 = u32::MAX;
 
-/// Ways of which a full table uses nine: with two buckets to choose from and entries that can be
+/// Ways of which a full table uses 19: with two buckets to choose from and entries that can be
 /// moved, an insertion then practically always finds room.
-const WAYS_FOR_NINE: usize = 10;
+const WAYS_FOR_19: usize = 20;
 
 /// Entries that are moved in a chain to make room for one.
 const MOVES: u32 = 3;
@@ -82,7 +82,7 @@ impl<A: Family> ConnTable<A> {
     pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
         let capacity = capacity as usize;
         let entries = capacity * 2;
-        let buckets = (entries * WAYS_FOR_NINE).div_ceil(WAYS * 9).max(2);
+        let buckets = (entries * WAYS_FOR_19).div_ceil(WAYS * 19).max(2);
         let empty = Bucket {
             tags: [0; WAYS],
             slots: [EMPTY; WAYS],
@@ -205,7 +205,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// Who serves the connection.
-    pub fn binding(&self, id: ConnId) -> &Binding {
+    pub fn binding(&self, id: ConnId) -> Binding {
         self.records.binding(id.0)
     }
 
@@ -293,9 +293,7 @@ impl<A: Family> ConnTable<A> {
 
     /// Gives the connection another place among the Services, and the end that comes with it.
     pub fn rebind(&mut self, id: ConnId, binding: Binding) {
-        let bound = &mut self.records.cold_mut(id.0).binding;
-        let has_other_end = bound.until != binding.until;
-        *bound = binding;
+        let has_other_end = self.records.rebind(id.0, binding);
         if has_other_end || binding.backend.is_none() {
             self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
         }

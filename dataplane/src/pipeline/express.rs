@@ -137,21 +137,6 @@ impl Express {
             .is_some_and(|(door, start)| u64::from_be_bytes(*start) >> 16 == *door)
     }
 
-    /// What was found out about a connection's way; `None` when that does not hold any more.
-    #[inline]
-    fn common<A: Tracked>(
-        &self,
-        table: &mut ConnTable<A>,
-        id: ConnId,
-        moment: &Moment<'_>,
-    ) -> Option<&Common> {
-        let Shortcut { epoch, place } = table.shortcut(id);
-        if epoch != self.epoch {
-            self.renew(table, id, moment)?;
-        }
-        self.ways.get(place as usize)
-    }
-
     /// Takes a connection of an unchanged Service over from an epoch with the same network.
     #[cold]
     fn renew<A: Tracked>(
@@ -164,7 +149,7 @@ impl Express {
         if shortcut.epoch < self.since {
             return None;
         }
-        let binding = carried(table.binding(id), moment.services)?;
+        let binding = carried(&table.binding(id), moment.services)?;
         table.rebind(id, binding);
         table.hot_mut(id).shortcut.epoch = self.epoch;
         Some(())
@@ -283,12 +268,16 @@ impl<A: Tracked> Passenger<A> {
             likely,
         } = self;
         let (id, direction) = table.seek(*likely, *hash, &plain.tuple)?;
-        let common = express.common(table, id, moment)?;
+        let mut hot = table.hot_mut(id);
+        if hot.shortcut.epoch != express.epoch {
+            express.renew(table, id, moment)?;
+            hot = table.hot_mut(id);
+        }
+        let common = express.ways.get(hot.shortcut.place as usize)?;
         let exit = &common.exits[direction as usize];
         if u32::from(plain.len) > exit.mtu {
             return None;
         }
-        let hot = table.hot_mut(id);
         hot.last_seen = moment.seconds;
         if plain.tuple.protocol == Protocol::Tcp
             && let Some(said) = plain.said(frame)

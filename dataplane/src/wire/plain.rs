@@ -234,9 +234,10 @@ fn is_whole_tcp(tcp: &Transport, len: usize) -> bool {
 #[inline]
 pub fn decides<A: PlainFamily>(frame: &[u8]) -> bool {
     const DECIDING: u8 = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
-    let is_tcp = frame.get(A::PROTOCOL_AT) == Some(&Protocol::Tcp.number());
-    let deciding = |tcp: &Transport| tcp[13] & DECIDING != TcpFlags::ACK;
-    is_tcp && A::transport(frame).is_some_and(deciding)
+    A::transport(frame).is_some_and(|transport| {
+        frame.get(A::PROTOCOL_AT) == Some(&Protocol::Tcp.number())
+            && transport[13] & DECIDING != TcpFlags::ACK
+    })
 }
 
 /// A whole segment with its data.
