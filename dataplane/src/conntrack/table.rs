@@ -9,16 +9,15 @@
 //! Not shared, so nothing is locked. Every operation touches at most two buckets and the records
 //! whose tag matches. Removing leaves no tombstones.
 
+use super::bucket::{Bucket, EMPTY};
 use super::expiry::Wheel;
 use super::records::{Hot, Records};
-use super::tags::{self, WAYS};
+use super::tags::WAYS;
 use super::{Binding, Connection, Seconds, Shortcut};
 use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use sluice_conf::settings::dataplane::Timeouts;
-
-const EMPTY: u32 = u32::MAX;
 
 /// Ways of which a full table uses 19: with two buckets to choose from and entries that can be
 /// moved, an insertion then practically always finds room.
@@ -40,18 +39,6 @@ pub enum InsertError {
     /// Another connection has this tuple in one of its directions.
     #[error("the tuple belongs to another connection")]
     InUse(ConnId),
-}
-
-/// Ten index entries in one cache line.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Bucket {
-    tags: [u16; WAYS],
-    /// Record number and, in the lowest bit, direction.
-    slots: [u32; WAYS],
-    /// Entries that wanted this bucket and had to go to their second one. As long as it is 0, a
-    /// miss here is a miss.
-    spilled: u32,
 }
 
 /// The table.
@@ -83,13 +70,8 @@ impl<A: Family> ConnTable<A> {
         let capacity = capacity as usize;
         let entries = capacity * 2;
         let buckets = (entries * WAYS_FOR_19).div_ceil(WAYS * 19).max(2);
-        let empty = Bucket {
-            tags: [0; WAYS],
-            slots: [EMPTY; WAYS],
-            spilled: 0,
-        };
         Self {
-            buckets: reserved(empty, buckets),
+            buckets: reserved(Bucket::NEW, buckets),
             records: Records::new(capacity),
             free: Vec::with_capacity(capacity),
             fresh: 0,
@@ -477,34 +459,6 @@ const fn direction_of(slot: u32) -> Direction {
         Direction::Original
     } else {
         Direction::Reply
-    }
-}
-
-impl Bucket {
-    /// The ways with this tag, a bit each; also those that are empty and held it before.
-    #[inline]
-    fn matching(&self, tag: u16) -> u32 {
-        tags::equal(&self.tags, tag)
-    }
-
-    fn put(&mut self, tag: u16, slot: u32) -> bool {
-        let Some(way) = self.slots.iter().position(|s| *s == EMPTY) else {
-            return false;
-        };
-        (self.tags[way], self.slots[way]) = (tag, slot);
-        true
-    }
-
-    fn has_room(&self) -> bool {
-        self.slots.contains(&EMPTY)
-    }
-
-    fn take(&mut self, slot: u32) -> bool {
-        let Some(way) = self.slots.iter().position(|s| *s == slot) else {
-            return false;
-        };
-        self.slots[way] = EMPTY;
-        true
     }
 }
 
