@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 
+mod bucket;
 pub mod connection;
 pub mod expiry;
 pub mod records;

@@ -213,7 +213,7 @@ impl<A: Address> FiveTuple<A> {
 
     /// 64 well-mixed bits of the tuple under a secret, so that nobody outside can aim at one bucket
     /// of a table. Cheaper than [`FiveTuple::hash`], and worth nothing beyond this process.
-    #[inline]
+    #[inline(always)]
     pub fn keyed_hash(&self, secret: Secret) -> u64 {
         let addresses = A::keyed(self.source.address, self.destination.address, secret);
         mix(mix(addresses, self.rest() ^ secret.1) ^ K0, K1)

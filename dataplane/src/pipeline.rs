@@ -19,6 +19,7 @@
 //! A frame whose verdict is `HandOver`, `Hold`, `Wait` or `Drop` has not been changed.
 
 mod answer;
+mod burst;
 mod complaint;
 mod explain;
 mod express;
@@ -33,6 +34,7 @@ mod pieces;
 mod review;
 mod transit;
 mod unknown;
+mod ways;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -44,23 +46,23 @@ use crate::clock::Time;
 use crate::conntrack::{ConnId, ConnTable, Seconds};
 use crate::flow::Direction;
 use crate::fragments::FragmentTable;
-use crate::io::{InterfaceId, PacketIo};
+use crate::io::PacketIo;
 use crate::nat::ports::{Picker, PortBlocks};
-use crate::neighbour::{Link, Network};
+use crate::neighbour::Network;
 use crate::service::ServiceMap;
 use crate::snapshot::Snapshot;
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
-use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
 
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
+use burst::{Kind, Ready, Scratch, Whole};
 use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
-use opening::Prospect;
 use review::Review;
+use ways::Ways;
 
 #[cfg(test)]
 mod tests;
@@ -111,61 +113,6 @@ pub struct Engine {
     processed: usize,
     /// Most new connections of a burst.
     openings: usize,
-}
-
-/// An IP packet after the first stage.
-#[derive(Debug, Clone, Copy)]
-enum Ready<A> {
-    /// TCP, UDP or SCTP of this worker, with its hash, and what it leads to if it is the first.
-    Packet(Packet<A>, u64, Option<Prospect<A>>),
-    /// An ICMP error, with the hash of the packet that would answer the quoted one.
-    Complaint(Complaint<A>, u64),
-    /// Echo request.
-    Echo(Echo<A>),
-    /// Decided already.
-    Done(Verdict),
-}
-
-/// How a frame goes on after the first stage.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    /// As the next of the plain packets of IPv4.
-    PlainV4,
-    /// As the next of the plain packets of IPv6.
-    PlainV6,
-    /// As the next of those that go the whole way.
-    Whole,
-}
-
-/// A burst after the first stage, kind by kind: each is as small as its kind allows.
-#[derive(Debug, Default)]
-struct Scratch {
-    kinds: Vec<Kind>,
-    v4: Vec<Passenger<Ipv4Addr>>,
-    v6: Vec<Passenger<Ipv6Addr>>,
-    wholes: Vec<Whole>,
-    /// Plain packets that seem to belong to no connection, with their places.
-    strangers: Vec<(usize, Whole)>,
-}
-
-impl Scratch {
-    fn clear(&mut self) {
-        self.kinds.clear();
-        self.v4.clear();
-        self.v6.clear();
-        self.wholes.clear();
-        self.strangers.clear();
-    }
-}
-
-/// A frame that goes the whole way, after the first stage.
-#[derive(Debug, Clone, Copy)]
-enum Whole {
-    V4(Ready<Ipv4Addr>),
-    V6(Ready<Ipv6Addr>),
-    Arp(Arp),
-    Question(Question),
-    Done(Verdict),
 }
 
 /// What every decision about one burst rests on.
@@ -272,152 +219,64 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         for (frame, ports) in frames.iter().zip(ports) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            let kind = self.prepare_plain(bytes, interface, &mut scratch);
-            scratch.kinds.push(kind.unwrap_or_else(|| {
-                let whole = self.prepare_whole(bytes, interface, *ports, moment);
-                scratch.wholes.push(whole);
-                Kind::Whole
-            }));
+            let kind = self.prepare(bytes, interface, *ports, &mut scratch, moment);
+            scratch.kinds.push(kind);
         }
         if self.fetch(&mut scratch) {
             self.look_ahead_all(io, frames, &mut scratch, moment);
         }
         let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
-        let mut wholes = scratch.wholes.iter();
-        let mut strangers = scratch.strangers.iter().peekable();
-        for (place, (frame, kind)) in frames.iter_mut().zip(&scratch.kinds).enumerate() {
+        let (mut wholes, mut strangers) = (scratch.wholes.iter(), scratch.strangers.iter());
+        for (frame, kind) in frames.iter_mut().zip(&scratch.kinds) {
             let (express, worker) = (&self.express, self.worker);
-            let passed = match kind {
-                Kind::PlainV4 => v4.next().and_then(|passenger| {
+            let whole = match kind {
+                Kind::PlainV4 => {
+                    let Some(passenger) = v4.next() else { continue };
                     let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
-                    passenger.pass(bytes, table, express, worker, &moment)
-                }),
-                Kind::PlainV6 => v6.next().and_then(|passenger| {
-                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
-                    passenger.pass(bytes, table, express, worker, &moment)
-                }),
-                Kind::Whole => {
-                    if let Some(whole) = wholes.next() {
-                        verdicts.push(self.decide(io, frame, whole, moment));
-                    }
+                    let passed = passenger.pass(bytes, table, express, worker, &moment);
+                    verdicts.push(match passed {
+                        Some(Ok(interface)) => Verdict::Forward(interface),
+                        Some(Err(reason)) => Verdict::Drop(reason),
+                        None => self.go_whole(io, frame, passenger, moment),
+                    });
                     continue;
                 }
-            };
-            match passed {
-                Some(Ok(interface)) => verdicts.push(Verdict::Forward(interface)),
-                Some(Err(reason)) => verdicts.push(Verdict::Drop(reason)),
-                None => {
-                    let interface = io.interface(frame);
-                    let whole = match strangers.next_if(|(at, _)| *at == place) {
-                        Some((_, whole)) => *whole,
-                        None => self.prepare_whole(io.bytes(frame), interface, None, moment),
-                    };
-                    verdicts.push(self.decide(io, frame, &whole, moment));
+                Kind::PlainV6 => {
+                    let Some(passenger) = v6.next() else { continue };
+                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
+                    let passed = passenger.pass(bytes, table, express, worker, &moment);
+                    verdicts.push(match passed {
+                        Some(Ok(interface)) => Verdict::Forward(interface),
+                        Some(Err(reason)) => Verdict::Drop(reason),
+                        None => self.go_whole(io, frame, passenger, moment),
+                    });
+                    continue;
                 }
+                Kind::StrangerV4 => v4.next().and_then(|_| strangers.next()),
+                Kind::StrangerV6 => v6.next().and_then(|_| strangers.next()),
+                Kind::Whole => wholes.next(),
+            };
+            if let Some(whole) = whole {
+                verdicts.push(self.decide(io, frame, whole, moment));
             }
         }
+        self.v4.prospects.clear();
+        self.v6.prospects.clear();
         scratch.clear();
         self.scratch = scratch;
     }
 
-    /// First stage of a plain packet: what it says, and its bucket on the way to the cache. `None`
-    /// when the frame has to go the whole way.
-    #[inline]
-    fn prepare_plain(
-        &self,
-        frame: &[u8],
-        interface: InterfaceId,
-        scratch: &mut Scratch,
-    ) -> Option<Kind> {
-        if !self.express.admits(frame, interface) {
-            return None;
-        }
-        match frame.get(12..14)? {
-            [0x08, 0x00] => {
-                scratch.v4.push(Passenger::read(frame, &self.v4.table)?);
-                Some(Kind::PlainV4)
-            }
-            [0x86, 0xdd] => {
-                scratch.v6.push(Passenger::read(frame, &self.v6.table)?);
-                Some(Kind::PlainV6)
-            }
-            _ => None,
-        }
-    }
-
-    /// Second stage: the record of each frame on the way to the cache. True when some may belong to
-    /// no connection.
-    #[inline]
-    fn fetch(&self, scratch: &mut Scratch) -> bool {
-        let mut has_strangers = false;
-        for passenger in &mut scratch.v4 {
-            has_strangers |= passenger.fetch(&self.v4.table);
-        }
-        for passenger in &mut scratch.v6 {
-            has_strangers |= passenger.fetch(&self.v6.table);
-        }
-        for whole in &scratch.wholes {
-            match whole {
-                Whole::V4(Ready::Packet(_, hash, _)) => self.v4.table.prefetch_whole(*hash),
-                Whole::V6(Ready::Packet(_, hash, _)) => self.v6.table.prefetch_whole(*hash),
-                _ => {}
-            }
-        }
-        has_strangers || !scratch.wholes.is_empty()
-    }
-
-    /// First stage of any frame: what it says, whose it is, and its bucket on the way to the cache.
-    fn prepare_whole(
+    /// A plain packet that does not fit the short way goes the whole way.
+    fn go_whole<A: Tracked, Io: PacketIo>(
         &mut self,
-        frame: &[u8],
-        interface: InterfaceId,
-        ports: Option<Ports>,
+        io: &mut Io,
+        frame: &mut Io::Frame,
+        passenger: &Passenger<A>,
         moment: Moment<'_>,
-    ) -> Whole {
-        let Some(link) = moment.network.link(interface) else {
-            return Whole::Done(Verdict::Drop(DropReason::OtherHost));
-        };
-        match parse(frame, link.tags) {
-            Ok(Parsed::V4(_) | Parsed::V6(_)) if !is_for(frame, link) => {
-                Whole::Done(Verdict::Drop(DropReason::OtherHost))
-            }
-            Ok(Parsed::V4(datagram)) => Whole::V4(self.ready(datagram, ports, moment)),
-            Ok(Parsed::V6(datagram)) => Whole::V6(self.ready(datagram, ports, moment)),
-            Ok(Parsed::Arp(arp)) => Whole::Arp(arp),
-            Ok(Parsed::Question(question)) => Whole::Question(question),
-            Err(reason) => Whole::Done(Verdict::Drop(reason)),
-        }
-    }
-
-    /// Third stage: what those lead to that belong to no connection. Established ones have no such
-    /// stage.
-    fn look_ahead_all<Io: PacketIo>(
-        &mut self,
-        io: &Io,
-        frames: &[Io::Frame],
-        scratch: &mut Scratch,
-        moment: Moment<'_>,
-    ) {
-        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
-        let mut wholes = scratch.wholes.iter_mut();
-        let mut opened = 0;
-        for (place, (frame, kind)) in frames.iter().zip(&scratch.kinds).enumerate() {
-            let bytes = io.bytes(frame);
-            let is_stranger = match kind {
-                Kind::PlainV4 => v4.next().is_some_and(Passenger::is_stranger),
-                Kind::PlainV6 => v6.next().is_some_and(Passenger::is_stranger),
-                Kind::Whole => {
-                    if let Some(whole) = wholes.next() {
-                        self.look_ahead(bytes, whole, moment, &mut opened);
-                    }
-                    false
-                }
-            };
-            if is_stranger {
-                let mut whole = self.prepare_whole(bytes, io.interface(frame), None, moment);
-                self.look_ahead(bytes, &mut whole, moment, &mut opened);
-                scratch.strangers.push((place, whole));
-            }
+    ) -> Verdict {
+        match self.change_over(io.bytes(frame), passenger, moment) {
+            Some(ready) => self.judge(io, frame, &ready, moment),
+            None => Verdict::Drop(DropReason::Truncated),
         }
     }
 
@@ -437,44 +296,6 @@ impl Engine {
         }
     }
 
-    fn ready<A: Tracked>(
-        &mut self,
-        datagram: Datagram<A>,
-        ports: Option<Ports>,
-        moment: Moment<'_>,
-    ) -> Ready<A> {
-        let packet = match datagram {
-            Datagram::Echo(echo) => return Ready::Echo(echo),
-            Datagram::Complaint(complaint) => return self.ready_complaint(complaint, moment),
-            Datagram::Packet(packet) if packet.place.piece.is_none() => packet,
-            Datagram::Packet(_) | Datagram::Fragment(_) => {
-                match self.follow(datagram, ports, moment) {
-                    Ok(packet) => packet,
-                    Err(verdict) => return Ready::Done(verdict),
-                }
-            }
-        };
-        if let Some(worker) = self.other_owner(&packet.tuple, moment) {
-            let ports = packet.place.piece.map(|_| packet.tuple.ports());
-            return Ready::Done(Verdict::HandOver { worker, ports });
-        }
-        let table = &A::lane(self).table;
-        let hash = table.hash(&packet.tuple);
-        table.prefetch_bucket(hash);
-        Ready::Packet(packet, hash, None)
-    }
-
-    fn ready_complaint<A: Tracked>(&self, complaint: Complaint<A>, moment: Moment<'_>) -> Ready<A> {
-        let answer = complaint.about.invert();
-        match self.other_owner(&answer, moment) {
-            Some(worker) => Ready::Done(Verdict::HandOver {
-                worker,
-                ports: None,
-            }),
-            None => Ready::Complaint(complaint, A::lane(self).table.hash(&answer)),
-        }
-    }
-
     fn judge<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
@@ -484,7 +305,7 @@ impl Engine {
     ) -> Verdict {
         match ready {
             Ready::Packet(packet, hash, prospect) => {
-                self.packet(io, frame, packet, *hash, prospect.as_ref(), moment)
+                self.packet(io, frame, packet, *hash, *prospect, moment)
             }
             Ready::Complaint(complaint, hash) => {
                 self.complaint(io, frame, complaint, *hash, moment)
@@ -521,12 +342,8 @@ fn lane<A: Tracked>(settings: &EngineSettings, source: Option<A>, now: Time) -> 
         table: ConnTable::new(connections.capacity, timeouts.clone(), *seed, now.seconds()),
         fragments: FragmentTable::new(fragments.packets, fragments.timeout),
         source,
+        ways: Ways::new(),
+        prospects: Vec::with_capacity(MAX_BURST),
         ended: Vec::new(),
     }
-}
-
-/// Whether the frame was sent to the interface's own Ethernet address. A bridge that floods shows
-/// us frames of others; whoever forwards those as well doubles them (RFC 1812 section 5.3.4).
-fn is_for(frame: &[u8], link: &Link) -> bool {
-    frame.starts_with(&link.mac.0)
 }

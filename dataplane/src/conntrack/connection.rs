@@ -71,6 +71,11 @@ impl State {
         }
     }
 
+    /// Whether it is one of UDP's.
+    pub const fn is_udp(self) -> bool {
+        matches!(self, State::UdpNew | State::UdpAnswered | State::UdpStream)
+    }
+
     /// Seconds without a packet after which the connection is forgotten.
     pub fn timeout(self, timeouts: &Timeouts) -> u32 {
         match self {
@@ -136,7 +141,7 @@ pub struct Binding {
     pub service: u32,
     /// Place of the backend in the Service; `None` when it is gone and the connection is kept.
     pub backend: Option<u16>,
-    /// When a kept connection must have ended; `None` without a limit.
+    /// When a kept connection must have ended; `None` without a limit, as of UDP, which is not kept.
     pub until: Option<Deadline>,
 }
 
@@ -163,7 +168,7 @@ pub struct Connection<A> {
     pub state: State,
     /// What becomes of its packets.
     pub handling: Handling,
-    /// When the first packet was seen.
+    /// When the first packet was seen, of UDP; of others nobody asks, and their record has no room.
     pub created: Seconds,
     /// When the last packet was seen.
     pub last_seen: Seconds,

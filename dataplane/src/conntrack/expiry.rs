@@ -16,19 +16,21 @@ const HORIZON: u32 = 1024;
 #[derive(Debug, Clone, Copy)]
 struct Links {
     next: u32,
+    /// The entry before; of the first of a list, [`HEADS`] and the slot of the wheel.
     previous: u32,
 }
 
-/// In place of a slot of the wheel: the entry is on no list.
-const UNSCHEDULED: u16 = u16::MAX;
+/// In place of the entry before: the entry is on no list.
+const UNSCHEDULED: u32 = u32::MAX;
+
+/// Numbers from here on are no entries.
+const HEADS: u32 = UNSCHEDULED - HORIZON;
 
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
     heads: Box<[u32]>,
     links: Box<[Links]>,
-    /// Slot of the wheel that each entry is on.
-    slots: Box<[u16]>,
     /// The second whose entries are taken next.
     cursor: u32,
 }
@@ -41,21 +43,18 @@ impl Wheel {
             links: reserved(
                 Links {
                     next: NONE,
-                    previous: NONE,
+                    previous: UNSCHEDULED,
                 },
                 capacity,
             ),
-            slots: reserved(UNSCHEDULED, capacity),
             cursor: now.0,
         }
     }
 
     /// Has the processor fetch what an entry needs.
     pub fn prefetch(&self, entry: u32) {
-        let entry = entry as usize;
-        if let (Some(links), Some(slot)) = (self.links.get(entry), self.slots.get(entry)) {
+        if let Some(links) = self.links.get(entry as usize) {
             prefetch(links);
-            prefetch(slot);
         }
     }
 
@@ -74,24 +73,23 @@ impl Wheel {
         }
         self.links[entry as usize] = Links {
             next: head,
-            previous: NONE,
+            previous: HEADS + slot,
         };
-        self.slots[entry as usize] = slot as u16;
     }
 
     /// Takes the entry out, if it is scheduled.
     pub fn cancel(&mut self, entry: u32) {
-        let slot = std::mem::replace(&mut self.slots[entry as usize], UNSCHEDULED);
-        if slot == UNSCHEDULED {
+        let Links { next, previous } = self.links[entry as usize];
+        if previous == UNSCHEDULED {
             return;
         }
-        let Links { next, previous } = self.links[entry as usize];
+        self.links[entry as usize].previous = UNSCHEDULED;
         if let Some(links) = self.links.get_mut(next as usize) {
             links.previous = previous;
         }
         match self.links.get_mut(previous as usize) {
             Some(links) => links.next = next,
-            None => self.heads[usize::from(slot)] = next,
+            None => self.heads[(previous - HEADS) as usize] = next,
         }
     }
 

@@ -5,7 +5,7 @@ use sluice_conf::Protocol;
 use sluice_conf::settings::dataplane::Timeouts;
 
 use super::connection::deadline;
-use super::{Binding, Connection, Handling, Progress, Seconds, State};
+use super::{Binding, Connection, Deadline, Handling, Progress, Seconds, State};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
@@ -46,11 +46,65 @@ impl Shortcut {
 /// The rest.
 #[derive(Debug, Clone, Copy)]
 pub struct Cold {
-    created: Seconds,
-    /// Who serves it.
-    pub binding: Binding,
+    version: u32,
+    service: u32,
+    /// When a connection of UDP was made; when another one must have ended, 0 without a limit.
+    second: u32,
+    /// [`Cold::GONE`] without one.
+    backend: u16,
     /// Where it stands.
     pub state: State,
+}
+
+impl Cold {
+    /// No place of a backend: an endpoint more than a Service can have.
+    const GONE: u16 = u16::MAX;
+
+    #[inline]
+    fn of<A>(connection: &Connection<A>) -> Self {
+        let state = connection.state;
+        let mut cold = Self {
+            version: 0,
+            service: 0,
+            second: if state.is_udp() {
+                connection.created.0
+            } else {
+                0
+            },
+            backend: Self::GONE,
+            state,
+        };
+        cold.bind(connection.binding);
+        cold
+    }
+
+    #[inline]
+    fn bind(&mut self, binding: Binding) {
+        self.version = binding.version;
+        self.service = binding.service;
+        self.backend = binding.backend.unwrap_or(Self::GONE);
+        if !self.state.is_udp() {
+            self.second = binding.until.map_or(0, |until| until.seconds().0);
+        }
+    }
+
+    fn created(&self) -> Seconds {
+        Seconds(if self.state.is_udp() { self.second } else { 0 })
+    }
+
+    fn until(&self) -> Option<Deadline> {
+        let until = Seconds(self.second);
+        (!self.state.is_udp() && until.0 != 0).then(|| Deadline::at(until))
+    }
+
+    fn binding(&self) -> Binding {
+        Binding {
+            version: self.version,
+            service: self.service,
+            backend: (self.backend != Self::GONE).then_some(self.backend),
+            until: self.until(),
+        }
+    }
 }
 
 impl<A: Address> Hot<A> {
@@ -88,6 +142,21 @@ impl<A: Address> Hot<A> {
         [self.deltas, self.deltas.reverse()][direction as usize]
     }
 
+    #[inline]
+    fn of(connection: &Connection<A>) -> Self {
+        let ends = |tuple: &FiveTuple<A>| [tuple.source, tuple.destination];
+        Self {
+            ends: [ends(&connection.original), ends(&connection.reply)],
+            protocol: connection.original.protocol,
+            handling: connection.handling,
+            last_seen: connection.last_seen,
+            progress: connection.progress,
+            shortcut: Shortcut::NONE,
+            deltas: Deltas::NONE,
+            _line: A::Line::default(),
+        }
+    }
+
     fn is_in_use(&self) -> bool {
         self.ends[0][0].port != 0
     }
@@ -103,10 +172,9 @@ pub struct Records<A: Family> {
 impl<A: Family> Records<A> {
     /// So many that are not in use.
     pub fn new(count: usize) -> Self {
-        let (hot, cold) = parted(&Connection::UNUSED);
         Self {
-            hot: reserved(hot, count),
-            cold: reserved(cold, count),
+            hot: reserved(Hot::of(&Connection::UNUSED), count),
+            cold: reserved(Cold::of::<A>(&Connection::UNUSED), count),
         }
     }
 
@@ -154,14 +222,22 @@ impl<A: Family> Records<A> {
     }
 
     /// Who serves the connection of a record.
-    pub fn binding(&self, number: u32) -> &Binding {
-        &self.cold[number as usize].binding
+    pub fn binding(&self, number: u32) -> Binding {
+        self.cold[number as usize].binding()
+    }
+
+    /// Has another serve it; true when it gets another end by that.
+    pub fn rebind(&mut self, number: u32, binding: Binding) -> bool {
+        let cold = &mut self.cold[number as usize];
+        let until = cold.until();
+        cold.bind(binding);
+        until != cold.until()
     }
 
     /// As [`Connection::deadline`].
     pub fn deadline(&self, number: u32, timeouts: &Timeouts) -> Seconds {
         let (hot, cold) = (&self.hot[number as usize], &self.cold[number as usize]);
-        deadline(hot.last_seen, cold.state, cold.binding.until, timeouts)
+        deadline(hot.last_seen, cold.state, cold.until(), timeouts)
     }
 
     /// The whole record.
@@ -172,18 +248,17 @@ impl<A: Family> Records<A> {
             reply: hot.tuple(Direction::Reply),
             state: cold.state,
             handling: hot.handling,
-            created: cold.created,
+            created: cold.created(),
             last_seen: hot.last_seen,
-            binding: cold.binding,
+            binding: cold.binding(),
             progress: hot.progress,
         }
     }
 
     /// Replaces the whole record; nothing is known about its way.
     pub fn set(&mut self, number: u32, connection: &Connection<A>) {
-        let (hot, cold) = parted(connection);
-        self.hot[number as usize] = hot;
-        self.cold[number as usize] = cold;
+        self.hot[number as usize] = Hot::of(connection);
+        self.cold[number as usize] = Cold::of(connection);
     }
 
     /// Notes what was found out about its way.
@@ -193,35 +268,6 @@ impl<A: Family> Records<A> {
         hot.deltas = Deltas::between(&original, &hot.translated(Direction::Original));
         hot.shortcut = shortcut;
     }
-}
-
-fn parted<A: Address>(connection: &Connection<A>) -> (Hot<A>, Cold) {
-    let Connection {
-        original,
-        reply,
-        state,
-        handling,
-        created,
-        last_seen,
-        binding,
-        progress,
-    } = *connection;
-    let hot = Hot {
-        ends: [original, reply].map(|tuple| [tuple.source, tuple.destination]),
-        protocol: original.protocol,
-        handling,
-        last_seen,
-        progress,
-        shortcut: Shortcut::NONE,
-        deltas: Deltas::NONE,
-        _line: A::Line::default(),
-    };
-    let cold = Cold {
-        created,
-        binding,
-        state,
-    };
-    (hot, cold)
 }
 
 #[cfg(test)]
@@ -239,6 +285,42 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_four_records_needs_one_cache_line() {
+        assert_eq!(size_of::<Cold>(), 16);
+    }
+
+    #[test]
+    fn a_record_has_room_for_the_birth_of_udp_and_for_the_end_of_others() {
+        let until = Some(Deadline::at(Seconds(90)));
+        let bound = |backend, until| Binding {
+            version: 3,
+            service: 70_000,
+            backend,
+            until,
+        };
+        let mut records = Records::<Ipv4Addr>::new(1);
+        let udp = Connection {
+            state: State::UdpAnswered,
+            created: Seconds(7),
+            binding: bound(Some(65_534), None),
+            ..Connection::UNUSED
+        };
+        let tcp = Connection {
+            state: State::Tcp(TcpState::Established),
+            binding: bound(None, until),
+            ..Connection::UNUSED
+        };
+        for connection in [udp, tcp] {
+            records.set(0, &connection);
+            assert_eq!(records.get(0), connection);
+            assert_eq!(records.binding(0), connection.binding);
+        }
+        assert!(!records.rebind(0, bound(Some(0), until)));
+        assert!(records.rebind(0, bound(Some(0), None)));
+        assert_eq!(records.binding(0), bound(Some(0), None));
+    }
+
+    #[test]
     fn what_was_set_is_what_one_gets() {
         let end = |last, port| End::new(Ipv4Addr::new(10, 0, 0, last), port);
         let connection = Connection {
@@ -253,7 +335,6 @@ mod tests {
                 protocol: Protocol::Tcp,
             },
             state: State::Tcp(TcpState::SynReceived),
-            created: Seconds(3),
             last_seen: Seconds(5),
             handling: Handling::Passing,
             ..Connection::UNUSED

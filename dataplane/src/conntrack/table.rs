@@ -9,20 +9,19 @@
 //! Not shared, so nothing is locked. Every operation touches at most two buckets and the records
 //! whose tag matches. Removing leaves no tombstones.
 
+use super::bucket::{Bucket, EMPTY};
 use super::expiry::Wheel;
 use super::records::{Hot, Records};
-use super::tags::{self, WAYS};
+use super::tags::WAYS;
 use super::{Binding, Connection, Seconds, Shortcut};
 use crate::flow::{Direction, FiveTuple, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use sluice_conf::settings::dataplane::Timeouts;
 
-const EMPTY: u32 = u32::MAX;
-
-/// Ways of which a full table uses nine: with two buckets to choose from and entries that can be
+/// Ways of which a full table uses 19: with two buckets to choose from and entries that can be
 /// moved, an insertion then practically always finds room.
-const WAYS_FOR_NINE: usize = 10;
+const WAYS_FOR_19: usize = 20;
 
 /// Entries that are moved in a chain to make room for one.
 const MOVES: u32 = 3;
@@ -40,18 +39,6 @@ pub enum InsertError {
     /// Another connection has this tuple in one of its directions.
     #[error("the tuple belongs to another connection")]
     InUse(ConnId),
-}
-
-/// Ten index entries in one cache line.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Bucket {
-    tags: [u16; WAYS],
-    /// Record number and, in the lowest bit, direction.
-    slots: [u32; WAYS],
-    /// Entries that wanted this bucket and had to go to their second one. As long as it is 0, a
-    /// miss here is a miss.
-    spilled: u32,
 }
 
 /// The table.
@@ -82,14 +69,9 @@ impl<A: Family> ConnTable<A> {
     pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
         let capacity = capacity as usize;
         let entries = capacity * 2;
-        let buckets = (entries * WAYS_FOR_NINE).div_ceil(WAYS * 9).max(2);
-        let empty = Bucket {
-            tags: [0; WAYS],
-            slots: [EMPTY; WAYS],
-            spilled: 0,
-        };
+        let buckets = (entries * WAYS_FOR_19).div_ceil(WAYS * 19).max(2);
         Self {
-            buckets: reserved(empty, buckets),
+            buckets: reserved(Bucket::NEW, buckets),
             records: Records::new(capacity),
             free: Vec::with_capacity(capacity),
             fresh: 0,
@@ -154,6 +136,14 @@ impl<A: Family> ConnTable<A> {
         self.wheel.prefetch(number);
     }
 
+    /// As [`ConnTable::lookup`], to seek it later.
+    pub fn look(&self, hash: u64, tuple: &FiveTuple<A>) -> Likely {
+        let found = self.lookup(hash, tuple);
+        found.map_or(Likely::NONE, |(id, direction)| {
+            Likely(id.0 << 1 | direction as u32)
+        })
+    }
+
     /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
     #[inline]
     pub fn seek(
@@ -167,12 +157,22 @@ impl<A: Family> ConnTable<A> {
         // The record may have changed hands since.
         match self.records.hot(slot >> 1) {
             Some(hot) if hot.has(direction, tuple) => Some((ConnId(slot >> 1), direction)),
-            _ => self.lookup(hash, tuple),
+            _ => self.search(hash, tuple),
         }
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
+    #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+        let bucket = &self.buckets[self.first(hash)];
+        match bucket.matching(tag(hash)) == 0 && bucket.spilled == 0 {
+            true => None,
+            false => self.search(hash, tuple),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
         let first = self.first(hash);
         let found = self.find(first, tag(hash), tuple);
         if found.is_some() || self.buckets[first].spilled == 0 {
@@ -187,7 +187,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// Who serves the connection.
-    pub fn binding(&self, id: ConnId) -> &Binding {
+    pub fn binding(&self, id: ConnId) -> Binding {
         self.records.binding(id.0)
     }
 
@@ -210,14 +210,29 @@ impl<A: Family> ConnTable<A> {
     /// # Errors
     /// [`InsertError::InUse`] when either tuple is taken, [`InsertError::Full`] without room.
     pub fn insert(&mut self, connection: Connection<A>) -> Result<ConnId, InsertError> {
-        let hashes = [
-            self.hash(&connection.original),
-            self.hash(&connection.reply),
-        ];
-        for (hash, tuple) in hashes.iter().zip([&connection.original, &connection.reply]) {
-            if let Some((id, _)) = self.lookup(*hash, tuple) {
-                return Err(InsertError::InUse(id));
-            }
+        let Connection {
+            original, reply, ..
+        } = &connection;
+        let hashes = [self.hash(original), self.hash(reply)];
+        match self.lookup(hashes[0], original) {
+            Some((id, _)) => Err(InsertError::InUse(id)),
+            None => self.insert_new(&connection, hashes),
+        }
+    }
+
+    /// As [`ConnTable::insert`], of a connection whose original tuple is known to be nobody's.
+    /// `hashes` are those of its tuples.
+    ///
+    /// # Errors
+    /// As [`ConnTable::insert`].
+    pub fn insert_new(
+        &mut self,
+        connection: &Connection<A>,
+        hashes: [u64; 2],
+    ) -> Result<ConnId, InsertError> {
+        debug_assert_eq!(self.lookup(hashes[0], &connection.original), None);
+        if let Some((id, _)) = self.lookup(hashes[1], &connection.reply) {
+            return Err(InsertError::InUse(id));
         }
         let number = match self.free.last() {
             Some(number) => *number,
@@ -225,7 +240,7 @@ impl<A: Family> ConnTable<A> {
             None => return Err(InsertError::Full),
         };
         // Before the index: making room for the second entry may have to move the first one.
-        self.records.set(number, &connection);
+        self.records.set(number, connection);
         let indexed = self.index(hashes[0], number << 1);
         if !indexed || !self.index(hashes[1], number << 1 | 1) {
             if indexed {
@@ -260,9 +275,7 @@ impl<A: Family> ConnTable<A> {
 
     /// Gives the connection another place among the Services, and the end that comes with it.
     pub fn rebind(&mut self, id: ConnId, binding: Binding) {
-        let bound = &mut self.records.cold_mut(id.0).binding;
-        let has_other_end = bound.until != binding.until;
-        *bound = binding;
+        let has_other_end = self.records.rebind(id.0, binding);
         if has_other_end || binding.backend.is_none() {
             self.records.hot_mut(id.0).shortcut = Shortcut::NONE;
         }
@@ -446,33 +459,6 @@ const fn direction_of(slot: u32) -> Direction {
         Direction::Original
     } else {
         Direction::Reply
-    }
-}
-
-impl Bucket {
-    /// The ways with this tag, a bit each; also those that are empty and held it before.
-    fn matching(&self, tag: u16) -> u32 {
-        tags::equal(&self.tags, tag)
-    }
-
-    fn put(&mut self, tag: u16, slot: u32) -> bool {
-        let Some(way) = self.slots.iter().position(|s| *s == EMPTY) else {
-            return false;
-        };
-        (self.tags[way], self.slots[way]) = (tag, slot);
-        true
-    }
-
-    fn has_room(&self) -> bool {
-        self.slots.contains(&EMPTY)
-    }
-
-    fn take(&mut self, slot: u32) -> bool {
-        let Some(way) = self.slots.iter().position(|s| *s == slot) else {
-            return false;
-        };
-        self.slots[way] = EMPTY;
-        true
     }
 }
 

@@ -97,10 +97,9 @@ impl Picker {
     /// `random` decides: an outsider must not be able to guess the next source port (RFC 6056
     /// section 3.3), and steps of one would pile up ports next to each other.
     pub fn candidates(&self, random: u64) -> impl Iterator<Item = u16> + use<> {
-        let place = mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15);
         let step = mix(random ^ 0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d);
         let (first, count) = (self.first, self.count);
-        let mut place = scale(place, count as usize) as u32;
+        let mut place = self.start(random);
         let step = self.steps[scale(step, self.steps.len())];
         (0..count.min(ATTEMPTS)).map(move |_| {
             let port = first + place as u16;
@@ -110,6 +109,16 @@ impl Picker {
             }
             port
         })
+    }
+
+    /// The first of the candidates.
+    pub fn first(&self, random: u64) -> u16 {
+        self.first + self.start(random) as u16
+    }
+
+    fn start(&self, random: u64) -> u32 {
+        let place = mix(random ^ 0x2545_f491_4f6c_dd1d, 0x9e37_79b9_7f4a_7c15);
+        scale(place, self.count as usize) as u32
     }
 }
 
@@ -145,7 +154,9 @@ mod tests {
         #[test]
         fn candidates_are_distinct_and_of_the_block(random in any::<u64>(), length in 0u16..200) {
             let block = PortRange { first: 20_000, last: 20_000 + length };
-            let ports: Vec<u16> = Picker::new(block).candidates(random).collect();
+            let picker = Picker::new(block);
+            let ports: Vec<u16> = picker.candidates(random).collect();
+            prop_assert_eq!(ports.first(), Some(&picker.first(random)));
             let distinct: std::collections::HashSet<_> = ports.iter().collect();
             prop_assert_eq!(distinct.len(), ports.len());
             prop_assert_eq!(ports.len(), block.count().min(ATTEMPTS as usize));

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::known::{carried, way_of};
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::table::Likely;
-use crate::conntrack::{Binding, ConnId, ConnTable, Shortcut};
+use crate::conntrack::{Binding, ConnId, ConnTable, Connection, Shortcut};
 use crate::flow::Direction;
 use crate::io::InterfaceId;
 use crate::neighbour::{Link, MacAddress, Network, Tags};
 use crate::stats::{BackendCounters, PerWorker};
 use crate::verdict::DropReason;
-use crate::wire::plain::{self, Plain, PlainFamily};
+use crate::wire::parse::Packet;
+use crate::wire::plain::{self, Plain};
 use crate::wire::rewrite::EthernetPair;
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
@@ -136,21 +137,6 @@ impl Express {
             .is_some_and(|(door, start)| u64::from_be_bytes(*start) >> 16 == *door)
     }
 
-    /// What was found out about a connection's way; `None` when that does not hold any more.
-    #[inline]
-    fn common<A: Tracked>(
-        &self,
-        table: &mut ConnTable<A>,
-        id: ConnId,
-        moment: &Moment<'_>,
-    ) -> Option<&Common> {
-        let Shortcut { epoch, place } = table.shortcut(id);
-        if epoch != self.epoch {
-            self.renew(table, id, moment)?;
-        }
-        self.ways.get(place as usize)
-    }
-
     /// Takes a connection of an unchanged Service over from an epoch with the same network.
     #[cold]
     fn renew<A: Tracked>(
@@ -163,7 +149,7 @@ impl Express {
         if shortcut.epoch < self.since {
             return None;
         }
-        let binding = carried(table.binding(id), moment.services)?;
+        let binding = carried(&table.binding(id), moment.services)?;
         table.rebind(id, binding);
         table.hot_mut(id).shortcut.epoch = self.epoch;
         Some(())
@@ -220,9 +206,9 @@ pub(super) struct Passenger<A> {
     likely: Likely,
 }
 
-impl<A: Tracked + PlainFamily> Passenger<A> {
+impl<A: Tracked> Passenger<A> {
     /// Reads a frame, and has its bucket fetched; `None` when it is not plain.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(frame: &[u8], table: &ConnTable<A>) -> Option<Self> {
         let plain = Plain::read(frame)?;
         let hash = table.hash(&plain.tuple);
@@ -232,6 +218,24 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
             plain,
             likely: Likely::NONE,
         })
+    }
+
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// As the whole way needs it.
+    #[inline]
+    pub(super) fn packet(&self, frame: &[u8]) -> Option<Packet<A>> {
+        self.plain.packet(frame)
+    }
+
+    /// Whether it belongs to a connection after all, that is less likely.
+    #[cold]
+    pub(super) fn look_again(&mut self, table: &ConnTable<A>) -> bool {
+        self.likely = table.look(self.hash, &self.plain.tuple);
+        !self.is_stranger()
     }
 
     /// Has its record fetched. True when it seems to belong to no connection.
@@ -264,12 +268,16 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
             likely,
         } = self;
         let (id, direction) = table.seek(*likely, *hash, &plain.tuple)?;
-        let common = express.common(table, id, moment)?;
+        let mut hot = table.hot_mut(id);
+        if hot.shortcut.epoch != express.epoch {
+            express.renew(table, id, moment)?;
+            hot = table.hot_mut(id);
+        }
+        let common = express.ways.get(hot.shortcut.place as usize)?;
         let exit = &common.exits[direction as usize];
         if u32::from(plain.len) > exit.mtu {
             return None;
         }
-        let hot = table.hot_mut(id);
         hot.last_seen = moment.seconds;
         if plain.tuple.protocol == Protocol::Tcp
             && let Some(said) = plain.said(frame)
@@ -288,23 +296,24 @@ impl<A: Tracked + PlainFamily> Passenger<A> {
 }
 
 impl Engine {
-    /// Notes where a connection's packets leave in both directions, so that the next ones can go the
-    /// short way. `way` is that of the packet at hand.
-    pub(super) fn learn<A: Tracked>(&mut self, found: Found, way: &Way<'_, A>, moment: Moment<'_>) {
-        let table = &A::lane(self).table;
-        let shortcut = table.shortcut(found.id);
+    /// Notes where the packets of a connection that has settled leave in both directions, so that
+    /// the next ones can go the short way. `way` is that of the packet at hand.
+    pub(super) fn learn<A: Tracked>(
+        &mut self,
+        found: Found,
+        connection: &Connection<A>,
+        way: &Way<'_, A>,
+        moment: Moment<'_>,
+    ) {
+        let shortcut = A::lane(self).table.shortcut(found.id);
         let exit_here = exit(way);
         if exit_here == Exit::UNKNOWN || self.express.knows(shortcut, found.direction) {
-            return;
-        }
-        let connection = table.get(found.id);
-        if !connection.is_settled() {
             return;
         }
         let mut exits = self.express.exits(shortcut);
         let back = found.direction.reverse();
         if exits[back as usize] == Exit::UNKNOWN {
-            let way = moment.way(way_of(&connection, back));
+            let way = moment.way(way_of(connection, back));
             exits[back as usize] = way.map_or(Exit::UNKNOWN, |way| exit(&way));
         }
         exits[found.direction as usize] = exit_here;

@@ -1,14 +1,14 @@
 //! The last stage of a packet that goes on: next hop, size, translation, tags.
 
-use super::express::counters;
 use super::pieces::may_change_ports;
 use super::{Engine, Found, Moment, Tracked};
-use crate::conntrack::{Connection, Handling};
+use crate::conntrack::{Connection, Handling, State};
 use crate::flow::FiveTuple;
 use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::{Link, NextHop};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Signal};
+use crate::wire::plain::{self, Deltas};
 use crate::wire::rewrite::{EthernetPair, clamp_mss, translate, write_ethernet};
 use crate::wire::tags::retag;
 use sluice_conf::{Forwarding, Protocol};
@@ -53,26 +53,37 @@ impl<'a> Moment<'a> {
         backend: A,
         forwarding: Forwarding,
     ) -> Result<Way<'a, A>, Verdict> {
-        let way = self.way(backend)?;
-        if forwarding == Forwarding::DirectReturn && way.hop.address != backend {
-            return Err(Verdict::Drop(DropReason::NoRoute));
+        self.way(backend)?.if_to_backend(backend, forwarding)
+    }
+}
+
+impl<A: Tracked> Way<'_, A> {
+    /// The same, if it may lead to a backend; see [`Moment::way_to_backend`].
+    pub(super) fn if_to_backend(self, backend: A, forwarding: Forwarding) -> Result<Self, Verdict> {
+        match forwarding == Forwarding::DirectReturn && self.hop.address != backend {
+            true => Err(Verdict::Drop(DropReason::NoRoute)),
+            false => Ok(self),
         }
-        Ok(way)
     }
 }
 
 impl Engine {
-    /// Translates a packet of a connection, counts and notes it.
+    /// Translates a packet of a connection, counts and notes it. `connection` is the one that was
+    /// found; its state follows.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what every stage of a packet has, and its connection"
+    )]
     pub(super) fn forward<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,
         frame: &mut Io::Frame,
         packet: &Packet<A>,
         found: Found,
+        connection: &mut Connection<A>,
         way: Way<'_, A>,
         moment: Moment<'_>,
     ) -> Verdict {
-        let connection = A::lane(self).table.get(found.id);
         let to = connection.translated(found.direction);
         if let Err(reason) = may_translate(io.bytes(frame), packet, &to) {
             return Verdict::Drop(reason);
@@ -82,17 +93,32 @@ impl Engine {
             return self.too_big(io, frame, packet, way.link.mtu, moment);
         }
         let bytes = io.bytes(frame).len();
-        if !translate(io.bytes_mut(frame), packet, &to) {
+        let translated = match plain::is_plain(packet, bytes) {
+            true => {
+                let deltas = Deltas::between(&packet.tuple, &to);
+                plain::readdress(io.bytes_mut(frame), &to, deltas)
+            }
+            false => translate(io.bytes_mut(frame), packet, &to),
+        };
+        if !translated {
             return Verdict::Drop(DropReason::Truncated);
         }
-        self.clamp(io, frame, packet, &connection, moment);
-        self.note(packet, found, &connection, moment);
-        if let Some(counters) = counters(connection.binding, moment)
-            && let Some(counters) = counters.of(self.worker)
+        let service = moment.services.service(connection.binding.service);
+        if let Some(limit) = service.and_then(|service| service.entry.mss_clamp)
+            && connection.handling == Handling::Translated
+        {
+            self.clamp(io, frame, packet, limit);
+        }
+        connection.state = self.note(packet, found, connection, moment);
+        if let Some(backend) = service.zip(connection.binding.backend)
+            && let Some(backend) = backend.0.backends.get(usize::from(backend.1))
+            && let Some(counters) = backend.counters.of(self.worker)
         {
             counters.traffic(found.direction).add(bytes);
         }
-        self.learn(found, &way, moment);
+        if connection.is_settled() {
+            self.learn(found, connection, &way, moment);
+        }
         if !fits {
             // The kernel cuts it up on its way (RFC 791 section 2.3).
             return Verdict::Kernel {
@@ -103,14 +129,14 @@ impl Engine {
         send(io, frame, way.hop.interface, way.link, way.ethernet, moment)
     }
 
-    /// Notes what the packet says about its connection.
-    pub(super) fn note<A: Tracked>(
+    /// Notes what the packet says about its connection. Returns the state that follows.
+    fn note<A: Tracked>(
         &mut self,
         packet: &Packet<A>,
         found: Found,
         connection: &Connection<A>,
         moment: Moment<'_>,
-    ) {
+    ) -> State {
         let age = moment.seconds.0.saturating_sub(connection.created.0);
         let mut state = connection.state.next(found.direction, &packet.signal, age);
         if connection.handling == Handling::Direct {
@@ -122,23 +148,18 @@ impl Engine {
             progress.note(found.direction, segment);
         }
         table.touch(found.id, state, moment.seconds);
+        state
     }
 
+    #[cold]
     fn clamp<A: Tracked, Io: PacketIo>(
         &self,
         io: &mut Io,
         frame: &mut Io::Frame,
         packet: &Packet<A>,
-        connection: &Connection<A>,
-        moment: Moment<'_>,
+        limit: u16,
     ) {
-        let service = match connection.handling {
-            Handling::Translated => moment.services.service(connection.binding.service),
-            Handling::Direct | Handling::Passing => None,
-        };
-        if let Some(limit) = service.and_then(|service| service.entry.mss_clamp)
-            && clamp_mss(io.bytes_mut(frame), packet, limit)
-        {
+        if clamp_mss(io.bytes_mut(frame), packet, limit) {
             self.count(|counters| counters.mss_clamped.add(1));
         }
     }
@@ -150,8 +171,7 @@ fn may_translate<A: Tracked>(
     packet: &Packet<A>,
     to: &FiveTuple<A>,
 ) -> Result<(), DropReason> {
-    let changes_ports = packet.tuple.ports() != to.ports();
-    if !changes_ports || may_change_ports(packet.tuple.protocol) {
+    if may_change_ports(packet.tuple.protocol) || packet.tuple.ports() == to.ports() {
         return Ok(());
     }
     debug_assert_eq!(packet.tuple.protocol, Protocol::Sctp);

@@ -14,6 +14,17 @@ const LOOK: u32 = 64;
 /// nine of ten ports taken, one in six needs more.
 const SCARCE: usize = 16;
 
+/// Which source the backend of a new connection gets to see.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<A> {
+    /// Whether it is the client's.
+    pub(super) is_kept: bool,
+    /// Else, or if the client's cannot be told apart from others.
+    pub(super) masquerade: A,
+    /// What its source port is drawn by.
+    pub(super) random: u64,
+}
+
 impl Engine {
     /// Whether the backend of a new connection gets to see the client's address.
     pub(super) fn keeps_source<A: Tracked>(
@@ -34,43 +45,42 @@ impl Engine {
         access.source_nat == SourceNat::Preserve && !is_hairpin && comes_back()
     }
 
-    /// Inserts both directions of a connection. `own` is the address that masquerade uses when the
-    /// settings name none, `random` what its source port is drawn by.
+    /// Inserts both directions of a connection; its original tuple is nobody's. `hashes` are those of
+    /// its tuples. The source that it gets in the end stands in `connection` then.
     pub(super) fn insert<A: Tracked>(
         &mut self,
-        connection: Connection<A>,
-        access: Access,
-        own: A,
-        random: u64,
-        moment: Moment<'_>,
+        connection: &mut Connection<A>,
+        hashes: [u64; 2],
+        source: &Source<A>,
     ) -> Result<ConnId, DropReason> {
-        if self.keeps_source(&connection, access, moment) {
-            match self.insert_or_evict(connection) {
-                Ok(id) => return Ok(id),
-                Err(InsertError::Full) => return Err(DropReason::ConnectionTableFull),
-                // The client uses one port towards two frontends with a common backend: only
-                // another source can keep the two apart.
-                Err(InsertError::InUse(_)) if connection.handling == Handling::Translated => {}
-                Err(InsertError::InUse(_)) => return Err(DropReason::SourcePortsExhausted),
+        match self.insert_or_evict(connection, hashes) {
+            Ok(id) => Ok(id),
+            Err(InsertError::Full) => Err(DropReason::ConnectionTableFull),
+            // The client uses one port towards two frontends with a common backend: only another
+            // source can keep the two apart.
+            Err(InsertError::InUse(_)) if connection.handling == Handling::Translated => {
+                self.insert_masqueraded(connection, hashes[0], source)
             }
+            Err(InsertError::InUse(_)) => Err(DropReason::SourcePortsExhausted),
         }
-        let address = A::lane(self).source.unwrap_or(own);
-        self.insert_masqueraded(connection, address, random)
     }
 
+    /// As [`Engine::insert`]; tries one source port after the other.
+    #[cold]
     fn insert_masqueraded<A: Tracked>(
         &mut self,
-        mut connection: Connection<A>,
-        address: A,
-        random: u64,
+        connection: &mut Connection<A>,
+        hash: u64,
+        source: &Source<A>,
     ) -> Result<ConnId, DropReason> {
         let mut ended = None;
-        for (tried, port) in self.picker.candidates(random).enumerate() {
+        for (tried, port) in self.picker.candidates(source.random).enumerate() {
             if tried == SCARCE {
                 self.count(|counters| counters.source_ports_scarce.add(1));
             }
-            connection.reply.destination = End::new(address, port);
-            match self.insert_or_evict(connection) {
+            connection.reply.destination = End::new(source.masquerade, port);
+            let reply = A::lane(self).table.hash(&connection.reply);
+            match self.insert_or_evict(connection, [hash, reply]) {
                 Ok(id) => return Ok(id),
                 Err(InsertError::Full) => return Err(DropReason::ConnectionTableFull),
                 Err(InsertError::InUse(other)) => {
@@ -83,27 +93,38 @@ impl Engine {
         let (other, port) = ended.ok_or(DropReason::SourcePortsExhausted)?;
         let table = &mut A::lane_mut(self).table;
         table.remove(other);
-        connection.reply.destination = End::new(address, port);
+        connection.reply.destination = End::new(source.masquerade, port);
         table
-            .insert(connection)
+            .insert(*connection)
             .map_err(|_| DropReason::SourcePortsExhausted)
     }
 
-    /// Inserts a connection; a full table gives up one that is not established for it.
+    /// Inserts a connection of which the original tuple is nobody's; a full table gives up one that
+    /// is not established for it.
+    #[inline]
     pub(super) fn insert_or_evict<A: Tracked>(
         &mut self,
-        connection: Connection<A>,
+        connection: &Connection<A>,
+        hashes: [u64; 2],
     ) -> Result<ConnId, InsertError> {
-        match A::lane_mut(self).table.insert(connection) {
-            Err(InsertError::Full) => {}
-            done => return done,
+        match A::lane_mut(self).table.insert_new(connection, hashes) {
+            Err(InsertError::Full) => self.evict_for(connection, hashes),
+            done => done,
         }
+    }
+
+    #[cold]
+    fn evict_for<A: Tracked>(
+        &mut self,
+        connection: &Connection<A>,
+        hashes: [u64; 2],
+    ) -> Result<ConnId, InsertError> {
         let random = self.next_random();
         let table = &mut A::lane_mut(self).table;
         let from = scale(random, table.capacity()) as u32;
         let expendable = table.expendable(from, LOOK).ok_or(InsertError::Full)?;
         table.remove(expendable);
-        let inserted = table.insert(connection);
+        let inserted = table.insert_new(connection, hashes);
         self.count(|counters| counters.connections_evicted.add(1));
         inserted
     }

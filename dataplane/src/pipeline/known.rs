@@ -3,7 +3,6 @@
 use sluice_conf::{BackendGone, Protocol};
 
 use super::lane::Ended;
-use super::opening::Prospect;
 use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{
     Binding, Connection, Deadline, Handling, ResetWorth, SctpState, Seconds, State, TcpState,
@@ -21,12 +20,15 @@ impl Engine {
         frame: &mut Io::Frame,
         packet: &Packet<A>,
         hash: u64,
-        prospect: Option<&Prospect<A>>,
+        prospect: Option<u32>,
         moment: Moment<'_>,
     ) -> Verdict {
-        let found = A::lane(self).table.lookup(hash, &packet.tuple);
-        if let (None, Some(prospect)) = (found, prospect) {
-            return self.establish(io, frame, packet, prospect, moment);
+        let lane = A::lane(self);
+        let found = lane.table.lookup(hash, &packet.tuple);
+        if found.is_none()
+            && let Some(prospect) = prospect.and_then(|place| lane.prospects.get(place as usize))
+        {
+            return self.establish(io, frame, packet, *prospect, moment);
         }
         // A damaged segment must not make, end or reset a connection.
         let decisive = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
@@ -59,7 +61,7 @@ impl Engine {
         found: Found,
         moment: Moment<'_>,
     ) -> Verdict {
-        let connection = A::lane(self).table.get(found.id);
+        let mut connection = A::lane(self).table.get(found.id);
         if starts_anew(&connection, found.direction, &packet.signal) {
             A::lane_mut(self).table.remove(found.id);
             return self.unknown(io, frame, packet, moment);
@@ -69,11 +71,14 @@ impl Engine {
         }
         if connection.binding.version != moment.services.version() {
             match rebind(&connection, moment.services, moment.seconds) {
-                Some(binding) => A::lane_mut(self).table.rebind(found.id, binding),
+                Some(binding) => {
+                    A::lane_mut(self).table.rebind(found.id, binding);
+                    connection.binding = binding;
+                }
                 None => return self.orphan(io, frame, packet, found, moment),
             }
         }
-        if A::lane(self).table.get(found.id).is_overdue(moment.seconds) {
+        if connection.is_overdue(moment.seconds) {
             return self.orphan(io, frame, packet, found, moment);
         }
         if let Some(worth) = reset_worth(&connection, found.direction, &packet.signal)
@@ -82,7 +87,7 @@ impl Engine {
             return self.doubtful_reset(io, frame, packet, found, worth, moment);
         }
         match moment.way(way_of(&connection, found.direction)) {
-            Ok(way) => self.forward(io, frame, packet, found, way, moment),
+            Ok(way) => self.forward(io, frame, packet, found, &mut connection, way, moment),
             Err(verdict) => verdict,
         }
     }
@@ -100,13 +105,13 @@ impl Engine {
         if worth == ResetWorth::Forged {
             return Verdict::Drop(DropReason::ResetForged);
         }
-        let connection = A::lane(self).table.get(found.id);
+        let mut connection = A::lane(self).table.get(found.id);
         let unsaid = Packet {
             signal: Signal::Plain,
             ..*packet
         };
         match moment.way(way_of(&connection, found.direction)) {
-            Ok(way) => self.forward(io, frame, &unsaid, found, way, moment),
+            Ok(way) => self.forward(io, frame, &unsaid, found, &mut connection, way, moment),
             Err(verdict) => verdict,
         }
     }

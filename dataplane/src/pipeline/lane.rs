@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Engine;
+use super::opening::Prospect;
+use super::ways::Ways;
 use crate::conntrack::{ConnTable, Connection};
 use crate::flow::Direction;
 use crate::fragments::FragmentTable;
 use crate::neighbour::Routed;
 use crate::wire::Family;
+use crate::wire::plain::PlainFamily;
 
 /// Connections and fragments of one family.
 #[derive(Debug)]
@@ -16,6 +19,10 @@ pub struct Lane<A: Family> {
     pub(super) fragments: FragmentTable<A>,
     /// Source of masqueraded connections, when the settings name one.
     pub(super) source: Option<A>,
+    /// Ways to backends.
+    pub(super) ways: Ways<A>,
+    /// What first packets of the burst at hand lead to.
+    pub(super) prospects: Vec<Prospect<A>>,
     /// Connections that have ended here and whose ends have not been told yet.
     pub(super) ended: Vec<Ended<A>>,
 }
@@ -47,7 +54,7 @@ impl<A: Family> Ended<A> {
 }
 
 /// A family that the engine tracks.
-pub trait Tracked: Family + Routed {
+pub trait Tracked: PlainFamily + Routed {
     /// The engine's part of it.
     fn lane(engine: &Engine) -> &Lane<Self>;
 

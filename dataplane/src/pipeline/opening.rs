@@ -4,11 +4,13 @@
 //! turn, so that the memory that its connection needs is on the way to the cache: the bucket of the
 //! answers, of which only the chosen backend and source port tell, and the next free records.
 
-use sluice_conf::{Access, Forwarding};
+use sluice_conf::Forwarding;
 
+use super::burst::Ready;
 use super::forward::Way;
+use super::insert::Source;
 use super::unknown::{Chosen, Unserved, first_state};
-use super::{Engine, Found, Moment, Ready, Tracked, Whole};
+use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{Binding, Connection, Handling, State};
 use crate::flow::{Address, Direction, End, FiveTuple};
 use crate::io::PacketIo;
@@ -21,13 +23,13 @@ use crate::wire::rewrite::EthernetPair;
 /// What the first packet of a connection leads to, under the Services and the network of one burst.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Prospect<A> {
-    /// The connection, as if the backend got to see the client's address.
+    /// The connection, with the source that its backend gets to see unless others have that.
     connection: Connection<A>,
-    access: Access,
+    /// Of the tuples of both directions.
+    hashes: [u64; 2],
+    source: Source<A>,
     hop: NextHop<A>,
     ethernet: EthernetPair,
-    /// What its source port is drawn by.
-    random: u64,
 }
 
 /// Why a first packet makes no connection.
@@ -47,64 +49,53 @@ impl From<DropReason> for Unopened {
 }
 
 impl Engine {
-    /// Finds out what a packet of no connection leads to, and has the memory fetched that it will
-    /// need. What is not simply opened is left for its turn. `opened` are the connections that will be
-    /// made before it.
-    pub(super) fn look_ahead(
-        &mut self,
-        frame: &[u8],
-        whole: &mut Whole,
-        moment: Moment<'_>,
-        opened: &mut usize,
-    ) {
-        match whole {
-            Whole::V4(ready) => self.look_ahead_of(frame, ready, moment, opened),
-            Whole::V6(ready) => self.look_ahead_of(frame, ready, moment, opened),
-            _ => {}
-        }
-    }
-
-    fn look_ahead_of<A: Tracked>(
+    /// Finds out what a packet leads to if it is of no connection, and has the memory fetched that
+    /// it will need. What is not simply opened is left for its turn. `opened` are the connections
+    /// that will be made before it.
+    pub(super) fn look_ahead<A: Tracked>(
         &mut self,
         frame: &[u8],
         ready: &mut Ready<A>,
         moment: Moment<'_>,
         opened: &mut usize,
     ) {
-        let Ready::Packet(packet, hash, prospect) = ready else {
+        if let Ready::Packet(packet, hash, _) = ready
+            && A::lane(self).table.lookup(*hash, &packet.tuple).is_none()
+        {
+            self.look_ahead_of_stranger(frame, ready, moment, opened);
+        }
+    }
+
+    /// The same of a packet that is known to be of no connection.
+    pub(super) fn look_ahead_of_stranger<A: Tracked>(
+        &mut self,
+        frame: &[u8],
+        ready: &mut Ready<A>,
+        moment: Moment<'_>,
+        opened: &mut usize,
+    ) {
+        let Ready::Packet(packet, hash, place) = ready else {
             return;
         };
-        let is_simple = packet.place.piece.is_none() && packet.place.hop_limit > 1;
-        let tuple = &packet.tuple;
-        if !is_simple || A::lane(self).table.lookup(*hash, tuple).is_some() {
+        if packet.place.piece.is_some() || packet.place.hop_limit <= 1 {
             return;
         }
         if *opened >= self.openings {
             *ready = Ready::Done(Verdict::Later);
             return;
         }
-        let target = Target::from_end(tuple.destination, tuple.protocol);
+        let target = Target::from_end(packet.tuple.destination, packet.tuple.protocol);
         let Some(served) = moment.services.frontend(&target) else {
             return;
         };
-        *prospect = self.prospect(frame, packet, served, moment).ok();
-        if let Some(prospect) = prospect {
-            self.fetch_for(prospect, moment, *opened);
+        if let Ok(prospect) = self.prospect(frame, packet, *hash, served, moment) {
+            let lane = A::lane_mut(self);
+            lane.table.prefetch_bucket(prospect.hashes[1]);
+            lane.table.prefetch_free(*opened);
+            *place = Some(lane.prospects.len() as u32);
+            lane.prospects.push(prospect);
             *opened += 1;
         }
-    }
-
-    fn fetch_for<A: Tracked>(&self, prospect: &Prospect<A>, moment: Moment<'_>, ahead: usize) {
-        let mut reply = prospect.connection.reply;
-        if !self.keeps_source(&prospect.connection, prospect.access, moment)
-            && let Some(port) = self.picker.candidates(prospect.random).next()
-        {
-            let address = A::lane(self).source.unwrap_or(prospect.hop.source);
-            reply.destination = End::new(address, port);
-        }
-        let table = &A::lane(self).table;
-        table.prefetch_bucket(table.hash(&reply));
-        table.prefetch_free(ahead);
     }
 
     /// A client's packet to a frontend, of no connection.
@@ -116,8 +107,9 @@ impl Engine {
         served: Served<'_>,
         moment: Moment<'_>,
     ) -> Verdict {
-        match self.prospect(io.bytes(frame), packet, served, moment) {
-            Ok(prospect) => self.establish(io, frame, packet, &prospect, moment),
+        let hash = A::lane(self).table.hash(&packet.tuple);
+        match self.prospect(io.bytes(frame), packet, hash, served, moment) {
+            Ok(prospect) => self.establish(io, frame, packet, prospect, moment),
             Err(Unopened::NoAnswer) => self.reset(io, frame, packet, DropReason::NoAnswer, moment),
             Err(Unopened::Nobody) => {
                 let refusal = served.service.entry.refusal;
@@ -131,6 +123,7 @@ impl Engine {
         &mut self,
         frame: &[u8],
         packet: &Packet<A>,
+        hash: u64,
         served: Served<'_>,
         moment: Moment<'_>,
     ) -> Result<Prospect<A>, Unopened> {
@@ -152,7 +145,7 @@ impl Engine {
             Unserved::NotByPolicy => DropReason::NoLocalBackend.into(),
             Unserved::Nobody => Unopened::Nobody,
         })?;
-        let way = moment.way_to_backend(end.address, entry.forwarding);
+        let way = self.way_to_backend(end.address, entry.forwarding, moment);
         let way = way.map_err(Unopened::Verdict)?;
         let binding = Binding {
             version: moment.services.version(),
@@ -160,13 +153,22 @@ impl Engine {
             backend: Some(place),
             until: None,
         };
-        let connection = opened(packet.tuple, state, end, binding, entry.forwarding, moment);
+        let mut connection = opened(packet.tuple, state, end, binding, entry.forwarding, moment);
+        let source = Source {
+            is_kept: self.keeps_source(&connection, access, moment),
+            masquerade: A::lane(self).source.unwrap_or(way.hop.source),
+            random: self.next_random(),
+        };
+        if !source.is_kept {
+            let port = self.picker.first(source.random);
+            connection.reply.destination = End::new(source.masquerade, port);
+        }
         Ok(Prospect {
+            hashes: [hash, A::lane(self).table.hash(&connection.reply)],
             connection,
-            access,
+            source,
             hop: way.hop,
             ethernet: way.ethernet,
-            random: self.next_random(),
         })
     }
 
@@ -176,16 +178,16 @@ impl Engine {
         io: &mut Io,
         frame: &mut Io::Frame,
         packet: &Packet<A>,
-        prospect: &Prospect<A>,
+        prospect: Prospect<A>,
         moment: Moment<'_>,
     ) -> Verdict {
         let Prospect {
-            connection,
-            access,
+            mut connection,
+            hashes,
+            source,
             hop,
             ethernet,
-            random,
-        } = *prospect;
+        } = prospect;
         let Binding {
             service, backend, ..
         } = connection.binding;
@@ -196,21 +198,22 @@ impl Engine {
         else {
             return Verdict::Drop(DropReason::NoRoute);
         };
-        match self.insert(connection, access, hop.source, random, moment) {
-            Ok(id) => {
-                let client = packet.tuple.source.address;
-                self.remember(client, service, backend, moment);
-                self.count_new(backend);
-                let direction = Direction::Original;
-                let way = Way {
-                    hop,
-                    link,
-                    ethernet,
-                };
-                self.forward(io, frame, packet, Found { id, direction }, way, moment)
-            }
-            Err(reason) => Verdict::Drop(reason),
-        }
+        let id = match self.insert(&mut connection, hashes, &source) {
+            Ok(id) => id,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        self.remember(packet.tuple.source.address, service, backend, moment);
+        self.count_new(backend);
+        let found = Found {
+            id,
+            direction: Direction::Original,
+        };
+        let way = Way {
+            hop,
+            link,
+            ethernet,
+        };
+        self.forward(io, frame, packet, found, &mut connection, way, moment)
     }
 
     /// Session affinity counts from the last new connection, as kube-proxy's does.

@@ -45,7 +45,7 @@ impl Engine {
             Err(Verdict::Drop(_)) => return to_kernel,
             Err(verdict) => return verdict,
         };
-        let connection = Connection {
+        let mut connection = Connection {
             original: tuple,
             reply: tuple.invert(),
             state,
@@ -58,10 +58,13 @@ impl Engine {
             },
             ..Connection::UNUSED
         };
-        match self.insert_or_evict(connection) {
+        let table = &A::lane(self).table;
+        let hashes = [&connection.original, &connection.reply].map(|tuple| table.hash(tuple));
+        match self.insert_or_evict(&connection, hashes) {
             Ok(id) => {
                 let direction = Direction::Original;
-                self.forward(io, frame, packet, Found { id, direction }, way, moment)
+                let found = Found { id, direction };
+                self.forward(io, frame, packet, found, &mut connection, way, moment)
             }
             Err(InsertError::Full) => Verdict::Drop(DropReason::ConnectionTableFull),
             Err(InsertError::InUse(_)) => Verdict::Drop(DropReason::NoConnection),

@@ -30,8 +30,9 @@ impl Delta {
     /// Adds the change of a 32-bit field.
     #[must_use]
     pub fn long(self, old: u32, new: u32) -> Self {
-        self.word((old >> 16) as u16, (new >> 16) as u16)
-            .word(old as u16, new as u16)
+        let sum = u64::from(!old) + u64::from(new);
+        // No more than two words add, and the same in the end: 2 to the power of 16 is 1.
+        Self(self.0 + (sum & 0xffff) as u32 + (sum >> 16) as u32)
     }
 
     /// The checksum after the change.

@@ -264,10 +264,10 @@ impl Family for Ipv6Addr {
         0
     }
 
-    fn change(mut delta: Delta, old: Self, new: Self) -> Delta {
-        for (old, new) in old.segments().into_iter().zip(new.segments()) {
-            delta = delta.word(old, new);
-        }
-        delta
+    fn change(delta: Delta, old: Self, new: Self) -> Delta {
+        let (old, new) = (old.to_bits(), new.to_bits());
+        let longs = [96, 64, 32, 0].map(|at| ((old >> at) as u32, (new >> at) as u32));
+        let change = |delta: Delta, (old, new)| delta.long(old, new);
+        longs.into_iter().fold(delta, change)
     }
 }

@@ -7,6 +7,8 @@ mod transport;
 use etherparse::{ArpPacketSlice, EtherType};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub(super) use transport::window_scale;
+
 use super::Family;
 use super::checksum;
 use super::crc32c;

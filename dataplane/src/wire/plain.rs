@@ -1,8 +1,8 @@
 //! The packets that nearly all traffic is made of, read and translated in few instructions.
 //!
 //! Plain is a whole TCP or UDP packet in a frame without tags, its IP header without options or
-//! extensions, its hop limit not used up, and nothing in it that makes or ends a connection.
-//! Whatever is not plain is left to [`parse`](super::parse), which says the same of a plain packet.
+//! extensions, its hop limit not used up. Whatever is not plain is left to
+//! [`parse`](super::parse), which says the same of a plain packet.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,8 +10,8 @@ use sluice_conf::Protocol;
 
 use super::Family;
 use super::checksum::{self, Delta, FoldedDelta};
-use super::parse::{ETHERNET_LEN, TcpFlags};
-use super::rewrite::{self, EthernetPair, write_ethernet};
+use super::parse::{ETHERNET_LEN, Packet, Place, Segment, Signal, TcpFlags, window_scale};
+use super::rewrite::{EthernetPair, write_ethernet};
 use crate::flow::{End, FiveTuple};
 
 /// A plain packet.
@@ -50,11 +50,17 @@ type Transport = [u8; 20];
 /// The IP part of plain packets. A frame that is too short for all headers with TCP is left to
 /// others, also with UDP: on a wire there are none.
 pub trait PlainFamily: Family {
+    /// Where the protocol number stands in a frame.
+    const PROTOCOL_AT: usize;
+
     /// Reads the header behind the Ethernet header; `None` when the packet is not plain.
     fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)>;
 
     /// The transport header behind this one.
     fn transport(frame: &[u8]) -> Option<&Transport>;
+
+    /// Hop limit of the header, and whether a router may cut the packet up.
+    fn hops(frame: &[u8]) -> Option<(u8, bool)>;
 
     /// Gives a header other addresses and takes one from its hop limit. `delta` is the change of
     /// both addresses. The transport header comes back, to be changed as well.
@@ -62,6 +68,8 @@ pub trait PlainFamily: Family {
 }
 
 impl PlainFamily for Ipv4Addr {
+    const PROTOCOL_AT: usize = ETHERNET_LEN + 9;
+
     #[inline]
     fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)> {
         /// No options, and no fragment; the length of the packet and whether it may be fragmented
@@ -89,6 +97,12 @@ impl PlainFamily for Ipv4Addr {
         frame.first_chunk::<54>()?.last_chunk()
     }
 
+    fn hops(frame: &[u8]) -> Option<(u8, bool)> {
+        const DONT_FRAGMENT: u8 = 0x40;
+        let ip = frame.first_chunk::<34>()?.last_chunk::<20>()?;
+        Some((ip[8], ip[6] & DONT_FRAGMENT == 0))
+    }
+
     #[inline]
     fn redirect(frame: &mut [u8], to: (Self, Self), delta: FoldedDelta) -> Option<&mut Transport> {
         let packet = frame.first_chunk_mut::<54>()?.last_chunk_mut::<40>()?;
@@ -105,6 +119,8 @@ impl PlainFamily for Ipv4Addr {
 }
 
 impl PlainFamily for Ipv6Addr {
+    const PROTOCOL_AT: usize = ETHERNET_LEN + 6;
+
     #[inline]
     fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)> {
         let packet = frame.first_chunk::<74>()?.last_chunk::<60>()?;
@@ -128,6 +144,11 @@ impl PlainFamily for Ipv6Addr {
         frame.first_chunk::<74>()?.last_chunk()
     }
 
+    fn hops(frame: &[u8]) -> Option<(u8, bool)> {
+        let ip = frame.first_chunk::<54>()?.last_chunk::<40>()?;
+        Some((ip[7], false))
+    }
+
     #[inline]
     fn redirect(frame: &mut [u8], to: (Self, Self), _: FoldedDelta) -> Option<&mut Transport> {
         let packet = frame.first_chunk_mut::<74>()?.last_chunk_mut::<60>()?;
@@ -141,13 +162,13 @@ impl PlainFamily for Ipv6Addr {
 
 impl<A: PlainFamily> Plain<A> {
     /// Reads a frame that carries this family and no tags; `None` when the packet is not plain.
-    #[inline]
+    #[inline(always)]
     pub fn read(frame: &[u8]) -> Option<Self> {
         let (header, transport) = A::header(frame)?;
         let payload = usize::from(header.len).checked_sub(A::HEADER_LEN)?;
         let is_whole = usize::from(header.len) <= frame.len() - ETHERNET_LEN;
         let protocol = match header.protocol {
-            6 if is_whole && is_plain_tcp(transport, payload) => Protocol::Tcp,
+            6 if is_whole && is_whole_tcp(transport, payload) => Protocol::Tcp,
             17 if is_whole && is_whole_udp(transport, payload) => Protocol::Udp,
             _ => return None,
         };
@@ -163,7 +184,33 @@ impl<A: PlainFamily> Plain<A> {
         })
     }
 
-    /// What the TCP segment says that was read from this frame; `None` when none was.
+    /// All that [`parse`](super::parse) says of it; `None` when it was not read from this frame.
+    #[inline]
+    pub fn packet(&self, frame: &[u8]) -> Option<Packet<A>> {
+        let (hop_limit, may_fragment) = A::hops(frame)?;
+        let transport = ETHERNET_LEN + A::HEADER_LEN;
+        // No frame is as long as 16 bits could say.
+        let end = ETHERNET_LEN + usize::from(self.len);
+        let signal = match self.tuple.protocol {
+            Protocol::Tcp => Signal::Tcp(segment(frame.get(transport..end)?)?),
+            _ => Signal::Plain,
+        };
+        Some(Packet {
+            tuple: self.tuple,
+            place: Place {
+                network: ETHERNET_LEN as u16,
+                transport: transport as u16,
+                end: end as u16,
+                hop_limit,
+                may_fragment,
+                piece: None,
+            },
+            signal,
+        })
+    }
+
+    /// What the TCP segment says that was read from this frame and decides nothing; `None` when
+    /// none was.
     #[inline]
     pub fn said(&self, frame: &[u8]) -> Option<Said> {
         let tcp = A::transport(frame)?;
@@ -177,12 +224,39 @@ impl<A: PlainFamily> Plain<A> {
     }
 }
 
-/// Whether a segment of so many bytes neither opens nor ends anything.
 #[inline]
-fn is_plain_tcp(tcp: &Transport, len: usize) -> bool {
-    const DECIDING: u8 = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
+fn is_whole_tcp(tcp: &Transport, len: usize) -> bool {
     let header_len = usize::from(tcp[12] >> 4) * 4;
-    (20..=len).contains(&header_len) && tcp[13] & DECIDING == TcpFlags::ACK
+    (20..=len).contains(&header_len)
+}
+
+/// Whether a plain packet that this frame may hold does more to its connection than to acknowledge.
+#[inline]
+pub fn decides<A: PlainFamily>(frame: &[u8]) -> bool {
+    const DECIDING: u8 = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
+    A::transport(frame).is_some_and(|transport| {
+        frame.get(A::PROTOCOL_AT) == Some(&Protocol::Tcp.number())
+            && transport[13] & DECIDING != TcpFlags::ACK
+    })
+}
+
+/// A whole segment with its data.
+#[inline]
+fn segment(bytes: &[u8]) -> Option<Segment> {
+    let (tcp, rest) = bytes.split_first_chunk::<20>()?;
+    let header_len = tcp[12] >> 4 << 2;
+    let (options, data) = rest.split_at_checked(usize::from(header_len).checked_sub(20)?)?;
+    let long = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    let flags = TcpFlags(tcp[13]);
+    Some(Segment {
+        flags,
+        sequence: long(4),
+        acknowledgement: long(8),
+        window: u16::from_be_bytes([tcp[14], tcp[15]]),
+        header_len,
+        data_len: data.len() as u16,
+        scale: window_scale(flags, options),
+    })
 }
 
 #[inline]
@@ -209,9 +283,13 @@ impl Deltas {
         let source = (from.source.address, to.source.address);
         let destination = (from.destination.address, to.destination.address);
         let delta = A::change(Delta::default(), source.0, source.1);
+        let addresses = A::change(delta, destination.0, destination.1);
+        let ports = addresses
+            .word(from.source.port, to.source.port)
+            .word(from.destination.port, to.destination.port);
         Self {
-            header: A::change(delta, destination.0, destination.1).fold(),
-            transport: rewrite::delta(from, to).fold(),
+            header: addresses.fold(),
+            transport: ports.fold(),
         }
     }
 
@@ -226,7 +304,7 @@ impl Deltas {
     }
 }
 
-/// Does to a plain packet what [`translate`](rewrite::translate) and
+/// Does to a plain packet what [`translate`](super::rewrite::translate) and
 /// [`write_ethernet`] do. `deltas` are those of its tuple and `to`.
 ///
 /// False, and nothing usable in the frame, when it was not read as plain.
@@ -237,11 +315,29 @@ pub fn translate<A: PlainFamily>(
     deltas: Deltas,
     ethernet: EthernetPair,
 ) -> bool {
+    write_ethernet(frame, ethernet) && readdress(frame, to, deltas)
+}
+
+/// Does to a plain packet what [`translate`](super::rewrite::translate) does, as [`translate`] otherwise.
+#[inline]
+pub fn readdress<A: PlainFamily>(frame: &mut [u8], to: &FiveTuple<A>, deltas: Deltas) -> bool {
     let addresses = (to.source.address, to.destination.address);
-    write_ethernet(frame, ethernet)
-        && A::redirect(frame, addresses, deltas.header)
-            .map(|transport| redirect_ports(transport, to, deltas.transport))
-            .is_some()
+    A::redirect(frame, addresses, deltas.header)
+        .map(|transport| redirect_ports(transport, to, deltas.transport))
+        .is_some()
+}
+
+/// Whether a packet that was read from a frame of so many bytes can be treated as plain.
+#[inline]
+pub fn is_plain<A: PlainFamily>(packet: &Packet<A>, frame_len: usize) -> bool {
+    let place = &packet.place;
+    let transport = ETHERNET_LEN + A::HEADER_LEN;
+    usize::from(place.network) == ETHERNET_LEN
+        && usize::from(place.transport) == transport
+        && place.piece.is_none()
+        && place.hop_limit > 1
+        && packet.tuple.protocol != Protocol::Sctp
+        && frame_len >= transport + size_of::<Transport>()
 }
 
 /// Gives the transport header other ports.

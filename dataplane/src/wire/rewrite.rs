@@ -103,7 +103,7 @@ pub(super) fn write_transport<A: Family>(
 }
 
 /// How the checksum of a transport header changes with its tuple.
-pub(super) fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
+fn delta<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Delta {
     let mut delta = Delta::default();
     for (old, new) in [(from.source, to.source), (from.destination, to.destination)] {
         delta = A::change(delta, old.address, new.address).word(old.port, new.port);

@@ -1,6 +1,6 @@
 //! Transport headers: TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260).
 
-use etherparse::{TcpHeaderSlice, TcpOptionElement, UdpHeaderSlice};
+use etherparse::{TcpHeaderSlice, TcpOptionElement, TcpOptionsIterator, UdpHeaderSlice};
 use sluice_conf::Protocol;
 
 use super::{Segment, Signal, TcpFlags};
@@ -46,10 +46,7 @@ fn tcp(bytes: &[u8]) -> Result<(Ports, Signal), DropReason> {
         window: tcp.window_size(),
         header_len: header_len as u8,
         data_len: bytes.len().saturating_sub(header_len) as u16,
-        scale: flags
-            .any(TcpFlags::SYN)
-            .then(|| window_scale(&tcp))
-            .flatten(),
+        scale: window_scale(flags, tcp.options()),
     };
     Ok((
         (tcp.source_port(), tcp.destination_port()),
@@ -57,8 +54,17 @@ fn tcp(bytes: &[u8]) -> Result<(Ports, Signal), DropReason> {
     ))
 }
 
-fn window_scale(tcp: &TcpHeaderSlice<'_>) -> Option<u8> {
-    tcp.options_iterator()
+/// Window scale that the options of a segment with these flags announce.
+#[inline]
+pub(in crate::wire) fn window_scale(flags: TcpFlags, options: &[u8]) -> Option<u8> {
+    match flags.any(TcpFlags::SYN) && !options.is_empty() {
+        true => find_window_scale(options),
+        false => None,
+    }
+}
+
+fn find_window_scale(options: &[u8]) -> Option<u8> {
+    TcpOptionsIterator::from_slice(options)
         .map_while(Result::ok)
         .find_map(|option| match option {
             TcpOptionElement::WindowScale(shift) => Some(shift),

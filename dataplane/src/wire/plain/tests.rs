@@ -2,6 +2,7 @@ use super::*;
 use crate::neighbour::{MacAddress, Tags};
 use crate::testutil::Build;
 use crate::wire::parse::{Datagram, Packet, Parsed, Signal, parse};
+use crate::wire::rewrite;
 use proptest::prelude::*;
 
 const PAIR: EthernetPair = EthernetPair {
@@ -36,15 +37,24 @@ impl Tried for Ipv6Addr {
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let payload = proptest::collection::vec(any::<u8>(), 0..64);
     let bend = proptest::option::weighted(0.5, (14usize..70, any::<u8>()));
-    let shape = (any::<bool>(), any::<bool>(), 0u8..64, 0u8..4);
-    (shape, payload, bend, 0usize..4).prop_map(|((v6, udp, flags, ttl), payload, bend, cut)| {
+    let options = prop_oneof![
+        Just(vec![]),
+        Just(vec![2, 4, 5, 180, 1, 3, 3, 7]),
+        proptest::collection::vec(0u8..5, 4..5),
+    ];
+    let shape = (any::<bool>(), any::<bool>(), 0u8..64, 0u8..4, options);
+    (shape, payload, bend, 0usize..4).prop_map(|(shape, payload, bend, cut)| {
+        let (v6, udp, flags, ttl, options) = shape;
         let (from, to) = match v6 {
             true => ("[2001:db8:1::10]:40000", "[2001:db8:9::10]:80"),
             false => ("10.0.1.10:40000", "203.0.113.10:80"),
         };
         let build = if udp { Build::udp } else { Build::tcp };
         let build = build(from, to).payload(&payload).ttl(ttl);
-        let build = if udp { build } else { build.flags(flags) };
+        let build = match udp {
+            true => build,
+            false => build.flags(flags).tcp_options(&options),
+        };
         let mut frame = build.frame();
         if let Some((at, byte)) = bend
             && let Some(place) = frame.get_mut(at)
@@ -61,21 +71,28 @@ fn agrees<A: Tried>(frame: &[u8]) -> Result<bool, TestCaseError> {
         return Ok(false);
     };
     let packet = A::packet(frame).expect("what is plain can be parsed");
-    prop_assert_eq!(plain.tuple, packet.tuple);
+    prop_assert_eq!(plain.packet(frame), Some(packet));
+    prop_assert!(is_plain(&packet, frame.len()));
     prop_assert_eq!(usize::from(plain.len), packet.place.len());
     prop_assert_eq!(packet.place.piece, None);
     prop_assert!(packet.place.hop_limit > 1);
-    prop_assert_eq!(usize::from(packet.place.transport), 14 + A::HEADER_LEN);
     match packet.signal {
         Signal::Tcp(segment) => {
+            let deciding = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST;
+            let acknowledges = segment.flags.any(TcpFlags::ACK);
+            let decides = decides::<A>(frame);
+            prop_assert_eq!(decides, segment.flags.any(deciding) || !acknowledges);
             let said = Said {
                 end: segment.sequence_end(),
                 acknowledgement: segment.acknowledgement,
                 window: segment.window,
             };
-            prop_assert_eq!(plain.said(frame), Some(said));
+            prop_assert!(decides || plain.said(frame) == Some(said));
         }
-        other => prop_assert_eq!(other, Signal::Plain),
+        other => {
+            prop_assert_eq!(other, Signal::Plain);
+            prop_assert!(!decides::<A>(frame));
+        }
     }
     Ok(true)
 }
@@ -147,7 +164,7 @@ proptest! {
 }
 
 #[test]
-fn an_acknowledgement_and_a_datagram_are_plain() {
+fn an_acknowledgement_and_a_datagram_decide_nothing() {
     let ends = [
         ("10.0.1.10:40000", "203.0.113.10:80"),
         ("[2001:db8:1::10]:40000", "[2001:db8:9::10]:80"),
@@ -160,7 +177,8 @@ fn an_acknowledgement_and_a_datagram_are_plain() {
             assert!(is_plain, "{from}");
         }
         let syn = Build::tcp(from, to).flags(TcpFlags::SYN).frame();
-        assert_eq!(Plain::<Ipv4Addr>::read(&syn), None);
-        assert_eq!(Plain::<Ipv6Addr>::read(&syn), None);
+        let is_v4 = Plain::<Ipv4Addr>::read(&syn).is_some();
+        let is_v6 = Plain::<Ipv6Addr>::read(&syn).is_some();
+        assert!(is_v4 && decides::<Ipv4Addr>(&syn) || is_v6 && decides::<Ipv6Addr>(&syn));
     }
 }
