@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use anyhow::Context;
 use sluice_conf::settings::dataplane::{self, PortRange};
@@ -104,7 +105,9 @@ fn routing<A: Numbered>(router: A, (net, prefix_len): (A, u8)) -> Routing<A> {
 pub fn services<A: Numbered>(count: u16, source_nat: SourceNat) -> ServiceTable {
     ServiceTable {
         generation: Generation(1),
-        services: (0..count).map(|n| service::<A>(n, source_nat)).collect(),
+        services: (0..count)
+            .map(|n| Arc::new(service::<A>(n, source_nat)))
+            .collect(),
         ..ServiceTable::default()
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const HEADER_LEN: usize = 8;
 
 /// Version of header and messages; both sides must speak the same one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Largest body of a request or an answer, in bytes. A table of 10,000 Services with 100,000
 /// endpoints encodes to about 1.5 MB; the limit leaves room for forty times that.
@@ -58,7 +58,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
 }
 
 /// `bytes` with a message behind them.
-pub(crate) fn append<T: Serialize>(message: &T, bytes: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+fn append<T: Serialize>(message: &T, bytes: Vec<u8>) -> Result<Vec<u8>, CodecError> {
     postcard::to_extend(message, bytes).map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
@@ -193,7 +193,7 @@ mod tests {
             Err(CodecError::Version(1))
         );
         assert_eq!(
-            body_len(b"Sl\x03\0\x0b\0\0\0", 10),
+            body_len(b"Sl\x04\0\x0b\0\0\0", 10),
             Err(CodecError::TooLong(11, 10))
         );
     }

@@ -5,7 +5,7 @@
 //!   dataplane.toml ----> settings::Dataplane        controlplane.toml ----> settings::Controlplane
 //!
 //!   Service, Frontend, Backend --> ServiceTable(Generation) --> message --> codec --> bytes
-//!                                  EncodedTable, Service by Service --'
+//!                         from one table to the next: TableChange --'
 //! ```
 //!
 //! Guarantees: no I/O, no clock, no unsafe code, no panic on any input; decoding allocates at most
@@ -13,14 +13,14 @@
 //! dataplane does, from the table alone.
 #![forbid(unsafe_code)]
 
+pub mod change;
 pub mod codec;
-pub mod encoded;
 pub mod message;
 pub mod service;
 pub mod settings;
 pub mod table;
 
-pub use encoded::{EncodedServices, EncodedTable, TableEncoder};
+pub use change::{ChangeError, Edit, TableChange};
 pub use service::{
     Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Ping, Pool,
     Protocol, Refusal, Service, ServiceName, SourceNat,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
@@ -44,9 +45,9 @@ pub struct ServiceTable {
     pub generation: Generation,
     /// Networks of the cluster.
     pub networks: Networks,
-    /// One entry per Service port.
-    #[serde(with = "crate::encoded::services")]
-    pub services: Vec<Service>,
+    /// One entry per Service port; tables share those that are equal.
+    #[serde(with = "crate::change::services")]
+    pub services: Vec<Arc<Service>>,
 }
 
 /// Why a table is not valid; names the Service and the value.
@@ -394,7 +395,7 @@ mod tests {
     fn table(services: Vec<Service>) -> ServiceTable {
         ServiceTable {
             generation: Generation(1),
-            services,
+            services: services.into_iter().map(Arc::new).collect(),
             ..ServiceTable::default()
         }
     }

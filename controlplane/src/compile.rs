@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -104,7 +105,7 @@ pub fn compile(index: &Index, rules: &Rules) -> Compiled {
     Compiled {
         table: ServiceTable {
             networks: rules.networks.clone(),
-            services,
+            services: services.into_iter().map(Arc::new).collect(),
             ..ServiceTable::default()
         },
         problems: compiler.problems,

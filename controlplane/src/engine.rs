@@ -123,7 +123,7 @@ impl Engine {
 }
 
 /// The ports of each Service by its namespace and name.
-type Services<'a> = BTreeMap<(&'a str, &'a str), &'a [Service]>;
+type Services<'a> = BTreeMap<(&'a str, &'a str), &'a [Arc<Service>]>;
 
 fn by_name(table: &ServiceTable) -> Services<'_> {
     fn name(service: &Service) -> (&str, &str) {

@@ -10,7 +10,10 @@
 //! What the log tells: the dataplane is gone, it is back, it has its first table since, and whatever
 //! went wrong with a table; that every later table was applied is only a matter of debugging.
 //!
-//! Guarantees: a table travels whole; one that was rejected is not sent again until it changes or
+//! The first table of a connection travels whole, then what has changed since the last one that was
+//! applied, or the whole again if the dataplane has another.
+//!
+//! Guarantees: a table that was rejected is not sent again until it changes or
 //! the dataplane is another; a dataplane that is away is tried again at least once a second.
 
 use std::path::PathBuf;
@@ -20,8 +23,8 @@ use std::time::Duration;
 use serde::Serialize;
 use sluice_conf::message::Hello;
 use sluice_conf::message::controlplane::DataplaneLink;
-use sluice_conf::message::dataplane::{EncodedRequest, Reply, Request};
-use sluice_conf::{Generation, ServiceTable, TableEncoder};
+use sluice_conf::message::dataplane::{Reply, Request, SentRequest};
+use sluice_conf::{Generation, ServiceTable};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -183,12 +186,12 @@ impl Pusher {
         });
         metrics::connected(true);
         let mut sent = None;
-        let mut encoder = TableEncoder::default();
+        let mut applied = None;
         loop {
             let State { table, .. } = newest.borrow_and_update().clone();
             if let Some(table) = table.filter(|table| Some(table.generation) != sent) {
                 let first = sent.replace(table.generation).is_none();
-                self.push(&mut stream, &mut encoder, &table, first).await?;
+                self.push(&mut stream, &mut applied, &table, first).await?;
                 // Only a dataplane that answers in full earns a quick retry.
                 *pause = MIN_PAUSE;
             }
@@ -236,18 +239,18 @@ impl Pusher {
     async fn push(
         &self,
         stream: &mut UnixStream,
-        encoder: &mut TableEncoder,
+        applied: &mut Option<Arc<ServiceTable>>,
         table: &Arc<ServiceTable>,
         first: bool,
     ) -> Result<(), LinkError> {
         let start = self.clock.now();
-        let encoded = encoder.encode(table).map_err(FrameError::from)?;
-        let answer = ask(stream, &EncodedRequest::Push(encoded), PUSH_LIMIT).await;
+        let answer = send(stream, applied.as_deref(), table).await;
         let took = self.clock.now().saturating_sub(start);
         let pushed = table.generation;
         match answer {
             Ok(Reply::Applied(generation)) if generation == pushed => {
                 metrics::pushed("applied", took);
+                *applied = Some(Arc::clone(table));
                 let took_ms = took.as_millis();
                 match first || took > SLOW {
                     true => info!("the dataplane uses generation {generation} after {took_ms} ms"),
@@ -293,6 +296,27 @@ impl Pusher {
             };
         });
     }
+}
+
+/// Sends a table, as a change of the one that was applied before if there is one.
+async fn send(
+    stream: &mut UnixStream,
+    applied: Option<&ServiceTable>,
+    table: &ServiceTable,
+) -> Result<Reply, LinkError> {
+    if let Some(base) = applied {
+        let change = SentRequest::Change(table.since(base));
+        match ask(stream, &change, PUSH_LIMIT).await? {
+            Reply::NeedsWhole(generation) if generation == table.generation => {
+                debug!(
+                    "the dataplane has another table than generation {}",
+                    base.generation
+                );
+            }
+            answer => return Ok(answer),
+        }
+    }
+    ask(stream, &SentRequest::Push(table), PUSH_LIMIT).await
 }
 
 async fn ask(

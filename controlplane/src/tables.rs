@@ -37,12 +37,16 @@ impl Tables {
     /// already. Returns whether it was new.
     pub fn publish(&self, table: ServiceTable) -> bool {
         self.state.send_if_modified(|state| {
-            let same = |newest: &Arc<ServiceTable>| {
-                newest.services == table.services && newest.networks == table.networks
+            let Some(newest) = &state.table else {
+                state.advance(table, state.generation);
+                return true;
             };
-            if state.table.as_ref().is_some_and(same) {
+            let change = table.since(newest);
+            if change.edits.is_empty() && change.networks == newest.networks {
                 return false;
             }
+            // What is equal becomes the same, so that nobody need compare it again.
+            let table = change.apply(newest).unwrap_or(table);
             state.advance(table, state.generation);
             true
         })
@@ -85,6 +89,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use sluice_conf::{Protocol, Service, ServiceName};
+
     use super::*;
 
     #[test]
@@ -100,6 +106,29 @@ mod tests {
         tables.publish(ServiceTable::default());
         assert!(!tables.publish(ServiceTable::default()));
         assert_eq!(tables.newest().generation, Generation(1));
+    }
+
+    #[test]
+    fn what_is_equal_in_two_tables_is_shared() {
+        let service = |name: &str| {
+            Arc::new(Service::new(ServiceName {
+                namespace: "default".into(),
+                name: name.into(),
+                port: String::new(),
+                protocol: Protocol::Tcp,
+            }))
+        };
+        let tables = Tables::default();
+        let publish = |names: &[&str]| {
+            tables.publish(ServiceTable {
+                services: names.iter().map(|name| service(name)).collect(),
+                ..ServiceTable::default()
+            });
+            tables.newest().table.unwrap().services.clone()
+        };
+        let (first, second) = (publish(&["a", "b"]), publish(&["b", "c"]));
+        assert!(Arc::ptr_eq(&first[1], &second[0]));
+        assert_eq!(second, [service("b"), service("c")]);
     }
 
     #[test]

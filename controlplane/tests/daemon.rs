@@ -138,6 +138,9 @@ fn dataplane(socket: &Path) -> mpsc::Receiver<ServiceTable> {
                         }
                         dataplane::Reply::Applied(generation)
                     }
+                    dataplane::Request::Change(change) => {
+                        dataplane::Reply::NeedsWhole(change.generation)
+                    }
                     _ => dataplane::Reply::Hello {
                         release: "test".into(),
                         generation: None,

@@ -38,7 +38,7 @@ fn table(names: &[&str]) -> ServiceTable {
         })
     };
     ServiceTable {
-        services: names.iter().map(service).collect(),
+        services: names.iter().map(service).map(Arc::new).collect(),
         ..ServiceTable::default()
     }
 }
@@ -72,8 +72,8 @@ impl Link {
     }
 }
 
-/// The dataplane's side of one connection.
-struct Dataplane(UnixStream);
+/// The dataplane's side of one connection, and the table that it has by way of that.
+struct Dataplane(UnixStream, ServiceTable);
 
 impl Dataplane {
     fn listen(socket: &Path) -> UnixListener {
@@ -84,7 +84,8 @@ impl Dataplane {
     /// Accepts a connection and says hello.
     async fn accept(listener: &UnixListener, generation: Option<u64>) -> Self {
         let accepted = timeout(DEADLINE, listener.accept()).await;
-        let mut dataplane = Self(accepted.expect("nobody connected").unwrap().0);
+        let stream = accepted.expect("nobody connected").unwrap().0;
+        let mut dataplane = Self(stream, ServiceTable::default());
         let Request::Hello(hello) = dataplane.next().await else {
             panic!("the first request is not Hello");
         };
@@ -113,9 +114,16 @@ impl Dataplane {
     }
 
     async fn apply(&mut self) -> ServiceTable {
-        let table = self.table().await;
-        self.reply(Reply::Applied(table.generation)).await;
-        table
+        self.1 = match self.next().await {
+            Request::Push(table) => table,
+            Request::Change(change) => {
+                assert_eq!(change.base, self.1.generation);
+                change.apply(&self.1).unwrap()
+            }
+            other => panic!("not a table: {other:?}"),
+        };
+        self.reply(Reply::Applied(self.1.generation)).await;
+        self.1.clone()
     }
 
     async fn reply(&mut self, reply: Reply) {
@@ -265,11 +273,82 @@ async fn a_refusal_is_the_reason_shown() {
     let mut link = Link::start();
     let listener = Dataplane::listen(&link.socket);
     let (stream, _) = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
-    let mut dataplane = Dataplane(stream);
+    let mut dataplane = Dataplane(stream, ServiceTable::default());
     dataplane.next().await;
     dataplane
         .reply(Reply::Refused("user 7 may not ask".into()))
         .await;
     link.until(|link| matches!(link, DataplaneLink::Disconnected { reason, .. } if reason.contains("user 7 may not ask")))
         .await;
+}
+
+#[tokio::test]
+async fn after_the_first_table_only_changes_are_sent() {
+    let mut link = Link::start();
+    let listener = Dataplane::listen(&link.socket);
+    link.tables.publish(table(&["a", "b", "c"]));
+    let mut dataplane = Dataplane::accept(&listener, None).await;
+    let whole = dataplane.table().await;
+    dataplane.reply(Reply::Applied(Generation(1))).await;
+    link.until(applied(1)).await;
+    link.tables.publish(table(&["a", "c", "d"]));
+    let Request::Change(change) = dataplane.next().await else {
+        panic!("not a change");
+    };
+    assert_eq!(
+        (change.base, change.generation),
+        (Generation(1), Generation(2))
+    );
+    let sizes: Vec<_> = change
+        .edits
+        .iter()
+        .map(|e| (e.place, e.removed, e.added.len()))
+        .collect();
+    assert_eq!(sizes, [(1, 1, 0), (3, 0, 1)]);
+    let made = change.apply(&whole).unwrap();
+    assert_eq!(made.services, table(&["a", "c", "d"]).services);
+    // What was not applied is no base.
+    let (generation, reason) = (Generation(2), "no memory".to_owned());
+    dataplane
+        .reply(Reply::Rejected { generation, reason })
+        .await;
+    link.tables.publish(table(&["a"]));
+    let Request::Change(change) = dataplane.next().await else {
+        panic!("not a change");
+    };
+    assert_eq!(
+        (change.base, change.generation),
+        (Generation(1), Generation(3))
+    );
+    assert_eq!(
+        change.apply(&whole).unwrap().services,
+        table(&["a"]).services
+    );
+}
+
+#[tokio::test]
+async fn a_dataplane_that_has_another_table_is_sent_the_whole() {
+    let mut link = Link::start();
+    let listener = Dataplane::listen(&link.socket);
+    link.tables.publish(table(&["a"]));
+    let mut dataplane = Dataplane::accept(&listener, None).await;
+    dataplane.apply().await;
+    link.until(applied(1)).await;
+    link.tables.publish(table(&["b"]));
+    let Request::Change(change) = dataplane.next().await else {
+        panic!("not a change");
+    };
+    dataplane.reply(Reply::NeedsWhole(change.generation)).await;
+    let whole = dataplane.apply().await;
+    assert_eq!(
+        (whole.generation, &whole.services),
+        (Generation(2), &table(&["b"]).services)
+    );
+    link.until(applied(2)).await;
+    link.tables.publish(table(&["b", "c"]));
+    assert_eq!(
+        dataplane.apply().await.services,
+        table(&["b", "c"]).services
+    );
+    link.until(applied(3)).await;
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use sluice_conf::codec::{self, CodecError, HEADER_LEN, MAX_BODY};
 use sluice_conf::message::dataplane::tap::TapSettings;
-use sluice_conf::message::dataplane::{EncodedRequest, Reply};
+use sluice_conf::message::dataplane::{Reply, Request};
+
+use crate::gateway::Base;
 
 pub use answers::{About, Answers};
 pub use socket::{Listener, SocketError};
@@ -108,7 +110,7 @@ impl Drop for Slot {
 fn converse(stream: &UnixStream, answers: &Answers) -> Result<(), ClientError> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut body = Vec::new();
-    let Some(EncodedRequest::Hello(hello)) = receive(stream, &mut body)? else {
+    let Some(Request::Hello(hello)) = receive(stream, &mut body)? else {
         let refusal = Reply::Refused(ClientError::NoHello.to_string());
         send(stream, &refusal)?;
         return Err(ClientError::NoHello);
@@ -119,10 +121,11 @@ fn converse(stream: &UnixStream, answers: &Answers) -> Result<(), ClientError> {
         "control connection"
     );
     send(stream, &answers.hello())?;
+    let mut base = Base::default();
     while let Some(request) = receive(stream, &mut body)? {
         match request {
-            EncodedRequest::Tap(settings) => return pour(stream, answers, &settings),
-            request => send(stream, &answers.answer(request))?,
+            Request::Tap(settings) => return pour(stream, answers, &settings),
+            request => send(stream, &answers.answer(request, &mut base))?,
         }
     }
     Ok(())
@@ -167,11 +170,8 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
-/// The next request, which lies in `body`; `None` when the client has closed between two messages.
-fn receive<'a>(
-    mut stream: &UnixStream,
-    body: &'a mut Vec<u8>,
-) -> Result<Option<EncodedRequest<'a>>, ClientError> {
+/// The next request, read by way of `body`; `None` when the client has closed between two messages.
+fn receive(mut stream: &UnixStream, body: &mut Vec<u8>) -> Result<Option<Request>, ClientError> {
     let mut header = [0; HEADER_LEN];
     stream.set_read_timeout(None)?;
     // Waiting for a message to begin may take for ever, the rest of it may not.

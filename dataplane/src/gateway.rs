@@ -18,14 +18,14 @@ use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use sluice_conf::message::dataplane::explain::Question;
 use sluice_conf::settings::dataplane::SourceNat;
-use sluice_conf::{EncodedTable, Generation};
+use sluice_conf::{Generation, ServiceTable, TableChange};
 
 use crate::clock::{Clock, Time};
 use crate::hygiene::Hygiene;
 use crate::listing::Query;
 use crate::neighbour::Network;
 use crate::netlink::Resolve;
-use crate::service::{CompiledService, MapError, Received, ServiceMap, Terms};
+use crate::service::{CompiledService, Draft, MapError, ServiceMap, Terms};
 use crate::snapshot::{Progress, Publisher, Snapshot};
 use crate::stats::{PerWorker, WorkerCounters};
 use crate::steer::{Endpoint, Filter, Headers};
@@ -138,14 +138,25 @@ pub struct Slots {
 
 struct State {
     publisher: Publisher,
-    /// The Services in force as they came.
-    received: Received,
     gate: Box<dyn Gate>,
     filter: Filter,
     /// Whether the gate lets through what the filter says, and nothing more.
     is_exact: bool,
     retired: Retired,
     last_rejection: Option<String>,
+}
+
+/// Which table a client may change: the one in force, if that is the client's own last one.
+#[derive(Debug, Default)]
+pub struct Base(Option<u32>);
+
+/// Why a table was not changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ChangeRefused {
+    /// Another one is in force.
+    OtherBase,
+    /// What came out could not be put in force, in words.
+    Invalid(String),
 }
 
 /// Backends that have left, and since when; oldest first.
@@ -181,7 +192,6 @@ impl Gateway {
     pub fn new(publisher: Publisher, gate: Box<dyn Gate>, around: Around) -> Self {
         let state = State {
             publisher,
-            received: Received::default(),
             gate,
             filter: Filter::default(),
             is_exact: false,
@@ -198,27 +208,56 @@ impl Gateway {
     ///
     /// # Errors
     /// In words: why not. The old table stays.
-    pub fn apply(&self, table: &EncodedTable<'_>) -> Result<Generation, String> {
+    pub fn apply(&self, table: ServiceTable, base: &mut Base) -> Result<Generation, String> {
         let mut state = self.lock();
-        let result = self.replace(&mut state, table);
-        state.last_rejection = result.as_ref().err().cloned();
-        result.map(|()| table.generation)
+        let current = state.publisher.current();
+        let draft = Draft::of(table, &current.services);
+        self.replace(&mut state, &current, Ok(draft), base)
     }
 
-    fn replace(&self, state: &mut State, table: &EncodedTable<'_>) -> Result<(), String> {
+    /// Changes the table in force; returns when every worker uses the new one.
+    ///
+    /// # Errors
+    /// Another table is in force than the one that the change builds on, or as for
+    /// [`Gateway::apply`]. The old table stays.
+    pub fn amend(&self, change: TableChange, base: &mut Base) -> Result<Generation, ChangeRefused> {
+        let mut state = self.lock();
         let current = state.publisher.current();
-        let told = |error: MapError| error.to_string();
-        let (draft, same) = state
-            .received
-            .draft(table, &current.services)
-            .map_err(told)?;
-        let terms = &self.around.terms;
-        let services = ServiceMap::compile(draft, &current.services, terms).map_err(told)?;
-        let network = Arc::clone(&current.network);
-        let snapshot = Snapshot::new(Arc::new(services), network);
-        self.put_in_force(state, &current, snapshot)?;
-        state.received.adopt(table.services, same);
-        Ok(())
+        let services = &current.services;
+        if base.0 != Some(services.version()) || services.generation() != Some(change.base) {
+            return Err(ChangeRefused::OtherBase);
+        }
+        let draft = Draft::by(change, services);
+        let replaced = self.replace(&mut state, &current, draft, base);
+        replaced.map_err(ChangeRefused::Invalid)
+    }
+
+    fn replace(
+        &self,
+        state: &mut State,
+        current: &Snapshot,
+        draft: Result<Draft, MapError>,
+        base: &mut Base,
+    ) -> Result<Generation, String> {
+        let result = self.compile_and_put_in_force(state, current, draft);
+        state.last_rejection = result.as_ref().err().cloned();
+        let services = result?;
+        *base = Base(Some(services.version()));
+        Ok(services.generation().unwrap_or_default())
+    }
+
+    fn compile_and_put_in_force(
+        &self,
+        state: &mut State,
+        current: &Snapshot,
+        draft: Result<Draft, MapError>,
+    ) -> Result<Arc<ServiceMap>, String> {
+        let compiled = draft
+            .and_then(|draft| ServiceMap::compile(draft, &current.services, &self.around.terms));
+        let services = Arc::new(compiled.map_err(|error| error.to_string())?);
+        let snapshot = Snapshot::new(Arc::clone(&services), Arc::clone(&current.network));
+        self.put_in_force(state, current, snapshot)?;
+        Ok(services)
     }
 
     /// Puts other Services in force.

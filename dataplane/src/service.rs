@@ -4,18 +4,19 @@
 //! keeps its compiled form, and a backend that stays keeps its counters, whatever else changes.
 //!
 //! ```text
-//!   EncodedTable --Received::draft--> Draft --ServiceMap::compile--> ServiceMap
-//!   ServiceTable --Draft::of--------'   what stays, what is new
+//!   ServiceTable --Draft::of--> Draft --ServiceMap::compile--> ServiceMap
+//!   TableChange ---Draft::by--'   what goes, what is new
 //! ```
 //!
 //! A map shares with the one before whatever did not change: while Services stay where they are and
-//! clients use them as before, that is everything but what belongs to the changed ones.
+//! clients use them as before, that is everything but what belongs to the changed ones. By a change
+//! it is then made in a time that hardly depends on how many others there are.
 
 mod chunked;
 mod compiled;
 mod draft;
 mod lookup;
-mod received;
+mod moves;
 mod vips;
 
 use std::net::IpAddr;
@@ -23,28 +24,27 @@ use std::sync::Arc;
 
 use crate::flow::{Address, End};
 use ipnet::IpNet;
-use sluice_conf::codec::CodecError;
 use sluice_conf::message::dataplane::explain::Class;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
-    Access, Claims, Frontend, Generation, Networks, Protocol, Service, ServiceName, ServiceTable,
-    TableError,
+    Access, ChangeError, Claims, Frontend, Generation, Networks, Protocol, ServiceName,
+    ServiceTable, TableError,
 };
 
 use chunked::Chunked;
 pub use compiled::{Choice, CompiledBackend, CompiledService};
+use draft::Added;
 pub use draft::Draft;
-use draft::Step;
 use lookup::{Frontends, Preserving};
-pub use received::{Received, Same};
+use moves::Moves;
 pub use vips::{Vip, Vips};
 
 /// Why a table cannot be used; the old one stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// The bytes of the table are no Services.
+    /// The change was made from another table.
     #[error(transparent)]
-    Codec(#[from] CodecError),
+    Change(#[from] ChangeError),
     /// The table contradicts itself.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -120,8 +120,8 @@ pub struct Served<'a> {
 #[derive(Debug, Default)]
 pub struct ServiceMap {
     version: u32,
-    /// Place of each Service of the map before that is still the same.
-    carried: Vec<Option<u32>>,
+    /// Where the Services of the map before are that are still the same.
+    moves: Moves,
     /// Places of the Services that are not.
     fresh: Vec<u32>,
     generation: Option<Generation>,
@@ -151,15 +151,18 @@ impl ServiceMap {
     /// # Errors
     /// The first reason why the table cannot be used.
     pub fn compile(draft: Draft, previous: &ServiceMap, terms: &Terms) -> Result<Self, MapError> {
-        let only_backends = draft.only_changes_backends(previous);
-        let (frontend_count, backend_count) = match only_backends {
-            true => (previous.frontend_count(), count_patched(&draft, previous)),
-            false => count_all(&draft, previous),
-        };
+        let before = (
+            previous.services.len(),
+            previous.frontend_count(),
+            previous.backend_count,
+        );
+        let services = draft.count(previous, before.0, |_| 1);
+        let frontends = draft.count(previous, before.1, |entry| entry.frontends.len());
+        let backends = draft.count(previous, before.2, |entry| entry.backends.len());
         for (what, count, limit) in [
-            ("services", draft.len(), terms.limits.services),
-            ("frontends", frontend_count, terms.limits.frontends),
-            ("backends", backend_count, terms.limits.backends),
+            ("services", services, terms.limits.services),
+            ("frontends", frontends, terms.limits.frontends),
+            ("backends", backends, terms.limits.backends),
         ] {
             if count > limit as usize {
                 return Err(MapError::TooMany { what, count, limit });
@@ -167,11 +170,12 @@ impl ServiceMap {
         }
         let map = ServiceMap {
             version: previous.version.wrapping_add(1),
+            moves: Moves::of(before.0, &draft.steps),
             generation: Some(draft.generation),
-            backend_count,
+            backend_count: backends,
             ..ServiceMap::default()
         };
-        match only_backends {
+        match draft.only_changes_backends(previous) {
             true => map.patched(draft, previous, terms),
             false => map.rebuilt(draft, previous, terms),
         }
@@ -184,35 +188,35 @@ impl ServiceMap {
         previous: &ServiceMap,
         terms: &Terms,
     ) -> Result<Self, MapError> {
+        for entry in draft.added() {
+            entry.validate()?;
+        }
         self.networks = draft.networks;
-        self.carried = (0..previous.services.len() as u32).map(Some).collect();
         self.services = previous.services.clone();
         self.frontends = Arc::clone(&previous.frontends);
         self.vips = Arc::clone(&previous.vips);
         self.preserving = Arc::clone(&previous.preserving);
         for step in draft.steps {
-            if let Step::New(entry, Some(place)) = step {
-                entry.validate()?;
-                self.replace(place, *entry, terms);
+            for (place, added) in step.gone.zip(step.added) {
+                self.replace(place, added, previous, terms);
             }
         }
         Ok(self)
     }
 
-    fn replace(&mut self, place: usize, entry: Service, terms: &Terms) {
-        let Some(old) = self.services.get(place).cloned() else {
+    fn replace(&mut self, place: usize, added: Added, previous: &ServiceMap, terms: &Terms) {
+        let Some(old) = previous.services.get(place) else {
             return;
         };
-        let new = Arc::new(CompiledService::new(entry, Some(&old), terms.workers));
+        let new = added.compile(previous, terms.workers);
         if old.pings() != new.pings() {
-            Arc::make_mut(&mut self.vips).replace(&old, &new);
+            Arc::make_mut(&mut self.vips).replace(old, &new);
         }
-        if lookup::answers_differ(&old, &new) {
+        if lookup::answers_differ(old, &new) {
             let preserving = Arc::make_mut(&mut self.preserving);
-            preserving.remove(&old);
+            preserving.remove(old);
             preserving.add(&new);
         }
-        self.carried[place] = None;
         self.fresh.push(place as u32);
         self.services.set(place, new);
     }
@@ -225,27 +229,20 @@ impl ServiceMap {
         terms: &Terms,
     ) -> Result<Self, MapError> {
         check(&draft, previous, terms.reserved)?;
-        let count = draft.len();
         self.networks = draft.networks;
-        self.carried = vec![None; previous.services.len()];
-        let mut services = Vec::with_capacity(count);
+        let (mut services, mut place) = (Vec::new(), 0);
+        let mut old = previous.services.iter();
         for step in draft.steps {
-            match step {
-                Step::Keep(places) => {
-                    for place in places {
-                        self.carried[place] = Some(services.len() as u32);
-                        services.extend(previous.services.get(place).cloned());
-                    }
-                }
-                Step::New(entry, old) => {
-                    let old = old.and_then(|place| previous.services.get(place));
-                    let old = old.map(|old| &**old);
-                    self.fresh.push(services.len() as u32);
-                    services.push(Arc::new(CompiledService::new(*entry, old, terms.workers)));
-                }
+            services.extend(old.by_ref().take(step.gone.start - place).cloned());
+            place = step.gone.end;
+            old.by_ref().take(step.gone.len()).for_each(drop);
+            for added in step.added {
+                self.fresh.push(services.len() as u32);
+                services.push(added.compile(previous, terms.workers));
             }
         }
-        let mut frontends = Frontends::with_capacity(count);
+        services.extend(old.cloned());
+        let mut frontends = Frontends::with_capacity(services.len());
         let (mut vips, mut preserving) = (Vips::default(), Preserving::default());
         for (service, place) in services.iter().zip(0..) {
             frontends.add(place, service);
@@ -277,7 +274,7 @@ impl ServiceMap {
         if version.wrapping_add(1) != self.version {
             return None;
         }
-        *self.carried.get(place as usize)?
+        self.moves.find(place)
     }
 
     /// The table's generation; `None` before the first table.
@@ -331,6 +328,11 @@ impl ServiceMap {
         self.preserving.contains(target)
     }
 
+    /// The name of the Service at a place.
+    fn name(&self, place: usize) -> Option<&ServiceName> {
+        self.services.get(place).map(|service| &service.entry.name)
+    }
+
     /// The Service at a place.
     pub fn service(&self, place: u32) -> Option<&CompiledService> {
         self.services.get(place as usize).map(|service| &**service)
@@ -369,7 +371,7 @@ impl ServiceMap {
             services: self
                 .services
                 .iter()
-                .map(|service| service.entry.clone())
+                .map(|service| Arc::new(service.entry.clone()))
                 .collect(),
         }
     }
@@ -379,56 +381,20 @@ fn holds(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// Frontends and backends of a table.
-fn count_all(draft: &Draft, previous: &ServiceMap) -> (usize, usize) {
-    entries(draft, previous).fold((0, 0), |(frontends, backends), entry| {
-        (
-            frontends + entry.frontends.len(),
-            backends + entry.backends.len(),
-        )
-    })
-}
-
-/// Backends of a table that only changes backends.
-fn count_patched(draft: &Draft, previous: &ServiceMap) -> usize {
-    let mut count = previous.backend_count;
-    for step in &draft.steps {
-        if let Step::New(entry, Some(place)) = step {
-            let old = previous.services.get(*place);
-            count -= old.map_or(0, |old| old.entry.backends.len());
-            count += entry.backends.len();
-        }
-    }
-    count
-}
-
 /// Checks a table of which more than backends has changed.
 fn check(draft: &Draft, previous: &ServiceMap, reserved: PortRange) -> Result<(), MapError> {
-    let mut claims = Claims::with_capacity(draft.len());
-    for step in &draft.steps {
-        if let Step::New(entry, _) = step {
-            entry.validate()?;
-            for frontend in &entry.frontends {
-                check_reserved(&entry.name, frontend, reserved)?;
-            }
+    for entry in draft.added() {
+        entry.validate()?;
+        for frontend in &entry.frontends {
+            check_reserved(&entry.name, frontend, reserved)?;
         }
     }
-    for entry in entries(draft, previous) {
+    let entries = draft.entries(previous);
+    let mut claims = Claims::with_capacity(entries.len());
+    for entry in entries {
         claims.add(entry)?;
     }
     Ok(())
-}
-
-/// The Services of a table.
-fn entries<'a>(draft: &'a Draft, previous: &'a ServiceMap) -> impl Iterator<Item = &'a Service> {
-    draft.steps.iter().flat_map(|step| {
-        let (kept, new) = match step {
-            Step::Keep(places) => (places.clone(), None),
-            Step::New(entry, _) => (0..0, Some(&**entry)),
-        };
-        let kept = kept.filter_map(|place| previous.services.get(place));
-        kept.map(|service| &service.entry).chain(new)
-    })
 }
 
 fn check_reserved(

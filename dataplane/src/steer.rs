@@ -81,7 +81,8 @@ impl Filter {
     /// A masquerade address from the settings that the host does not have is nobody's but ours, so
     /// it is a Vip too: without an answer for it no reply would find the way back.
     pub fn new(table: &ServiceTable, network: &Network, source_nat: &dataplane::SourceNat) -> Self {
-        Self::of(&table.networks, &table.services, network, source_nat)
+        let services = table.services.iter().map(|service| &**service);
+        Self::of(&table.networks, services, network, source_nat)
     }
 
     /// As [`Filter::new`], of the parts of a table.

@@ -13,9 +13,10 @@ use sluice_benches::report::Report;
 use sluice_benches::statistics::{quantile, sorted};
 use sluice_benches::topology::{services, terms};
 use sluice_benches::traffic::shuffle;
-use sluice_conf::{Backend, ServiceTable, SourceNat, TableEncoder, codec};
+use sluice_conf::codec::CodecError;
+use sluice_conf::{Backend, ServiceTable, SourceNat, TableChange, codec};
 use sluice_dataplane::maglev::{Candidate, Maglev};
-use sluice_dataplane::service::{MapError, Received, ServiceMap};
+use sluice_dataplane::service::{Draft, ServiceMap};
 
 use crate::{Measure, push};
 
@@ -147,12 +148,12 @@ fn whole(measure: Measure, table: &ServiceTable, report: &mut Report) -> anyhow:
     report.add(name("message"), "MB", &[bytes.len() as f64 / 1e6]);
     let (mut decoding, mut compiling) = (Vec::new(), Vec::new());
     for _ in 0..measure.rounds {
-        let (nothing, received) = (ServiceMap::default(), Received::default());
+        let nothing = ServiceMap::default();
         let (passed, draft) = measure.watch.time(|| {
             let table = codec::decode(&bytes[codec::HEADER_LEN..])?;
-            received.draft(&table, &nothing)
+            Ok::<_, CodecError>(Draft::of(table, &nothing))
         });
-        let (draft, _) = draft?;
+        let draft = draft?;
         decoding.push(passed / 1e6);
         let (passed, map) = measure
             .watch
@@ -188,7 +189,7 @@ impl Flapping {
     /// The next table.
     pub fn advance(&mut self) -> ServiceTable {
         let place = self.change / 2 * 97 % self.table.services.len();
-        let backends = &mut self.table.services[place].backends;
+        let backends = &mut Arc::make_mut(&mut self.table.services[place]).backends;
         match self.away.take() {
             Some(backend) => backends.push(backend),
             None => self.away = backends.pop(),
@@ -199,29 +200,22 @@ impl Flapping {
 }
 
 /// Milliseconds of decoding and compiling a table in which one endpoint has left or come back, each
-/// beside the map before. Not timed: encoding the table, and freeing the map before.
+/// beside the map before. Not timed: encoding the change, and freeing the map before.
 fn changes(measure: Measure, table: ServiceTable) -> anyhow::Result<Vec<f64>> {
-    let (mut encoder, mut received) = (TableEncoder::default(), Received::default());
-    let mut map = ServiceMap::default();
-    let mut flapping = Flapping::new(table.clone());
+    let mut map = ServiceMap::build(table.clone(), &ServiceMap::default(), &terms(1))?;
+    let (mut flapping, mut base) = (Flapping::new(table.clone()), table);
     let mut readings = Vec::with_capacity(CHANGES);
-    for change in 0..=CHANGES {
-        let next = Arc::new(match change {
-            0 => table.clone(),
-            _ => flapping.advance(),
-        });
-        let encoded = encoder.encode(&next)?;
+    for _ in 0..CHANGES {
+        let next = flapping.advance();
+        let bytes = codec::encode(&next.since(&base))?;
         let (passed, compiled) = measure.watch.time(|| {
-            let (draft, same) = received.draft(&encoded, &map)?;
-            let next = ServiceMap::compile(draft, &map, &terms(1))?;
-            received.adopt(encoded.services, same);
-            Ok::<_, MapError>(next)
+            let change = codec::decode::<TableChange>(&bytes[codec::HEADER_LEN..])?;
+            let draft = Draft::by(change, &map)?;
+            anyhow::Ok(ServiceMap::compile(draft, &map, &terms(1))?)
         });
         map = compiled?;
-        // The first table comes to no other.
-        if change > 0 {
-            readings.push(passed / 1e6);
-        }
+        base = next;
+        readings.push(passed / 1e6);
     }
     Ok(readings)
 }

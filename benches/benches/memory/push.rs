@@ -1,7 +1,8 @@
 //! A table's whole way: encoded, sent over a Unix socket, decoded, compiled, published, and seen by
 //! a worker. Only the kernel's filter is left out, which needs root.
 //!
-//! The client encodes as the control plane does, the rest is the daemon's own code. The worker does
+//! The client sends tables and changes of them as the control plane does, the rest is the daemon's own
+//! code. Which Services differ it sees by what two tables share, as that does. The worker does
 //! nothing but look for a new snapshot; how long it takes to take one up is what a push costs it.
 
 use std::io::{Read, Write};
@@ -18,9 +19,9 @@ use sluice_benches::statistics::{quantile, sorted};
 use sluice_benches::topology::{network, terms};
 use sluice_conf::codec::{self, HEADER_LEN};
 use sluice_conf::message::Hello;
-use sluice_conf::message::dataplane::{EncodedRequest, Reply};
+use sluice_conf::message::dataplane::{Reply, SentRequest};
 use sluice_conf::settings::dataplane::SourceNat;
-use sluice_conf::{Generation, ServiceTable, TableEncoder};
+use sluice_conf::{Generation, ServiceTable};
 use sluice_dataplane::clock::{Clock, Time};
 use sluice_dataplane::control::{About, Answers, serve};
 use sluice_dataplane::gateway::{Around, Gate, Gateway, Slots};
@@ -44,8 +45,8 @@ pub fn run(measure: Measure, table: ServiceTable, report: &mut Report) -> anyhow
     let mut link = Link::start()?;
     let mut full = Vec::new();
     for _ in 0..measure.rounds {
-        full.push(link.push(table.clone())?);
-        link.push(ServiceTable::default())?;
+        full.push(link.push_whole(table.clone())?);
+        link.push_whole(ServiceTable::default())?;
     }
     report.add("push of 10k Services, seen by a worker", "ms", &full);
     link.push(table.clone())?;
@@ -77,7 +78,8 @@ struct Seen {
 /// A dataplane without frames, and a client's end.
 struct Link {
     stream: UnixStream,
-    encoder: TableEncoder,
+    /// What the dataplane has.
+    base: ServiceTable,
     generation: u64,
     clock: Clock,
     seen: Receiver<Seen>,
@@ -115,7 +117,7 @@ impl Link {
         let over = Arc::clone(&stop);
         let mut link = Self {
             stream: UnixStream::connect(&path)?,
-            encoder: TableEncoder::default(),
+            base: ServiceTable::default(),
             generation: 0,
             clock,
             seen,
@@ -131,20 +133,31 @@ impl Link {
             release: String::new(),
         };
         link.stream
-            .write_all(&codec::encode(&EncodedRequest::Hello(hello))?)?;
+            .write_all(&codec::encode(&SentRequest::Hello(hello))?)?;
         link.reply()?;
         Ok(link)
     }
 
-    /// Milliseconds until the worker has this table.
-    fn push(&mut self, mut table: ServiceTable) -> anyhow::Result<f64> {
+    /// Milliseconds until the worker has this table, of which what has changed is sent.
+    fn push(&mut self, table: ServiceTable) -> anyhow::Result<f64> {
+        self.until_seen(table, |table, base| SentRequest::Change(table.since(base)))
+    }
+
+    /// The same when all of it is sent.
+    fn push_whole(&mut self, table: ServiceTable) -> anyhow::Result<f64> {
+        self.until_seen(table, |table, _| SentRequest::Push(table))
+    }
+
+    fn until_seen(
+        &mut self,
+        mut table: ServiceTable,
+        message: impl for<'a> Fn(&'a ServiceTable, &ServiceTable) -> SentRequest<'a>,
+    ) -> anyhow::Result<f64> {
         self.generation += 1;
         table.generation = Generation(self.generation);
-        let table = Arc::new(table);
         let start = self.clock.now();
-        let encoded = self.encoder.encode(&table)?;
-        self.stream
-            .write_all(&codec::encode(&EncodedRequest::Push(encoded))?)?;
+        let bytes = codec::encode(&message(&table, &self.base))?;
+        self.stream.write_all(&bytes)?;
         let seen = self.seen.recv_timeout(PATIENCE)?;
         ensure!(
             seen.generation == Some(table.generation),
@@ -153,6 +166,7 @@ impl Link {
         let reply = self.reply()?;
         ensure!(reply == Reply::Applied(table.generation), "{reply:?}");
         self.stalls.push(seen.stall as f64 / 1e3);
+        self.base = table;
         Ok((seen.at.0 - start.0) as f64 / 1e6)
     }
 

@@ -2,6 +2,7 @@
 //! without files and without that.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use sluice_conf::message::dataplane::Reply;
@@ -69,11 +70,11 @@ fn table(generation: Generation, spares: u8) -> ServiceTable {
     });
     ServiceTable {
         generation,
-        services: vec![Service {
+        services: vec![Arc::new(Service {
             frontends: vec![frontend],
             backends: backends.collect(),
             ..Service::new(name)
-        }],
+        })],
         ..ServiceTable::default()
     }
 }

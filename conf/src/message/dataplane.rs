@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use self::explain::{Explanation, Question};
 use self::tap::{TapBatch, TapSettings};
 use super::Hello;
-use crate::encoded::EncodedTable;
+use crate::change::TableChange;
 use crate::service::{Protocol, ServiceName};
 use crate::table::{Generation, ServiceTable};
 
 /// What a client may ask of the dataplane.
 pub type Request = AnyRequest<ServiceTable>;
 
-/// The same bytes as [`Request`]; its table has not been looked into.
-pub type EncodedRequest<'a> = AnyRequest<EncodedTable<'a>>;
+/// The same bytes as [`Request`]; its table stays the sender's.
+pub type SentRequest<'a> = AnyRequest<&'a ServiceTable>;
 
 /// What a client may ask of the dataplane, with a table of type `T`. The first request of a
 /// connection is `Hello`.
@@ -29,6 +29,9 @@ pub enum AnyRequest<T> {
     /// Replaces the service table. Answered by [`Reply::Applied`] when every worker uses it, or
     /// by [`Reply::Rejected`] when the old one stays.
     Push(T),
+    /// Changes the table that this connection has put in force. Answered as [`AnyRequest::Push`], or
+    /// by [`Reply::NeedsWhole`].
+    Change(TableChange),
     /// Answered by [`Reply::Status`].
     Status,
     /// Answered by [`Reply::Stats`].
@@ -61,6 +64,9 @@ pub enum Reply {
         /// Why.
         reason: String,
     },
+    /// This generation builds on a table that is not in use, or that somebody else has pushed. The
+    /// old one stays, and the whole table is asked for.
+    NeedsWhole(Generation),
     /// How the dataplane is.
     Status(Status),
     /// What it has counted.

@@ -1,5 +1,7 @@
 //! Counts of a table, for metrics.
 
+use std::sync::Arc;
+
 use sluice_conf::{Backend, BackendState, FrontendKind, Pool, Service};
 
 /// Service ports with endpoints none of which is local, though a policy asks for local ones.
@@ -12,7 +14,7 @@ pub struct WithoutLocal {
 }
 
 /// Counts them (kube-proxy's metric sync_proxy_rules_no_local_endpoints_total).
-pub fn count_without_local(services: &[Service]) -> WithoutLocal {
+pub fn count_without_local(services: &[Arc<Service>]) -> WithoutLocal {
     let lacks = |service: &Service, internal: bool| {
         let mut frontends = service.frontends.iter();
         frontends.any(|frontend| {

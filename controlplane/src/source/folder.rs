@@ -1,7 +1,8 @@
 //! Watches a folder of manifests and reports every change as events.
 //!
-//! Guarantees: a file that was written to its end or renamed into place is reported about 10 ms
-//! later (what takes objects away later than that, see `scan`); a file that is being
+//! Guarantees: a file that was written to its end or renamed into place is reported at once; if
+//! others were just before it, they are collected and reported 10 to 40 ms later (what takes objects
+//! away later than that, see `scan`); a file that is being
 //! written is left alone until its writer closes it, one that is written again and again is read
 //! every 100 ms all the same; when the kernel's notices fail, a scan every two seconds finds the
 //! change. A folder that vanishes is one problem and takes nothing away. Subfolders are not read.
@@ -13,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -177,6 +178,10 @@ impl Folder {
     fn wait(&mut self, end: Duration) {
         loop {
             let now = self.clock.now();
+            // A file that was opened again since it was closed is not read.
+            for notice in self.notices.try_iter() {
+                self.pending.notice(now, notice);
+            }
             let due = self.pending.due().map_or(end, |due| due.min(end));
             if now >= due {
                 return;
@@ -209,6 +214,8 @@ struct Pending {
     files: BTreeMap<OsString, Noticed>,
     first: Option<Duration>,
     last: Duration,
+    /// Until when a finished file is one of many.
+    busy: Duration,
     /// Something changed that cannot be told by file names.
     elsewhere: bool,
 }
@@ -217,16 +224,26 @@ struct Pending {
 struct Noticed {
     first: Duration,
     at: Duration,
+    state: FileState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileState {
     /// Written into and not closed since.
-    open: bool,
+    Open,
+    /// Changed, and maybe not for the last time.
+    Changed,
+    /// Closed by its writer or renamed into place, the only one for a while.
+    Finished,
 }
 
 impl Noticed {
     /// When the file is worth reading.
     fn due(&self) -> Duration {
-        match self.open {
-            true => self.at + WRITER,
-            false => (self.at + QUIET).min(self.first + HOLD),
+        match self.state {
+            FileState::Open => self.at + WRITER,
+            FileState::Changed => (self.at + QUIET).min(self.first + HOLD),
+            FileState::Finished => self.at,
         }
     }
 }
@@ -237,29 +254,48 @@ impl Pending {
             self.elsewhere = true;
             return self.touch(now);
         };
-        let open = match event.kind {
+        let said = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileState::Finished,
             // Our own reading makes these.
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
             EventKind::Access(_) => return,
-            EventKind::Modify(ModifyKind::Data(_)) => true,
-            _ => false,
+            EventKind::Modify(ModifyKind::Data(_)) => FileState::Open,
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => FileState::Finished,
+            // Each of the two names had a notice of its own.
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return,
+            _ => FileState::Changed,
         };
-        self.elsewhere |= event.need_rescan() || event.paths.is_empty();
+        let unknown = event.need_rescan() || event.paths.is_empty();
+        self.elsewhere |= unknown;
+        let mut collect = unknown;
         for name in event.paths.iter().filter_map(|path| path.file_name()) {
-            self.elsewhere |= !is_manifest(name) && !is_hidden(name);
-            let known = self.files.get(name);
-            let first = known.map_or(now, |noticed| noticed.first);
-            let noticed = Noticed {
-                first,
-                at: now,
-                open,
-            };
-            self.files.insert(name.to_owned(), noticed);
+            if !is_hidden(name) {
+                collect |= self.notice_file(now, name, said) == FileState::Changed;
+            }
         }
-        // Data in a file that is still open is not worth a scan yet.
-        if !open {
+        if collect {
             self.touch(now);
         }
+    }
+
+    /// Takes note of a file and returns what it is taken for: one that follows another closely is
+    /// collected with it.
+    fn notice_file(&mut self, now: Duration, name: &OsStr, said: FileState) -> FileState {
+        let is_ours = is_manifest(name);
+        self.elsewhere |= !is_ours;
+        let finished = said == FileState::Finished;
+        let state = match finished && (!is_ours || now < self.busy) {
+            true => FileState::Changed,
+            false => said,
+        };
+        if finished && is_ours {
+            self.busy = now + QUIET;
+        }
+        let known = self.files.get(name);
+        let first = known.map_or(now, |noticed| noticed.first);
+        let at = now;
+        self.files
+            .insert(name.to_owned(), Noticed { first, at, state });
+        state
     }
 
     fn touch(&mut self, now: Duration) {
@@ -267,25 +303,34 @@ impl Pending {
         self.last = now;
     }
 
+    /// Until when notices are collected.
+    fn collected(&self) -> Option<Duration> {
+        self.first
+            .map(|first| (self.last + QUIET).min(first + COLLECT))
+    }
+
     /// When the next scan is worth it.
     fn due(&self) -> Option<Duration> {
-        let collected = self
-            .first
-            .map(|first| (self.last + QUIET).min(first + COLLECT));
-        // Files that are closed are collected together; those that are left over from a scan come
+        // Files that have changed are collected together; those that are left over from a scan come
         // on their own.
-        let alone = |noticed: &&Noticed| noticed.open || self.first.is_none();
-        let files = self.files.values().filter(alone).map(Noticed::due).min();
-        collected.into_iter().chain(files).min()
+        let due = |noticed: &Noticed| match noticed.state {
+            FileState::Changed if self.first.is_some() => noticed.first + HOLD,
+            _ => noticed.due(),
+        };
+        let files = self.files.values().map(due).min();
+        self.collected().into_iter().chain(files).min()
     }
 
     /// What a scan at `now` should know; files that are being written stay pending.
     fn take(&mut self, now: Duration) -> Hints {
         let mut hints = Hints {
-            only: !std::mem::take(&mut self.elsewhere),
+            only: true,
             ..Hints::default()
         };
-        self.first = None;
+        if self.collected().is_none_or(|due| now >= due) {
+            hints.only = !std::mem::take(&mut self.elsewhere);
+            self.first = None;
+        }
         self.files.retain(|name, noticed| {
             let writing = now < noticed.due();
             let names = match writing {
@@ -307,113 +352,4 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use notify::event::{CreateKind, DataChange, RemoveKind};
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn event(kind: EventKind, name: &str) -> notify::Result<notify::Event> {
-        Ok(notify::Event::new(kind).add_path(Path::new("/m").join(name)))
-    }
-
-    fn data() -> EventKind {
-        EventKind::Modify(ModifyKind::Data(DataChange::Any))
-    }
-
-    fn close() -> EventKind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-    }
-
-    #[test]
-    fn our_own_reading_is_no_change() {
-        let mut pending = Pending::default();
-        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
-        let closed = EventKind::Access(AccessKind::Close(AccessMode::Read));
-        pending.notice(ms(0), event(opened, "a.yaml"));
-        pending.notice(ms(0), event(closed, "a.yaml"));
-        assert_eq!(pending.due(), None);
-    }
-
-    #[test]
-    fn notices_are_collected_until_it_is_quiet_but_not_for_ever() {
-        let mut pending = Pending::default();
-        pending.notice(ms(0), event(EventKind::Create(CreateKind::File), "a.yaml"));
-        assert_eq!(pending.due(), Some(QUIET));
-        for now in (0..100).step_by(5) {
-            pending.notice(
-                ms(now),
-                event(EventKind::Remove(RemoveKind::File), "b.yaml"),
-            );
-        }
-        assert_eq!(pending.due(), Some(COLLECT));
-        let hints = pending.take(ms(105));
-        assert_eq!(hints.written.len(), 2);
-        assert_eq!(pending.due(), None);
-    }
-
-    #[test]
-    fn a_file_that_is_written_again_and_again_is_left_alone_but_not_for_ever() {
-        let mut pending = Pending::default();
-        for now in (0..40).step_by(5) {
-            pending.notice(ms(now), event(close(), "a.yaml"));
-        }
-        let hints = pending.take(COLLECT);
-        assert!(hints.open.contains(&OsString::from("a.yaml")));
-        assert_eq!(pending.due(), Some(ms(35) + QUIET));
-        for now in (40..HOLD.as_millis() as u64).step_by(5) {
-            pending.notice(ms(now), event(close(), "a.yaml"));
-            pending.take(ms(now));
-        }
-        assert_eq!(pending.due(), Some(HOLD));
-        assert!(pending.take(HOLD).open.is_empty());
-    }
-
-    #[test]
-    fn a_writer_is_waited_for_until_it_closes() {
-        let mut pending = Pending::default();
-        pending.notice(ms(0), event(data(), "a.yaml"));
-        assert_eq!(pending.due(), Some(WRITER));
-        let hints = pending.take(ms(50));
-        assert!(hints.open.contains(&OsString::from("a.yaml")));
-        pending.notice(ms(60), event(close(), "a.yaml"));
-        assert_eq!(pending.due(), Some(ms(60) + QUIET));
-        assert!(
-            pending
-                .take(ms(70))
-                .written
-                .contains(&OsString::from("a.yaml"))
-        );
-    }
-
-    #[test]
-    fn a_writer_that_never_closes_is_not_waited_for_longer_than_the_limit() {
-        let mut pending = Pending::default();
-        pending.notice(ms(0), event(data(), "a.yaml"));
-        assert!(pending.take(WRITER).open.is_empty());
-    }
-
-    #[test]
-    fn a_lost_notice_leads_to_a_scan_of_everything() {
-        let mut pending = Pending::default();
-        pending.notice(ms(0), Err(notify::Error::generic("overflow")));
-        assert_eq!(pending.due(), Some(QUIET));
-        assert!(!pending.take(QUIET).only);
-    }
-
-    #[test]
-    fn only_what_was_noticed_is_looked_at_unless_it_is_no_file_of_ours() {
-        for (name, only) in [
-            ("a.yaml", true),
-            (".a.yaml.swp", true),
-            ("..data", false),
-            ("current", false),
-        ] {
-            let mut pending = Pending::default();
-            pending.notice(ms(0), event(close(), name));
-            assert_eq!(pending.take(QUIET).only, only, "{name}");
-        }
-    }
-}
+mod tests;

@@ -8,12 +8,13 @@ use crossbeam::channel::{RecvTimeoutError, bounded};
 use sluice_conf::message::dataplane::explain::{Explanation, Question};
 use sluice_conf::message::dataplane::tap::{TapBatch, TapSettings};
 use sluice_conf::message::dataplane::{
-    BackendStats, Connection, ConnectionFilter, Connections, Drop, EncodedRequest, Interface,
-    Reply, ServiceStats, Stats, Status, Worker,
+    BackendStats, Connection, ConnectionFilter, Connections, Drop, Interface, Reply, Request,
+    ServiceStats, Stats, Status, Worker,
 };
+use sluice_conf::{Generation, ServiceTable, TableChange};
 
 use crate::clock::Clock;
-use crate::gateway::Gateway;
+use crate::gateway::{Base, ChangeRefused, Gateway};
 use crate::listing::{Query, Wanted};
 use crate::service::{CompiledBackend, CompiledService};
 use crate::stats::{self, Totals, WorkerCounters};
@@ -67,30 +68,47 @@ impl Answers {
         }
     }
 
-    /// The answer to a request.
-    pub fn answer(&self, request: EncodedRequest<'_>) -> Reply {
+    /// The answer to a request of the client whose `base` this is.
+    pub fn answer(&self, request: Request, base: &mut Base) -> Reply {
         match request {
             // Answered by many replies, which is not for here.
-            EncodedRequest::Tap(_) => Reply::Refused("a tap is no single answer".into()),
-            EncodedRequest::Hello(_) => self.hello(),
-            EncodedRequest::Status => Reply::Status(self.status()),
-            EncodedRequest::Stats => Reply::Stats(self.stats()),
-            EncodedRequest::Connections(filter) => self.connections(filter),
-            EncodedRequest::Explain(question) => self.explain(question),
-            EncodedRequest::Push(table) => {
-                let generation = table.generation;
-                match self.gateway.apply(&table) {
-                    Ok(generation) => {
-                        let services = self.gateway.snapshot().services.services().len();
-                        tracing::info!(%generation, services, "service table applied");
-                        self.gateway.confirm_fresh_next_hops();
-                        Reply::Applied(generation)
-                    }
-                    Err(reason) => {
-                        tracing::error!(%generation, reason, "service table refused, the old one stays");
-                        Reply::Rejected { generation, reason }
-                    }
-                }
+            Request::Tap(_) => Reply::Refused("a tap is no single answer".into()),
+            Request::Hello(_) => self.hello(),
+            Request::Status => Reply::Status(self.status()),
+            Request::Stats => Reply::Stats(self.stats()),
+            Request::Connections(filter) => self.connections(filter),
+            Request::Explain(question) => self.explain(question),
+            Request::Push(table) => self.push(table, base),
+            Request::Change(change) => self.change(change, base),
+        }
+    }
+
+    fn push(&self, table: ServiceTable, base: &mut Base) -> Reply {
+        let generation = table.generation;
+        self.told(generation, self.gateway.apply(table, base))
+    }
+
+    fn change(&self, change: TableChange, base: &mut Base) -> Reply {
+        let generation = change.generation;
+        match self.gateway.amend(change, base) {
+            Err(ChangeRefused::OtherBase) => Reply::NeedsWhole(generation),
+            Err(ChangeRefused::Invalid(reason)) => self.told(generation, Err(reason)),
+            Ok(applied) => self.told(generation, Ok(applied)),
+        }
+    }
+
+    /// What the client and the log are told of a table.
+    fn told(&self, generation: Generation, result: Result<Generation, String>) -> Reply {
+        match result {
+            Ok(generation) => {
+                let services = self.gateway.snapshot().services.services().len();
+                tracing::info!(%generation, services, "service table applied");
+                self.gateway.confirm_fresh_next_hops();
+                Reply::Applied(generation)
+            }
+            Err(reason) => {
+                tracing::error!(%generation, reason, "service table refused, the old one stays");
+                Reply::Rejected { generation, reason }
             }
         }
     }

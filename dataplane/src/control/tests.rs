@@ -316,3 +316,23 @@ fn the_tap_answers_at_once_refuses_a_second_client_and_ends_with_its_own() {
         }
     });
 }
+
+#[test]
+fn changes_build_on_what_their_own_connection_has_pushed() {
+    with_client(|client, answers| {
+        let first = table(&["a tcp 203.0.113.1:80 -> 10.0.2.11:80"]);
+        let mut second = table(&["a tcp 203.0.113.1:80 -> 10.0.2.12:80"]);
+        second.generation = Generation(2);
+        let change = Request::Change(second.since(&first));
+        ask(client, &hello());
+        let needs_whole = Reply::NeedsWhole(Generation(2));
+        assert_eq!(ask(client, &change), needs_whole);
+        ask(client, &Request::Push(first.clone()));
+        assert_eq!(ask(client, &change), Reply::Applied(Generation(2)));
+        assert_eq!(ask(client, &change), needs_whole, "it is made already");
+        let push = Request::Push(first);
+        let elsewhere = answers.answer(push, &mut crate::gateway::Base::default());
+        assert_eq!(elsewhere, Reply::Applied(Generation(1)));
+        assert_eq!(ask(client, &change), needs_whole);
+    });
+}

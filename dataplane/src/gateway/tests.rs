@@ -4,11 +4,9 @@ use super::*;
 use crate::testutil::rig::network;
 use crate::testutil::{RESERVED, table};
 use sluice_conf::settings::dataplane::Limits;
-use sluice_conf::{ServiceTable, TableEncoder};
 
 fn apply(gateway: &Gateway, table: ServiceTable) -> Result<Generation, String> {
-    let mut encoder = TableEncoder::default();
-    gateway.apply(&encoder.encode(&Arc::new(table)).unwrap())
+    gateway.apply(table, &mut Base::default())
 }
 
 /// Records what it is told, in order.
@@ -180,5 +178,102 @@ fn a_filter_that_could_not_shrink_is_tried_again_by_the_next_change() {
         let told = recorder.0.lock().unwrap();
         let told: Vec<&str> = told.iter().map(|(what, _)| *what).collect();
         assert_eq!(told, ["extend", "shrink", "extend", "shrink"]);
+    });
+}
+
+const A: &str = "a tcp 203.0.113.1:80 -> 10.0.2.11:80";
+const MORE: &str = "a tcp 203.0.113.1:80 -> 10.0.2.11:80 10.0.2.12:80";
+
+fn generation(number: u64, lines: &[&str]) -> ServiceTable {
+    ServiceTable {
+        generation: Generation(number),
+        ..table(lines)
+    }
+}
+
+#[test]
+fn a_change_makes_the_table_that_would_have_come_whole() {
+    with_gateway(|gateway, _| {
+        let (mut base, b) = (Base::default(), "b tcp 203.0.113.2:80 -> 10.0.2.11:80");
+        let tables = [&[A][..], &[MORE], &[MORE, b], &[A, b], &[b], &[]];
+        let mut before = generation(1, &[]);
+        gateway.apply(before.clone(), &mut base).unwrap();
+        for (number, lines) in (2..).zip(tables) {
+            let next = generation(number, lines);
+            let applied = gateway.amend(next.since(&before), &mut base);
+            assert_eq!(applied, Ok(Generation(number)));
+            assert_eq!(gateway.snapshot().services.to_table(), next);
+            before = next;
+        }
+    });
+}
+
+#[test]
+fn a_change_of_a_table_that_is_not_in_force_is_not_applied() {
+    with_gateway(|gateway, _| {
+        let (mut own, mut other) = (Base::default(), Base::default());
+        let (first, second) = (generation(1, &[A]), generation(2, &[MORE]));
+        let change = || second.since(&first);
+        let refused = Err(ChangeRefused::OtherBase);
+        assert_eq!(gateway.amend(change(), &mut own), refused, "no table yet");
+        gateway.apply(first.clone(), &mut own).unwrap();
+        assert_eq!(
+            gateway.amend(change(), &mut other),
+            refused,
+            "somebody else's"
+        );
+        let skipping = second.since(&generation(7, &[A]));
+        assert_eq!(
+            gateway.amend(skipping, &mut own),
+            refused,
+            "another generation"
+        );
+        // As many Services under the same number, and yet another table.
+        let foreign = generation(1, &["x tcp 203.0.113.9:80 -> 10.0.2.13:80"]);
+        gateway.apply(foreign.clone(), &mut other).unwrap();
+        assert_eq!(
+            gateway.amend(change(), &mut own),
+            refused,
+            "it was replaced"
+        );
+        assert_eq!(gateway.snapshot().services.to_table(), foreign);
+        assert_eq!(gateway.last_rejection(), None);
+        gateway.apply(first.clone(), &mut own).unwrap();
+        assert_eq!(gateway.amend(change(), &mut own), Ok(Generation(2)));
+    });
+}
+
+#[test]
+fn a_change_that_is_refused_leaves_the_table_that_further_changes_build_on() {
+    with_gateway(|gateway, _| {
+        let mut base = Base::default();
+        let first = generation(1, &[A]);
+        gateway.apply(first.clone(), &mut base).unwrap();
+        let bad = generation(2, &["a tcp 203.0.113.1:80 -> 127.0.0.1:80"]);
+        let Err(ChangeRefused::Invalid(reason)) = gateway.amend(bad.since(&first), &mut base)
+        else {
+            panic!("not refused")
+        };
+        assert!(
+            reason.contains("127.0.0.1 is a loopback address"),
+            "{reason}"
+        );
+        assert_eq!(gateway.last_rejection(), Some(reason));
+        assert_eq!(gateway.snapshot().services.to_table(), first);
+        let mut outside = generation(3, &[MORE]).since(&first);
+        outside.edits[0].place = 5;
+        let Err(ChangeRefused::Invalid(reason)) = gateway.amend(outside, &mut base) else {
+            panic!("not refused")
+        };
+        assert!(
+            reason.contains("does not fit a table of 1 services"),
+            "{reason}"
+        );
+        let good = generation(4, &[MORE]);
+        assert_eq!(
+            gateway.amend(good.since(&first), &mut base),
+            Ok(Generation(4))
+        );
+        assert_eq!(gateway.last_rejection(), None);
     });
 }

@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use sluice_conf::service::{
     Access, Backend, BackendState, Forwarding, Frontend, FrontendKind, Pool, Service, ServiceName,
@@ -53,7 +54,7 @@ fn service(name: &str, address: &str, kind: FrontendKind, source_nat: SourceNat)
 fn filter(services: Vec<Service>, settings: &dataplane::SourceNat) -> Filter {
     let table = ServiceTable {
         generation: Generation(1),
-        services,
+        services: services.into_iter().map(Arc::new).collect(),
         ..ServiceTable::default()
     };
     Filter::new(&table, &network(&["10.0.1.1", "10.0.2.1"]), settings)
@@ -173,7 +174,7 @@ fn filter_of(table: &ServiceTable, settings: &dataplane::SourceNat) -> Filter {
 fn table_of(services: Vec<Service>) -> ServiceTable {
     ServiceTable {
         generation: Generation(1),
-        services,
+        services: services.into_iter().map(Arc::new).collect(),
         ..ServiceTable::default()
     }
 }

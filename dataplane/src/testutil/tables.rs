@@ -1,6 +1,7 @@
 //! Service tables from one line a Service.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use sluice_conf::{
     Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Generation,
@@ -23,7 +24,7 @@ use sluice_conf::{
 pub fn table(lines: &[&str]) -> ServiceTable {
     ServiceTable {
         generation: Generation(1),
-        services: lines.iter().map(|line| service(line)).collect(),
+        services: lines.iter().map(|line| Arc::new(service(line))).collect(),
         ..ServiceTable::default()
     }
 }

@@ -1,17 +1,18 @@
 //! Service tables as they come from the socket: refused or usable, never half of each.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use ipnet::IpNet;
 use sluice_conf::codec::decode;
 use sluice_conf::settings::dataplane::{Limits, PortRange};
 use sluice_conf::{
-    Access, Backend, BackendGone, BackendState, EncodedTable, Forwarding, Frontend, FrontendKind,
-    Generation, Networks, Ping, Pool, Protocol, Refusal, Service, ServiceName, ServiceTable,
-    SourceNat,
+    Access, Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Generation,
+    Networks, Ping, Pool, Protocol, Refusal, Service, ServiceName, ServiceTable, SourceNat,
+    TableChange,
 };
-use sluice_dataplane::service::{Choice, Received, ServiceMap, Target, Terms};
+use sluice_dataplane::service::{Choice, Draft, MapError, ServiceMap, Target, Terms};
 
 const LIMITS: Limits = Limits {
     services: 64,
@@ -56,29 +57,48 @@ struct LikelyBackend {
 
 /// Takes the bytes for a table on the socket, and for one that is close to a valid one.
 pub fn run(data: &[u8]) {
-    let table = decode::<ServiceTable>(data);
-    if let Ok(encoded) = decode::<EncodedTable<'_>>(data) {
-        let drafted = Received::default().draft(&encoded, &ServiceMap::default());
-        assert_eq!(drafted.is_ok(), table.is_ok(), "{drafted:?}");
-    }
-    if let Ok(table) = table {
+    if let Ok(table) = decode::<ServiceTable>(data) {
         build(table);
     }
     let Ok(likely) = Likely::arbitrary_take_rest(Unstructured::new(data)) else {
         return;
     };
-    build(likely.table());
+    let table = likely.table();
+    if let Ok(change) = decode::<TableChange>(data) {
+        apply(change, &table);
+    }
+    build(table);
 }
 
-fn build(table: ServiceTable) {
-    let terms = Terms {
+fn terms() -> Terms {
+    Terms {
         workers: 2,
         reserved: PortRange {
             first: 16_384,
             last: 29_999,
         },
         limits: LIMITS,
+    }
+}
+
+/// A change of a table comes to the same as the table that it makes, also to be refused.
+fn apply(change: TableChange, base: &ServiceTable) {
+    let nothing = ServiceMap::default();
+    let Ok(map) = ServiceMap::build(base.clone(), &nothing, &terms()) else {
+        return;
     };
+    let drafted = Draft::by(change.clone(), &map);
+    let changed = drafted.and_then(|draft| ServiceMap::compile(draft, &map, &terms()));
+    let Ok(table) = change.apply(base) else {
+        return assert!(matches!(changed, Err(MapError::Change(_))), "{changed:?}");
+    };
+    let whole = ServiceMap::build(table, &nothing, &terms());
+    let tables = |map: Result<ServiceMap, MapError>| map.ok().map(|map| map.to_table());
+    assert_eq!(tables(changed), tables(whole));
+}
+
+fn build(table: ServiceTable) {
+    let terms = terms();
     let Ok(map) = ServiceMap::build(table.clone(), &ServiceMap::default(), &terms) else {
         return;
     };
@@ -132,7 +152,11 @@ impl Likely {
         ServiceTable {
             generation: Generation(1),
             networks,
-            services: self.services.iter().map(LikelyService::service).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|service| Arc::new(service.service()))
+                .collect(),
         }
     }
 }

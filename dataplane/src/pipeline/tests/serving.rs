@@ -1,5 +1,7 @@
 //! Who serves whom: affinity, pools, classes of clients, refusals, and tables that are full.
 
+use std::sync::Arc;
+
 use super::world::*;
 use super::*;
 use crate::testutil::rig::RigSettings;
@@ -142,7 +144,7 @@ fn each_class_of_clients_has_its_own_access() {
             };
             table.networks.pods = vec![network("10.0.1.32/27", "2001:db8:1::20/123")];
             table.networks.nodes = vec![network("10.0.1.64/27", "2001:db8:1::40/123")];
-            let frontend = &mut table.services[0].frontends[0];
+            let frontend = &mut Arc::make_mut(&mut table.services[0]).frontends[0];
             frontend.pods.source_nat = SourceNat::Preserve;
             frontend.nodes.pool = Pool::Cluster;
             frontend.others.pool = Pool::Local;

@@ -180,7 +180,7 @@ impl Trial {
         let clients = clients(&cluster, &compiled, first, base, ipv4);
         Ok(Some(Self {
             protocol: first.name.protocol,
-            second: second.map(of_family).unwrap_or_default(),
+            second: second.map(|second| of_family(second)).unwrap_or_default(),
             extra: extra.to_vec(),
             name: name.clone(),
             cluster,

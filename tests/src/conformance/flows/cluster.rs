@@ -108,7 +108,8 @@ impl Cluster {
 impl Compiled {
     /// The Service at a front, if there is one.
     pub fn at(&self, front: SocketAddr, protocol: Protocol) -> Option<&sluice_conf::Service> {
-        self.table.services.iter().find(|service| {
+        let mut services = self.table.services.iter().map(|service| &**service);
+        services.find(|service| {
             let mut frontends = service.frontends.iter();
             service.name.protocol == protocol
                 && frontends.any(|f| {

@@ -125,10 +125,11 @@ impl Categorised {
         cluster = Cluster::new(vec![service], &slices, &config, value)?;
         cluster.rules.zone = zone;
         let compiled = cluster.compile();
-        let mut services = compiled.table.services.into_iter();
-        let service = services.next();
+        let service = compiled.table.services.first();
         let refused = || format!("the Service is not served{}", compiled.remark);
-        service.map(|service| service.backends).ok_or_else(refused)
+        service
+            .map(|service| service.backends.clone())
+            .ok_or_else(refused)
     }
 
     /// A slice for each port and family.
