@@ -226,7 +226,8 @@ impl<A: Address> Connection<A> {
         ) && self.binding.until.is_none()
     }
 
-    /// When it is forgotten if nothing more comes.
+    /// When it is forgotten if nothing more comes: the first second that begins its timeout after the
+    /// last packet, which may have come at the end of its own second.
     pub fn deadline(&self, timeouts: &Timeouts) -> Seconds {
         deadline(self.last_seen, self.state, self.binding.until, timeouts)
     }
@@ -246,6 +247,7 @@ pub(super) fn deadline(
     until: Option<Deadline>,
     timeouts: &Timeouts,
 ) -> Seconds {
-    let idle = Seconds(last_seen.0.saturating_add(state.timeout(timeouts)));
+    let timeout = state.timeout(timeouts).saturating_add(1);
+    let idle = Seconds(last_seen.0.saturating_add(timeout));
     until.map_or(idle, |until| idle.min(until.seconds()))
 }

@@ -330,10 +330,10 @@ impl<A: Family> ConnTable<A> {
         }
     }
 
-    /// Seconds until the connection expires if nothing more comes.
+    /// Seconds that the connection has at least if nothing more comes.
     pub fn expires_in(&self, id: ConnId, now: Seconds) -> u32 {
         let deadline = self.records.deadline(id.0, &self.timeouts);
-        deadline.0.saturating_sub(now.0)
+        deadline.0.saturating_sub(now.0.saturating_add(1))
     }
 
     /// No record from this number on has ever been in use.

@@ -179,7 +179,7 @@ fn connections_end_by_the_timeouts_of_their_state() {
     establish(&mut rig, CLIENT);
     let query = Build::udp(CLIENT, "203.0.113.10:53").payload(b"q").frame();
     rig.exchange(CLIENTS, &query);
-    rig.pass(Duration::from_secs(29));
+    rig.pass(Duration::from_secs(30));
     rig.run();
     assert_eq!(rig.connections(), 2);
     rig.pass(Duration::from_secs(1));
@@ -190,7 +190,7 @@ fn connections_end_by_the_timeouts_of_their_state() {
         .numbers(1001, 2000)
         .frame();
     rig.exchange(CLIENTS, &close);
-    rig.pass(Duration::from_secs(10));
+    rig.pass(Duration::from_secs(11));
     rig.run();
     assert_eq!(
         (rig.connections(), rig.counters(0).connections_expired.get()),
@@ -257,7 +257,7 @@ fn silent_connections_of_a_backend_that_left_do_not_stay() {
     for _ in 0..64 {
         rig.run();
     }
-    rig.pass(Duration::from_secs(10));
+    rig.pass(Duration::from_secs(11));
     rig.run();
     assert_eq!((rig.connections(), rig.outstanding()), (0, 0));
 }

@@ -46,9 +46,9 @@ fn only_a_reset_within_the_window_passes_and_only_an_exact_one_ends() {
         through(&mut rig, 0, OUT, &backend(RST, 2010).frame());
         let again = through(&mut rig, 1, IN, &client(SYN, 7000));
         assert_eq!(ends(&again.1), ends(&sent.1));
-        // The exact one ends it: ten seconds later it is forgotten.
+        // The exact one ends it: after ten whole seconds it is forgotten.
         through(&mut rig, 2, OUT, &backend(RST, 2000).frame());
-        rig.pass(Duration::from_secs(10));
+        rig.pass(Duration::from_secs(11));
         rig.run();
         assert_eq!((rig.connections(), rig.outstanding()), (0, 0));
     });
