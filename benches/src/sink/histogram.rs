@@ -7,8 +7,9 @@ const SUB_BITS: u32 = 5;
 /// Buckets for every 64-bit number.
 pub const BUCKETS: usize = 1920;
 
-/// How many values fell into each bucket.
+/// How many values fell into each bucket. In files, pairs of bucket and count: most have none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(usize, u64)>", into = "Vec<(usize, u64)>")]
 pub struct Histogram {
     buckets: Vec<u64>,
 }
@@ -18,6 +19,23 @@ impl Default for Histogram {
         Self {
             buckets: vec![0; BUCKETS],
         }
+    }
+}
+
+impl From<Vec<(usize, u64)>> for Histogram {
+    fn from(pairs: Vec<(usize, u64)>) -> Self {
+        let mut histogram = Self::default();
+        for (bucket, count) in pairs {
+            histogram.add(bucket, count);
+        }
+        histogram
+    }
+}
+
+impl From<Histogram> for Vec<(usize, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        let counted = histogram.buckets.into_iter().enumerate();
+        counted.filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -123,6 +141,8 @@ mod tests {
             values.sort_unstable();
             let rank = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len());
             let exact = values[rank - 1];
+            let written = serde_json::to_string(&histogram).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Histogram>(&written).unwrap(), &histogram);
             let told = histogram.percentile(share).unwrap();
             prop_assert!(told >= exact && told <= exact + exact / 32, "{told} for {exact}");
         }

@@ -12,8 +12,10 @@ use crate::sink::Sighting;
 
 /// Between two looks for what a change did: as exact as its time is known.
 const LOOK: Duration = Duration::from_micros(100);
-/// New connections come so densely that an endpoint without one for so long has none any more.
+/// New connections come so densely that an endpoint without one for so long has none any more ...
 const GONE: Duration = Duration::from_millis(20);
+/// ... and so much longer for each Service: whoever reads them keeps the generator from sending.
+const GONE_SERVICE: Duration = Duration::from_micros(100);
 /// A change that is not seen after so long never will be ...
 const PATIENCE: Duration = Duration::from_secs(5);
 /// ... and so much longer for each Service that it is about: the control plane reads them on the CPU
@@ -64,6 +66,7 @@ pub fn one_by_one(
     let spare = backend(BACKENDS).into();
     let end = monotonic() + time.as_nanos() as u64;
     let patience = PATIENCE + PATIENCE_SERVICE * services;
+    let gone = GONE + GONE_SERVICE * services;
     let mut changes = Changes::default();
     while monotonic() < end {
         sighting.watch(spare)?;
@@ -80,7 +83,7 @@ pub fn one_by_one(
         wait(end, patience, || {
             let last = sighting.seen()?.map_or(0, |(_, last)| last);
             let quiet = monotonic().saturating_sub(last);
-            Ok((quiet > GONE.as_nanos() as u64).then_some(()))
+            Ok((quiet > gone.as_nanos() as u64).then_some(()))
         })?;
         changes.made += 2.0;
     }
