@@ -136,6 +136,17 @@ impl Dataplane {
     }
 }
 
+/// A link, and a dataplane that has applied its first table: Service "a", generation 1.
+async fn applied_once() -> (Link, UnixListener, Dataplane) {
+    let mut link = Link::start();
+    let listener = Dataplane::listen(&link.socket);
+    link.tables.publish(table(&["a"]));
+    let mut dataplane = Dataplane::accept(&listener, None).await;
+    dataplane.apply().await;
+    link.until(applied(1)).await;
+    (link, listener, dataplane)
+}
+
 fn applied(generation: u64) -> impl FnMut(&DataplaneLink) -> bool {
     move |link| matches!(link, DataplaneLink::Connected { applied: Some(g), rejected: None } if g.0 == generation)
 }
@@ -183,12 +194,7 @@ async fn every_change_is_sent_once() {
 
 #[tokio::test]
 async fn the_table_is_sent_again_after_the_dataplane_restarts() {
-    let mut link = Link::start();
-    let listener = Dataplane::listen(&link.socket);
-    link.tables.publish(table(&["a"]));
-    let mut dataplane = Dataplane::accept(&listener, None).await;
-    dataplane.apply().await;
-    link.until(applied(1)).await;
+    let (mut link, listener, dataplane) = applied_once().await;
     drop((dataplane, listener));
     link.until(|link| matches!(link, DataplaneLink::Disconnected { .. }))
         .await;
@@ -328,12 +334,7 @@ async fn after_the_first_table_only_changes_are_sent() {
 
 #[tokio::test]
 async fn a_dataplane_that_has_another_table_is_sent_the_whole() {
-    let mut link = Link::start();
-    let listener = Dataplane::listen(&link.socket);
-    link.tables.publish(table(&["a"]));
-    let mut dataplane = Dataplane::accept(&listener, None).await;
-    dataplane.apply().await;
-    link.until(applied(1)).await;
+    let (mut link, _listener, mut dataplane) = applied_once().await;
     link.tables.publish(table(&["b"]));
     let Request::Change(change) = dataplane.next().await else {
         panic!("not a change");

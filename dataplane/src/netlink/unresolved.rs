@@ -13,13 +13,12 @@ use crate::wake::Wake;
 /// # Errors
 /// The process has no file descriptor left.
 pub fn unresolved(capacity: usize) -> std::io::Result<(Resolve, Unresolved)> {
-    let (sender, receiver) = bounded(capacity);
+    let (sender, queue) = bounded(capacity);
     let wake = Arc::new(Wake::new()?);
     let resolve = Resolve {
         queue: sender,
         wake: Arc::clone(&wake),
     };
-    let queue = receiver;
     Ok((resolve, Unresolved { queue, wake }))
 }
 
