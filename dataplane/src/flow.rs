@@ -1,10 +1,14 @@
 //! Which flow a packet belongs to, and the one hash that table, Maglev and hand-over share.
 
+mod key;
+
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sluice_conf::Protocol;
+
+pub use key::{Ends, Ends4, Ends6, Key, Secret};
 
 /// An address of one family, as packets and connections hold it.
 pub trait Address:
@@ -16,14 +20,14 @@ pub trait Address:
     /// Bits of an address.
     const BITS: u8;
 
+    /// Addresses and ports of a packet.
+    type Ends: Ends<Self>;
+
     /// Has what holds it begin with a cache line, where that saves one.
     type Line: Copy + Default + fmt::Debug + Send + Sync + 'static;
 
     /// The address folded to 64 bits for hashing.
     fn bits(self) -> u64;
-
-    /// Both addresses of a packet folded to 64 bits that nobody without the secret can foresee.
-    fn keyed(from: Self, to: Self, secret: Secret) -> u64;
 
     /// The address of this family; `None` when it is of the other one.
     fn of(address: IpAddr) -> Option<Self>;
@@ -45,16 +49,11 @@ pub struct WholeLine;
 impl Address for Ipv4Addr {
     const UNSPECIFIED: Self = Ipv4Addr::UNSPECIFIED;
     const BITS: u8 = 32;
+    type Ends = Ends4;
     type Line = WholeLine;
 
     fn bits(self) -> u64 {
         u64::from(self.to_bits())
-    }
-
-    #[inline]
-    fn keyed(from: Self, to: Self, secret: Secret) -> u64 {
-        let [from, to] = [from, to].map(|end| u64::from(u32::from_ne_bytes(end.octets())));
-        (from | to << 32) ^ secret.0
     }
 
     fn of(address: IpAddr) -> Option<Self> {
@@ -78,19 +77,12 @@ impl Address for Ipv4Addr {
 impl Address for Ipv6Addr {
     const UNSPECIFIED: Self = Ipv6Addr::UNSPECIFIED;
     const BITS: u8 = 128;
+    type Ends = Ends6;
     type Line = ();
 
     fn bits(self) -> u64 {
         let bits = self.to_bits();
         mix((bits >> 64) as u64 ^ K0, bits as u64 ^ K1)
-    }
-
-    #[inline]
-    fn keyed(from: Self, to: Self, secret: Secret) -> u64 {
-        let [from, to] = [from, to].map(|end| u128::from_ne_bytes(end.octets()));
-        let from = mix((from >> 64) as u64 ^ secret.0, from as u64 ^ secret.1 ^ K1);
-        let to = mix((to >> 64) as u64 ^ secret.1, to as u64 ^ secret.0 ^ K2);
-        from ^ to.rotate_left(32)
     }
 
     fn of(address: IpAddr) -> Option<Self> {
@@ -211,31 +203,11 @@ impl<A: Address> FiveTuple<A> {
         mix(all ^ K0, K1)
     }
 
-    /// 64 well-mixed bits of the tuple under a secret, so that nobody outside can aim at one bucket
-    /// of a table. Cheaper than [`FiveTuple::hash`], and worth nothing beyond this process.
-    #[inline(always)]
-    pub fn keyed_hash(&self, secret: Secret) -> u64 {
-        let addresses = A::keyed(self.source.address, self.destination.address, secret);
-        mix(mix(addresses, self.rest() ^ secret.1) ^ K0, K1)
-    }
-
     /// Ports and protocol.
-    #[inline]
     fn rest(&self) -> u64 {
         u64::from(self.source.port) << 32
             | u64::from(self.destination.port) << 16
             | u64::from(self.protocol.number())
-    }
-}
-
-/// What [`FiveTuple::keyed_hash`] depends on beside the tuple.
-#[derive(Debug, Clone, Copy)]
-pub struct Secret(u64, u64);
-
-impl Secret {
-    /// Made of a random number.
-    pub const fn new(seed: u64) -> Self {
-        Self(mix(seed ^ K0, K1), mix(seed ^ K2, K3))
     }
 }
 
@@ -301,61 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_of_the_hash_depend_on_the_ports_whatever_the_secret() {
-        let v6 = |port| FiveTuple {
-            source: End::new("2001:db8:1::10".parse::<Ipv6Addr>().unwrap(), port),
-            destination: End::new("2001:db8:9::10".parse().unwrap(), 80),
-            protocol: Protocol::Udp,
-        };
-        for seed in [
-            0,
-            1,
-            3_595_203_076_124_895_740,
-            11_692_614_708_730_466_338,
-            u64::MAX,
-        ] {
-            let secret = Secret::new(seed);
-            for shift in [0, 24, 48] {
-                let mut seen = [[false; 256]; 3];
-                for port in 1000..6000 {
-                    let hashes = [
-                        tuple(port).keyed_hash(secret),
-                        v6(port).keyed_hash(secret),
-                        tuple(port).hash(),
-                    ];
-                    for (seen, hash) in seen.iter_mut().zip(hashes) {
-                        seen[(hash >> shift) as usize & 0xff] = true;
-                    }
-                }
-                assert!(
-                    seen.as_flattened().iter().all(|s| *s),
-                    "seed {seed}, bits from {shift}"
-                );
+    fn all_bits_of_the_hash_depend_on_the_ports() {
+        for shift in [0, 24, 48] {
+            let mut seen = [false; 256];
+            for port in 1000..6000 {
+                seen[(tuple(port).hash() >> shift) as usize & 0xff] = true;
             }
+            assert!(seen.iter().all(|seen| *seen), "bits from {shift}");
         }
-    }
-
-    #[test]
-    fn addresses_and_protocol_change_the_keyed_hash_evenly() {
-        let secret = Secret::new(7);
-        let mut counts = [0u32; 64];
-        for third in 0..=255 {
-            for fourth in 0..=255 {
-                let mut tuple = tuple(40_000);
-                tuple.source.address = Ipv4Addr::new(10, 0, third, fourth);
-                counts[scale(tuple.keyed_hash(secret), 64)] += 1;
-            }
-        }
-        for count in counts {
-            assert!(count.abs_diff(1024) < 1024 / 5, "{counts:?}");
-        }
-        let udp = FiveTuple {
-            protocol: Protocol::Udp,
-            ..tuple(40_000)
-        };
-        assert_ne!(udp.keyed_hash(secret), tuple(40_000).keyed_hash(secret));
-        assert_ne!(udp.keyed_hash(secret), udp.invert().keyed_hash(secret));
-        assert_ne!(udp.keyed_hash(secret), udp.keyed_hash(Secret::new(8)));
     }
 
     #[test]

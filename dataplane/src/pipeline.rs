@@ -57,7 +57,7 @@ use crate::verdict::{DropReason, PacketKey, Ports, Verdict};
 pub use lane::{Lane, Tracked};
 pub use review::Sent;
 
-use burst::{Kind, Ready, Scratch, Whole};
+use burst::{Ready, Scratch, Step, Whole};
 use express::{Express, Passenger};
 use forward::Way;
 use limit::TokenBucket;
@@ -217,56 +217,49 @@ impl Engine {
         self.express.follow(&moment);
         self.processed += frames.len();
         let mut scratch = std::mem::take(&mut self.scratch);
-        for (frame, ports) in frames.iter().zip(ports) {
+        scratch.begin(frames.len());
+        let Scratch { steps, wholes } = &mut scratch;
+        let steps = &mut steps[..frames.len()];
+        for ((frame, ports), step) in frames.iter().zip(ports).zip(&mut *steps) {
             let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            let kind = self.prepare(bytes, interface, *ports, &mut scratch, moment);
-            scratch.kinds.push(kind);
+            self.prepare(bytes, interface, *ports, step, wholes, &moment);
         }
-        if self.fetch(&mut scratch) {
-            self.look_ahead_all(io, frames, &mut scratch, moment);
+        if self.fetch(steps, wholes) {
+            self.look_ahead_all(io, frames, steps, wholes, moment);
         }
-        let (mut v4, mut v6) = (scratch.v4.iter(), scratch.v6.iter());
-        let (mut wholes, mut strangers) = (scratch.wholes.iter(), scratch.strangers.iter());
-        for (frame, kind) in frames.iter_mut().zip(&scratch.kinds) {
-            let (express, worker) = (&self.express, self.worker);
-            let whole = match kind {
-                Kind::PlainV4 => {
-                    let Some(passenger) = v4.next() else { continue };
-                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v4.table);
-                    let passed = passenger.pass(bytes, table, express, worker, &moment);
-                    verdicts.push(match passed {
-                        Some(Ok(interface)) => Verdict::Forward(interface),
-                        Some(Err(reason)) => Verdict::Drop(reason),
-                        None => self.go_whole(io, frame, passenger, moment),
-                    });
-                    continue;
+        for (frame, step) in frames.iter_mut().zip(&*steps) {
+            let (bytes, express, worker) = (io.bytes_mut(frame), &self.express, self.worker);
+            let verdict = match step {
+                Step::V4(passenger) => {
+                    let table = &mut self.v4.table;
+                    if let Some(exit) = passenger.pass(bytes, table, express, worker, &moment) {
+                        verdicts.push(Verdict::Forward(exit));
+                        continue;
+                    }
+                    self.go_whole(io, frame, passenger, moment)
                 }
-                Kind::PlainV6 => {
-                    let Some(passenger) = v6.next() else { continue };
-                    let (bytes, table) = (io.bytes_mut(frame), &mut self.v6.table);
-                    let passed = passenger.pass(bytes, table, express, worker, &moment);
-                    verdicts.push(match passed {
-                        Some(Ok(interface)) => Verdict::Forward(interface),
-                        Some(Err(reason)) => Verdict::Drop(reason),
-                        None => self.go_whole(io, frame, passenger, moment),
-                    });
-                    continue;
+                Step::V6(passenger) => {
+                    let table = &mut self.v6.table;
+                    if let Some(exit) = passenger.pass(bytes, table, express, worker, &moment) {
+                        verdicts.push(Verdict::Forward(exit));
+                        continue;
+                    }
+                    self.go_whole(io, frame, passenger, moment)
                 }
-                Kind::StrangerV4 => v4.next().and_then(|_| strangers.next()),
-                Kind::StrangerV6 => v6.next().and_then(|_| strangers.next()),
-                Kind::Whole => wholes.next(),
+                Step::Whole(place) => match wholes.get(*place as usize) {
+                    Some(whole) => self.decide(io, frame, whole, moment),
+                    None => continue,
+                },
             };
-            if let Some(whole) = whole {
-                verdicts.push(self.decide(io, frame, whole, moment));
-            }
+            verdicts.push(verdict);
         }
         self.v4.prospects.clear();
         self.v6.prospects.clear();
-        scratch.clear();
         self.scratch = scratch;
     }
 
     /// A plain packet that does not fit the short way goes the whole way.
+    #[inline(never)]
     fn go_whole<A: Tracked, Io: PacketIo>(
         &mut self,
         io: &mut Io,

@@ -6,7 +6,7 @@ use sluice_conf::settings::dataplane::Timeouts;
 
 use super::connection::deadline;
 use super::{Binding, Connection, Deadline, Handling, Progress, Seconds, State};
-use crate::flow::{Address, Direction, End, FiveTuple};
+use crate::flow::{Address, Direction, Ends, FiveTuple, Key};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use crate::wire::plain::Deltas;
@@ -14,8 +14,8 @@ use crate::wire::plain::Deltas;
 /// What every packet of a connection needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Hot<A: Address> {
-    /// Source and destination of the packets of each direction; port 0 when it is not in use.
-    ends: [[End<A>; 2]; 2],
+    /// Of the packets of each direction; the source port is 0 when it is not in use.
+    ends: [A::Ends; 2],
     protocol: Protocol,
     handling: Handling,
     /// When the last packet was seen.
@@ -108,43 +108,41 @@ impl Cold {
 }
 
 impl<A: Address> Hot<A> {
-    /// Whether packets in `direction` arrive with this tuple.
+    /// Whether packets in `direction` arrive with this key.
     #[inline]
-    pub fn has(&self, direction: Direction, tuple: &FiveTuple<A>) -> bool {
-        self.ends[direction as usize] == [tuple.source, tuple.destination]
-            && self.protocol == tuple.protocol
+    pub fn has(&self, direction: Direction, key: &Key<A>) -> bool {
+        self.ends[direction as usize] == key.ends && self.protocol == key.protocol
     }
 
-    /// The tuple that packets in `direction` arrive with.
+    /// What packets in `direction` arrive with.
     #[inline]
-    pub fn tuple(&self, direction: Direction) -> FiveTuple<A> {
-        let [source, destination] = self.ends[direction as usize];
-        FiveTuple {
-            source,
-            destination,
+    pub fn key(&self, direction: Direction) -> Key<A> {
+        Key {
+            ends: self.ends[direction as usize],
             protocol: self.protocol,
         }
     }
 
-    /// As [`Connection::translated`].
+    /// What packets in `direction` leave with, as [`Connection::translated`].
     #[inline]
-    pub fn translated(&self, direction: Direction) -> FiveTuple<A> {
+    pub fn translated(&self, direction: Direction) -> A::Ends {
         match self.handling {
-            Handling::Translated | Handling::Passing => self.tuple(direction.reverse()).invert(),
-            Handling::Direct => self.tuple(direction),
+            Handling::Translated | Handling::Passing => {
+                self.ends[direction.reverse() as usize].swapped()
+            }
+            Handling::Direct => self.ends[direction as usize],
         }
     }
 
-    /// How the checksums of packets in `direction` change.
+    /// How the checksums of packets of the original direction change.
     #[inline]
-    pub fn deltas(&self, direction: Direction) -> Deltas {
-        // No jump: packets of both directions come mixed.
-        [self.deltas, self.deltas.reverse()][direction as usize]
+    pub fn deltas(&self) -> Deltas {
+        self.deltas
     }
 
     #[inline]
     fn of(connection: &Connection<A>) -> Self {
-        let ends = |tuple: &FiveTuple<A>| [tuple.source, tuple.destination];
+        let ends = |tuple: &FiveTuple<A>| A::Ends::of(tuple.source, tuple.destination);
         Self {
             ends: [ends(&connection.original), ends(&connection.reply)],
             protocol: connection.original.protocol,
@@ -158,7 +156,7 @@ impl<A: Address> Hot<A> {
     }
 
     fn is_in_use(&self) -> bool {
-        self.ends[0][0].port != 0
+        self.ends[0].source().port != 0
     }
 }
 
@@ -210,7 +208,13 @@ impl<A: Family> Records<A> {
         self.hot.get(number as usize)
     }
 
-    /// The same, to change it.
+    /// The same, to change it if there is one.
+    #[inline]
+    pub fn likely(&mut self, number: u32) -> Option<&mut Hot<A>> {
+        self.hot.get_mut(number as usize)
+    }
+
+    /// The same of a record that there is.
     #[inline]
     pub fn hot_mut(&mut self, number: u32) -> &mut Hot<A> {
         &mut self.hot[number as usize]
@@ -244,8 +248,8 @@ impl<A: Family> Records<A> {
     pub fn get(&self, number: u32) -> Connection<A> {
         let (hot, cold) = (&self.hot[number as usize], &self.cold[number as usize]);
         Connection {
-            original: hot.tuple(Direction::Original),
-            reply: hot.tuple(Direction::Reply),
+            original: hot.key(Direction::Original).tuple(),
+            reply: hot.key(Direction::Reply).tuple(),
             state: cold.state,
             handling: hot.handling,
             created: cold.created(),
@@ -264,8 +268,8 @@ impl<A: Family> Records<A> {
     /// Notes what was found out about its way.
     pub fn set_shortcut(&mut self, number: u32, shortcut: Shortcut) {
         let hot = self.hot_mut(number);
-        let original = hot.tuple(Direction::Original);
-        hot.deltas = Deltas::between(&original, &hot.translated(Direction::Original));
+        let [from, to] = [hot.ends[0], hot.translated(Direction::Original)];
+        hot.deltas = Deltas::between::<A>(&from, &to);
         hot.shortcut = shortcut;
     }
 }
@@ -274,6 +278,7 @@ impl<A: Family> Records<A> {
 mod tests {
     use super::*;
     use crate::conntrack::TcpState;
+    use crate::flow::End;
     use std::net::Ipv4Addr;
 
     #[test]
@@ -349,14 +354,17 @@ mod tests {
         );
         let hot = records.hot(1).unwrap();
         for direction in [Direction::Original, Direction::Reply] {
-            assert!(hot.has(direction, connection.tuple(direction)));
-            assert_eq!(hot.translated(direction), connection.translated(direction));
-            let other = FiveTuple {
+            let key = Key::from(connection.tuple(direction));
+            assert!(hot.has(direction, &key));
+            assert_eq!(hot.key(direction), key);
+            let translated = Key::from(&connection.translated(direction));
+            assert_eq!(hot.translated(direction), translated.ends);
+            let other = Key {
                 protocol: Protocol::Udp,
-                ..*connection.tuple(direction)
+                ..key
             };
             assert!(!hot.has(direction, &other));
-            assert!(!hot.has(direction.reverse(), connection.tuple(direction)));
+            assert!(!hot.has(direction.reverse(), &key));
         }
     }
 }

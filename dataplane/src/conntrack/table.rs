@@ -14,7 +14,7 @@ use super::expiry::Wheel;
 use super::records::{Hot, Records};
 use super::tags::WAYS;
 use super::{Binding, Connection, Seconds, Shortcut};
-use crate::flow::{Direction, FiveTuple, Secret, scale};
+use crate::flow::{Direction, FiveTuple, Key, Secret, scale};
 use crate::memory::{prefetch, reserved};
 use crate::wire::Family;
 use sluice_conf::settings::dataplane::Timeouts;
@@ -62,6 +62,11 @@ pub struct Likely(u32);
 impl Likely {
     /// To none.
     pub const NONE: Self = Self(EMPTY);
+
+    /// The connection.
+    pub const fn id(self) -> ConnId {
+        ConnId(self.0 >> 1)
+    }
 }
 
 impl<A: Family> ConnTable<A> {
@@ -99,7 +104,13 @@ impl<A: Family> ConnTable<A> {
     /// The hash that this table files a tuple under.
     #[inline]
     pub fn hash(&self, tuple: &FiveTuple<A>) -> u64 {
-        tuple.keyed_hash(self.secret)
+        self.hash_of(&Key::from(tuple))
+    }
+
+    /// The same of a key.
+    #[inline(always)]
+    pub fn hash_of(&self, key: &Key<A>) -> u64 {
+        key.hash(self.secret)
     }
 
     /// Has the processor fetch the bucket of a hash.
@@ -136,29 +147,22 @@ impl<A: Family> ConnTable<A> {
         self.wheel.prefetch(number);
     }
 
-    /// As [`ConnTable::lookup`], to seek it later.
-    pub fn look(&self, hash: u64, tuple: &FiveTuple<A>) -> Likely {
-        let found = self.lookup(hash, tuple);
+    /// Where a hash leads for certain.
+    pub fn look(&self, hash: u64, key: &Key<A>) -> Likely {
+        let found = self.search(hash, key);
         found.map_or(Likely::NONE, |(id, direction)| {
             Likely(id.0 << 1 | direction as u32)
         })
     }
 
-    /// As [`ConnTable::lookup`]; looks where the hash likely leads first.
+    /// What every packet needs of the connection that a hash likely leads to, if it is the right
+    /// one: the record may have changed hands since.
     #[inline]
-    pub fn seek(
-        &self,
-        likely: Likely,
-        hash: u64,
-        tuple: &FiveTuple<A>,
-    ) -> Option<(ConnId, Direction)> {
+    pub fn likely(&mut self, likely: Likely, key: &Key<A>) -> Option<(&mut Hot<A>, Direction)> {
         let Likely(slot) = likely;
         let direction = direction_of(slot);
-        // The record may have changed hands since.
-        match self.records.hot(slot >> 1) {
-            Some(hot) if hot.has(direction, tuple) => Some((ConnId(slot >> 1), direction)),
-            _ => self.search(hash, tuple),
-        }
+        let hot = self.records.likely(slot >> 1)?;
+        hot.has(direction, key).then_some((hot, direction))
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
@@ -167,18 +171,18 @@ impl<A: Family> ConnTable<A> {
         let bucket = &self.buckets[self.first(hash)];
         match bucket.matching(tag(hash)) == 0 && bucket.spilled == 0 {
             true => None,
-            false => self.search(hash, tuple),
+            false => self.search(hash, &Key::from(tuple)),
         }
     }
 
     #[inline(never)]
-    fn search(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+    fn search(&self, hash: u64, key: &Key<A>) -> Option<(ConnId, Direction)> {
         let first = self.first(hash);
-        let found = self.find(first, tag(hash), tuple);
+        let found = self.find(first, tag(hash), key);
         if found.is_some() || self.buckets[first].spilled == 0 {
             return found;
         }
-        self.find(self.second(hash), tag(hash), tuple)
+        self.find(self.second(hash), tag(hash), key)
     }
 
     /// The connection of a number.
@@ -373,7 +377,7 @@ impl<A: Family> ConnTable<A> {
     }
 
     #[inline]
-    fn find(&self, bucket: usize, tag: u16, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
+    fn find(&self, bucket: usize, tag: u16, key: &Key<A>) -> Option<(ConnId, Direction)> {
         let bucket = &self.buckets[bucket];
         let mut ways = bucket.matching(tag);
         while ways != 0 {
@@ -383,7 +387,7 @@ impl<A: Family> ConnTable<A> {
             let number = slot >> 1;
             // An empty way leads to no record.
             let hot = self.records.hot(number);
-            if hot.is_some_and(|hot| hot.has(direction, tuple)) {
+            if hot.is_some_and(|hot| hot.has(direction, key)) {
                 return Some((ConnId(number), direction));
             }
         }
@@ -419,8 +423,9 @@ impl<A: Family> ConnTable<A> {
             if slot == EMPTY {
                 return true;
             }
-            let record = self.records.get(slot >> 1);
-            let hash = self.hash(record.tuple(direction_of(slot)));
+            let hot = self.records.hot_mut(slot >> 1);
+            let key = hot.key(direction_of(slot));
+            let hash = self.hash_of(&key);
             let first = self.first(hash);
             let is_home = first == bucket;
             let other = if is_home { self.second(hash) } else { first };

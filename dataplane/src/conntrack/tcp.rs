@@ -36,10 +36,8 @@ pub enum TcpState {
     Close,
 }
 
-/// What one side of a connection has sent, seen from the middle. Packed, for a record to fit a cache
-/// line.
+/// What one side of a connection has sent, seen from the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(Rust, packed)]
 struct Side {
     /// Behind the last byte it has sent.
     end: u32,
@@ -52,9 +50,16 @@ struct Side {
     marks: u8,
 }
 
-/// What both sides have sent.
+/// What both sides have sent, field by field of [`Side`]: so it is as short as it can be, for a record
+/// to fit a cache line, and a side is found without a multiplication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress([Side; 2]);
+#[repr(Rust, packed(2))]
+pub struct Progress {
+    end: [u32; 2],
+    expects: [u32; 2],
+    window: [u16; 2],
+    marks: [u8; 2],
+}
 
 /// What a reset is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,22 +114,39 @@ impl Side {
             window => window,
         }
     }
+
+    /// Takes in what it has sent, and how much it would receive.
+    #[inline]
+    fn send(&mut self, other: &Self, end: u32, window: u16) {
+        let is_news = is_after(end, self.end) && other.may_receive(end);
+        if is_news || !self.has_sent() {
+            self.end = end;
+            self.marks |= Self::SENT;
+        }
+        self.window = window.max(self.window);
+    }
 }
 
 impl Progress {
     /// Nothing was sent yet.
-    pub const NONE: Self = Self([Side::NONE; 2]);
+    pub const NONE: Self = Self {
+        end: [Side::NONE.end; 2],
+        expects: [Side::NONE.expects; 2],
+        window: [Side::NONE.window; 2],
+        marks: [Side::NONE.marks; 2],
+    };
 
     /// Takes in a segment.
     pub fn note(&mut self, direction: Direction, segment: &Segment) {
-        let side = &mut self.0[direction as usize];
+        let mut side = self.side(direction);
         let is_syn = segment.flags.any(TcpFlags::SYN);
         // Who has acknowledged something has had its SYN: another one is a guess from outside.
         if is_syn && !side.has_acknowledged() {
-            *side = Side {
+            side = Side {
                 marks: segment.scale.unwrap_or(0).min(MAX_SHIFT),
                 ..Side::NONE
             };
+            self.set(direction, side);
         }
         // The window of a SYN itself is never scaled; a broken unit counts as a whole one.
         let window = match is_syn {
@@ -141,34 +163,25 @@ impl Progress {
                 },
             );
         } else {
-            self.send(direction, segment.sequence_end(), window);
+            let other = self.side(direction.reverse());
+            side.send(&other, segment.sequence_end(), window);
+            self.set(direction, side);
         }
     }
 
     /// Takes in what a segment says that acknowledges and opens nothing.
     #[inline]
     pub fn advance(&mut self, direction: Direction, said: Said) {
-        self.send(direction, said.end, said.window);
-        let other = self.0[direction.reverse() as usize];
-        let side = &mut self.0[direction as usize];
+        let other = self.side(direction.reverse());
+        let mut side = self.side(direction);
+        side.send(&other, said.end, said.window);
         let expected = said.acknowledgement;
         let is_news = is_after(expected, side.expects) && other.may_have_sent(expected);
         if is_news || !side.has_acknowledged() {
             side.expects = expected;
             side.marks |= Side::ACKNOWLEDGED;
         }
-    }
-
-    #[inline]
-    fn send(&mut self, direction: Direction, end: u32, window: u16) {
-        let other = self.0[direction.reverse() as usize];
-        let side = &mut self.0[direction as usize];
-        let is_news = is_after(end, side.end) && other.may_receive(end);
-        if is_news || !side.has_sent() {
-            side.end = end;
-            side.marks |= Side::SENT;
-        }
-        side.window = window.max(side.window);
+        self.set(direction, side);
     }
 
     /// What a reset in `direction` is worth.
@@ -206,8 +219,24 @@ impl Progress {
         }
     }
 
-    const fn side(&self, direction: Direction) -> &Side {
-        &self.0[direction as usize]
+    #[inline]
+    const fn side(&self, direction: Direction) -> Side {
+        let side = direction as usize;
+        Side {
+            end: self.end[side],
+            expects: self.expects[side],
+            window: self.window[side],
+            marks: self.marks[side],
+        }
+    }
+
+    #[inline]
+    const fn set(&mut self, direction: Direction, to: Side) {
+        let side = direction as usize;
+        self.end[side] = to.end;
+        self.expects[side] = to.expects;
+        self.window[side] = to.window;
+        self.marks[side] = to.marks;
     }
 }
 

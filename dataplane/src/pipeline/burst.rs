@@ -15,8 +15,10 @@ use super::{Engine, Moment, Tracked};
 use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::Link;
 use crate::verdict::{DropReason, Ports, Verdict};
-use crate::wire::parse::{Arp, Complaint, Datagram, Echo, Packet, Parsed, Question, parse};
-use crate::wire::plain;
+use crate::wire::Family;
+use crate::wire::parse::{
+    Arp, Complaint, Datagram, ETHERNET_LEN, Echo, Packet, Parsed, Question, parse,
+};
 
 /// An IP packet after the first stage.
 #[derive(Debug, Clone, Copy)]
@@ -32,40 +34,43 @@ pub(super) enum Ready<A> {
     Done(Verdict),
 }
 
-/// How a frame goes on after the first stage.
+/// How a frame goes on after the first stage. Its kind stands by itself: what is hidden in a field
+/// has to be worked out for each frame.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    /// As the next of the plain packets of IPv4.
-    PlainV4,
-    /// As the next of the plain packets of IPv6.
-    PlainV6,
-    /// As the next of the plain packets of IPv4, and the next of those of no connection.
-    StrangerV4,
-    /// The same of IPv6.
-    StrangerV6,
-    /// As the next of those that go the whole way.
-    Whole,
+#[repr(u8)]
+pub(super) enum Step {
+    /// A plain packet of IPv4.
+    V4(Passenger<Ipv4Addr>),
+    /// A plain packet of IPv6.
+    V6(Passenger<Ipv6Addr>),
+    /// The whole way, as what stands at this place of those that do.
+    Whole(u32),
 }
 
-/// A burst after the first stage, kind by kind: each is as small as its kind allows.
+/// A burst after the first stage.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub(super) kinds: Vec<Kind>,
-    pub(super) v4: Vec<Passenger<Ipv4Addr>>,
-    pub(super) v6: Vec<Passenger<Ipv6Addr>>,
+    /// Of each frame one, in order; what stands behind is of an earlier burst.
+    pub(super) steps: Vec<Step>,
+    /// Those that go the whole way; kept apart, for they are longer.
     pub(super) wholes: Vec<Whole>,
-    /// Plain packets that belong to no connection.
-    pub(super) strangers: Vec<Whole>,
 }
 
 impl Scratch {
-    pub(super) fn clear(&mut self) {
-        self.kinds.clear();
-        self.v4.clear();
-        self.v6.clear();
+    /// Makes room for a burst.
+    #[inline]
+    pub(super) fn begin(&mut self, frames: usize) {
         self.wholes.clear();
-        self.strangers.clear();
+        if self.steps.len() < frames {
+            self.steps.resize(frames, Step::Whole(0));
+        }
     }
+}
+
+/// Adds a frame to those that go the whole way.
+fn push(wholes: &mut Vec<Whole>, whole: Whole) -> Step {
+    wholes.push(whole);
+    Step::Whole(wholes.len() as u32 - 1)
 }
 
 /// A frame that goes the whole way, after the first stage.
@@ -80,63 +85,76 @@ pub(super) enum Whole {
 
 impl Engine {
     /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
-    #[inline]
+    #[inline(always)]
     pub(super) fn prepare(
         &mut self,
         frame: &[u8],
         interface: InterfaceId,
         ports: Option<Ports>,
-        scratch: &mut Scratch,
-        moment: Moment<'_>,
-    ) -> Kind {
-        let kind = self.prepare_plain(frame, interface, scratch, moment);
-        kind.unwrap_or_else(|| {
-            let whole = self.prepare_whole(frame, interface, ports, moment);
-            scratch.wholes.push(whole);
-            Kind::Whole
-        })
+        step: &mut Step,
+        wholes: &mut Vec<Whole>,
+        moment: &Moment<'_>,
+    ) {
+        if self
+            .prepare_plain(frame, interface, step, wholes, moment)
+            .is_none()
+        {
+            *step = push(wholes, self.prepare_whole(frame, interface, ports, *moment));
+        }
     }
 
-    /// Of a plain packet; `None` when it is not plain.
-    #[inline]
+    /// Of a plain packet; `None`, and nothing noted, when it is not plain.
+    #[inline(always)]
     fn prepare_plain(
         &self,
         frame: &[u8],
         interface: InterfaceId,
-        scratch: &mut Scratch,
-        moment: Moment<'_>,
-    ) -> Option<Kind> {
-        if !self.express.admits(frame, interface) {
+        step: &mut Step,
+        wholes: &mut Vec<Whole>,
+        moment: &Moment<'_>,
+    ) -> Option<()> {
+        let start = frame.first_chunk::<ETHERNET_LEN>()?;
+        if !self.express.admits(*start.first_chunk()?, interface) {
             return None;
         }
-        let whole = match frame.get(12..14)? {
-            [0x08, 0x00] if plain::decides::<Ipv4Addr>(frame) => {
-                Whole::V4(self.deciding(frame, moment)?)
-            }
-            [0x86, 0xdd] if plain::decides::<Ipv6Addr>(frame) => {
-                Whole::V6(self.deciding(frame, moment)?)
-            }
-            [0x08, 0x00] => {
-                scratch.v4.push(Passenger::read(frame, &self.v4.table)?);
-                return Some(Kind::PlainV4);
-            }
-            [0x86, 0xdd] => {
-                scratch.v6.push(Passenger::read(frame, &self.v6.table)?);
-                return Some(Kind::PlainV6);
-            }
-            _ => return None,
+        let [.., high, low] = *start;
+        let decides;
+        if [high, low] == Ipv4Addr::ETHERTYPE {
+            let passenger;
+            (passenger, decides) = Passenger::read(frame, &self.v4.table)?;
+            *step = Step::V4(passenger);
+        } else if [high, low] == Ipv6Addr::ETHERTYPE {
+            let passenger;
+            (passenger, decides) = Passenger::read(frame, &self.v6.table)?;
+            *step = Step::V6(passenger);
+        } else {
+            return None;
+        }
+        match decides {
+            true => self.take_whole(frame, step, wholes, *moment),
+            false => Some(()),
+        }
+    }
+
+    /// Has a plain packet that does more than to acknowledge go the whole way.
+    #[inline(never)]
+    fn take_whole(
+        &self,
+        frame: &[u8],
+        step: &mut Step,
+        wholes: &mut Vec<Whole>,
+        moment: Moment<'_>,
+    ) -> Option<()> {
+        let whole = match step {
+            Step::V4(passenger) => Whole::V4(self.change_over(frame, passenger, moment)?),
+            Step::V6(passenger) => Whole::V6(self.change_over(frame, passenger, moment)?),
+            Step::Whole(_) => return Some(()),
         };
-        scratch.wholes.push(whole);
-        Some(Kind::Whole)
+        *step = push(wholes, whole);
+        Some(())
     }
 
-    /// A plain packet that makes or ends a connection.
-    fn deciding<A: Tracked>(&self, frame: &[u8], moment: Moment<'_>) -> Option<Ready<A>> {
-        let passenger = Passenger::read(frame, &A::lane(self).table)?;
-        self.change_over(frame, &passenger, moment)
-    }
-
-    /// Has a plain packet go the whole way.
+    /// What a plain packet is on the whole way.
     #[inline]
     pub(super) fn change_over<A: Tracked>(
         &self,
@@ -157,24 +175,26 @@ impl Engine {
     /// Second stage: the record of each frame on the way to the cache. True when some may belong to
     /// no connection.
     #[inline]
-    pub(super) fn fetch(&self, scratch: &mut Scratch) -> bool {
+    pub(super) fn fetch(&self, steps: &mut [Step], wholes: &[Whole]) -> bool {
         let mut has_strangers = false;
-        for passenger in &mut scratch.v4 {
-            has_strangers |= passenger.fetch(&self.v4.table);
+        for step in steps {
+            has_strangers |= match step {
+                Step::V4(passenger) => passenger.fetch(&self.v4.table),
+                Step::V6(passenger) => passenger.fetch(&self.v6.table),
+                Step::Whole(_) => true,
+            };
         }
-        for passenger in &mut scratch.v6 {
-            has_strangers |= passenger.fetch(&self.v6.table);
-        }
-        for whole in &scratch.wholes {
+        for whole in wholes {
             match whole {
                 Whole::V4(Ready::Packet(_, hash, _)) => self.v4.table.prefetch_whole(*hash),
                 Whole::V6(Ready::Packet(_, hash, _)) => self.v6.table.prefetch_whole(*hash),
                 _ => {}
             }
         }
-        has_strangers || !scratch.wholes.is_empty()
+        has_strangers
     }
 
+    #[inline(never)]
     fn prepare_whole(
         &mut self,
         frame: &[u8],
@@ -203,25 +223,22 @@ impl Engine {
         &mut self,
         io: &Io,
         frames: &[Io::Frame],
-        scratch: &mut Scratch,
+        steps: &mut [Step],
+        wholes: &mut Vec<Whole>,
         moment: Moment<'_>,
     ) {
-        let (mut v4, mut v6) = (scratch.v4.iter_mut(), scratch.v6.iter_mut());
-        let mut wholes = scratch.wholes.iter_mut();
         let mut opened = 0;
-        for (frame, kind) in frames.iter().zip(&mut scratch.kinds) {
+        for (frame, step) in frames.iter().zip(steps) {
             let bytes = io.bytes(frame);
-            let stranger = match kind {
-                Kind::PlainV4 => v4
-                    .next()
-                    .and_then(|passenger| self.stranger(bytes, passenger, moment, &mut opened))
-                    .map(|ready| (Kind::StrangerV4, Whole::V4(ready))),
-                Kind::PlainV6 => v6
-                    .next()
-                    .and_then(|passenger| self.stranger(bytes, passenger, moment, &mut opened))
-                    .map(|ready| (Kind::StrangerV6, Whole::V6(ready))),
-                _ => {
-                    match wholes.next() {
+            let stranger = match step {
+                Step::V4(passenger) => self
+                    .stranger(bytes, passenger, moment, &mut opened)
+                    .map(Whole::V4),
+                Step::V6(passenger) => self
+                    .stranger(bytes, passenger, moment, &mut opened)
+                    .map(Whole::V6),
+                Step::Whole(place) => {
+                    match wholes.get_mut(*place as usize) {
                         Some(Whole::V4(ready)) => {
                             self.look_ahead(bytes, ready, moment, &mut opened);
                         }
@@ -233,9 +250,8 @@ impl Engine {
                     None
                 }
             };
-            if let Some((is, whole)) = stranger {
-                *kind = is;
-                scratch.strangers.push(whole);
+            if let Some(whole) = stranger {
+                *step = push(wholes, whole);
             }
         }
     }

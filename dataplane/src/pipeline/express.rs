@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use super::known::{carried, way_of};
 use super::{Engine, Found, Moment, Tracked, Way};
+use crate::conntrack::records::Hot;
 use crate::conntrack::table::Likely;
 use crate::conntrack::{Binding, ConnId, ConnTable, Connection, Shortcut};
 use crate::flow::Direction;
 use crate::io::InterfaceId;
-use crate::neighbour::{Link, MacAddress, Network, Tags};
+use crate::neighbour::{Link, Network, Tags};
 use crate::stats::{BackendCounters, PerWorker};
-use crate::verdict::DropReason;
 use crate::wire::parse::Packet;
-use crate::wire::plain::{self, Plain};
-use crate::wire::rewrite::EthernetPair;
+use crate::wire::plain::{Change, Plain};
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
 
@@ -30,7 +29,8 @@ const MOST_WAYS: usize = 1 << 17;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Exit {
     interface: InterfaceId,
-    ethernet: EthernetPair,
+    /// The Ethernet addresses that a frame begins with.
+    start: [u8; 12],
     mtu: u32,
 }
 
@@ -38,10 +38,7 @@ impl Exit {
     /// Not found out yet: nothing is short enough for it.
     const UNKNOWN: Self = Self {
         interface: InterfaceId::UNSERVED,
-        ethernet: EthernetPair {
-            source: MacAddress([0; 6]),
-            destination: MacAddress([0; 6]),
-        },
+        start: [0; 12],
         mtu: 0,
     };
 }
@@ -128,31 +125,32 @@ impl Express {
         self.places.clear();
     }
 
-    /// Whether a frame was sent to this interface's own address and carries no tags, for all that
-    /// is known of the interface.
+    /// Whether a frame that begins like this was sent to the interface's own address and carries no
+    /// tags, for all that is known of the interface.
     #[inline]
-    pub(super) fn admits(&self, frame: &[u8], interface: InterfaceId) -> bool {
+    pub(super) fn admits(&self, start: [u8; 8], interface: InterfaceId) -> bool {
+        const ADDRESS: Door = Door::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0]);
         let door = self.doors.get(usize::from(interface.0));
-        door.zip(frame.first_chunk())
-            .is_some_and(|(door, start)| u64::from_be_bytes(*start) >> 16 == *door)
+        door == Some(&(Door::from_ne_bytes(start) & ADDRESS))
     }
 
     /// Takes a connection of an unchanged Service over from an epoch with the same network.
     #[cold]
-    fn renew<A: Tracked>(
+    fn renew<'a, A: Tracked>(
         &self,
-        table: &mut ConnTable<A>,
+        table: &'a mut ConnTable<A>,
         id: ConnId,
         moment: &Moment<'_>,
-    ) -> Option<()> {
+    ) -> Option<&'a mut Hot<A>> {
         let shortcut = table.shortcut(id);
         if shortcut.epoch < self.since {
             return None;
         }
         let binding = carried(&table.binding(id), moment.services)?;
         table.rebind(id, binding);
-        table.hot_mut(id).shortcut.epoch = self.epoch;
-        Some(())
+        let hot = table.hot_mut(id);
+        hot.shortcut.epoch = self.epoch;
+        Some(hot)
     }
 
     /// The place of a way; new ones are added.
@@ -193,31 +191,34 @@ impl Express {
 fn door(link: &Link) -> Door {
     let [a, b, c, d, e, f] = link.mac.0;
     match link.tags == Tags::default() {
-        true => Door::from_be_bytes([0, 0, a, b, c, d, e, f]),
+        true => Door::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
         false => CLOSED,
     }
 }
 
 /// A plain packet with the hash of its tuple.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Passenger<A> {
+pub(super) struct Passenger<A: Tracked> {
     hash: u64,
-    plain: Plain<A>,
     likely: Likely,
+    plain: Plain<A>,
 }
 
 impl<A: Tracked> Passenger<A> {
-    /// Reads a frame, and has its bucket fetched; `None` when it is not plain.
+    /// Reads a frame, has its bucket fetched, and tells whether it does more to its connection than to
+    /// acknowledge; `None` when it is not plain.
     #[inline(always)]
-    pub(super) fn read(frame: &[u8], table: &ConnTable<A>) -> Option<Self> {
-        let plain = Plain::read(frame)?;
-        let hash = table.hash(&plain.tuple);
+    pub(super) fn read(frame: &[u8], table: &ConnTable<A>) -> Option<(Self, bool)> {
+        let (plain, decides) = Plain::read(frame)?;
+        let hash = table.hash_of(&plain.key);
         table.prefetch_bucket(hash);
-        Some(Self {
+        let likely = Likely::NONE;
+        let passenger = Self {
             hash,
+            likely,
             plain,
-            likely: Likely::NONE,
-        })
+        };
+        Some((passenger, decides))
     }
 
     #[inline]
@@ -234,7 +235,7 @@ impl<A: Tracked> Passenger<A> {
     /// Whether it belongs to a connection after all, that is less likely.
     #[cold]
     pub(super) fn look_again(&mut self, table: &ConnTable<A>) -> bool {
-        self.likely = table.look(self.hash, &self.plain.tuple);
+        self.likely = table.look(self.hash, &self.plain.key);
         !self.is_stranger()
     }
 
@@ -251,9 +252,9 @@ impl<A: Tracked> Passenger<A> {
         self.likely == Likely::NONE
     }
 
-    /// Forwards the packet the short way, to this interface; `None`, and nothing changed, when it has
-    /// to go the whole way.
-    #[inline]
+    /// Has the packet leave the short way, by this interface; `None`, and nothing changed, when it
+    /// has to go the whole way.
+    #[inline(always)]
     pub(super) fn pass(
         &self,
         frame: &mut [u8],
@@ -261,17 +262,20 @@ impl<A: Tracked> Passenger<A> {
         express: &Express,
         worker: u16,
         moment: &Moment<'_>,
-    ) -> Option<Result<InterfaceId, DropReason>> {
-        let Self {
-            plain,
-            hash,
-            likely,
-        } = self;
-        let (id, direction) = table.seek(*likely, *hash, &plain.tuple)?;
-        let mut hot = table.hot_mut(id);
+    ) -> Option<InterfaceId> {
+        let Self { hash, plain, .. } = self;
+        let (key, bytes) = (&plain.key, frame.len());
+        let head = A::head_mut(frame)?;
+        let mut likely = self.likely;
+        let (mut hot, direction) = match table.likely(likely, key) {
+            Some(found) => found,
+            None => {
+                likely = table.look(*hash, key);
+                table.likely(likely, key)?
+            }
+        };
         if hot.shortcut.epoch != express.epoch {
-            express.renew(table, id, moment)?;
-            hot = table.hot_mut(id);
+            hot = express.renew(table, likely.id(), moment)?;
         }
         let common = express.ways.get(hot.shortcut.place as usize)?;
         let exit = &common.exits[direction as usize];
@@ -279,19 +283,21 @@ impl<A: Tracked> Passenger<A> {
             return None;
         }
         hot.last_seen = moment.seconds;
-        if plain.tuple.protocol == Protocol::Tcp
-            && let Some(said) = plain.said(frame)
-        {
-            hot.progress.advance(direction, said);
+        if key.protocol == Protocol::Tcp {
+            hot.progress.advance(direction, plain.said(head));
         }
         if let Some(counters) = common.counters.as_ref().and_then(|all| all.of(worker)) {
-            counters.traffic(direction).add(frame.len());
+            counters.traffic(direction).add(bytes);
         }
-        let (to, deltas) = (hot.translated(direction), hot.deltas(direction));
-        match plain::translate(frame, &to, deltas, exit.ethernet) {
-            true => Some(Ok(exit.interface)),
-            false => Some(Err(DropReason::Truncated)),
-        }
+        let change = Change::<A> {
+            ends: hot.translated(direction),
+            deltas: hot.deltas(),
+            direction,
+            protocol: key.protocol,
+        };
+        change.apply(head);
+        head.as_mut()[..12].copy_from_slice(&exit.start);
+        Some(exit.interface)
     }
 }
 
@@ -331,7 +337,7 @@ impl Engine {
 fn exit<A>(way: &Way<'_, A>) -> Exit {
     let exit = Exit {
         interface: way.hop.interface,
-        ethernet: way.ethernet,
+        start: way.ethernet.bytes(),
         mtu: way.link.mtu,
     };
     match way.link.tags == Tags::default() {

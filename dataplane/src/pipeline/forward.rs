@@ -8,7 +8,7 @@ use crate::io::{InterfaceId, PacketIo};
 use crate::neighbour::{Link, NextHop};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Signal};
-use crate::wire::plain::{self, Deltas};
+use crate::wire::plain;
 use crate::wire::rewrite::{EthernetPair, clamp_mss, translate, write_ethernet};
 use crate::wire::tags::retag;
 use sluice_conf::{Forwarding, Protocol};
@@ -94,10 +94,7 @@ impl Engine {
         }
         let bytes = io.bytes(frame).len();
         let translated = match plain::is_plain(packet, bytes) {
-            true => {
-                let deltas = Deltas::between(&packet.tuple, &to);
-                plain::readdress(io.bytes_mut(frame), &to, deltas)
-            }
+            true => plain::translate(io.bytes_mut(frame), &packet.tuple, &to),
             false => translate(io.bytes_mut(frame), packet, &to),
         };
         if !translated {

@@ -3,12 +3,14 @@
 use etherparse::checksum::Sum16BitWords;
 
 use super::Family;
+use crate::flow::Direction;
 
 /// The change of a checksum that follows from changed header words.
 ///
 /// Equation 3 of RFC 1624: `HC' = ~(~HC + ~m + m')`. The sum of all `~m + m'` is collected here
 /// and applied once. A broken checksum stays broken by the same amount: a forwarder must not make
-/// a damaged packet look whole.
+/// a damaged packet look whole. It is of words and checksums that are all read in one order of bytes,
+/// whichever (RFC 1071 section 2 (B)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Delta(u32);
 
@@ -36,6 +38,7 @@ impl Delta {
     }
 
     /// The checksum after the change.
+    #[inline]
     pub fn apply(self, checksum: u16) -> u16 {
         !fold(u32::from(!checksum) + self.0)
     }
@@ -54,26 +57,20 @@ impl FoldedDelta {
     /// No change.
     pub const NONE: Self = Self(u16::MAX);
 
-    /// The change that takes this one back.
+    /// The change, or the one that takes it back when packets go the other way.
     #[must_use]
-    pub const fn reverse(self) -> Self {
-        match self.0 {
-            // No change at all, in the way of writing zero that a checksum of words comes to.
-            0 | u16::MAX => self,
-            delta => Self(!delta),
-        }
+    #[inline]
+    pub const fn in_direction(self, direction: Direction) -> Delta {
+        // No jump: packets of both directions come mixed. 0xffff - delta takes it back; another
+        // 0xffff changes nothing, but that the sum is not 0 when nothing changes.
+        let turn = (direction as u16).wrapping_neg();
+        Delta((self.0 ^ turn) as u32 + turn as u32)
     }
 }
 
-impl From<FoldedDelta> for Delta {
-    fn from(folded: FoldedDelta) -> Self {
-        Self(folded.0.into())
-    }
-}
-
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
+const fn fold(sum: u32) -> u16 {
+    let (once, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+    once + carry as u16
 }
 
 /// Checksum of a header or message whose checksum field holds 0.
@@ -145,8 +142,21 @@ mod tests {
             let delta = words.iter().fold(Delta::default(), |delta, (old, new)| delta.word(*old, *new));
             let back = words.iter().fold(Delta::default(), |delta, (old, new)| delta.word(*new, *old));
             let folded = delta.fold();
-            prop_assert_eq!(Delta::from(folded).apply(checksum), delta.apply(checksum));
-            prop_assert_eq!(Delta::from(folded.reverse()).apply(checksum), back.apply(checksum));
+            let [there, again] = [Direction::Original, Direction::Reply].map(|way| folded.in_direction(way));
+            prop_assert_eq!(there.apply(checksum), delta.apply(checksum));
+            prop_assert_eq!(again.apply(checksum), back.apply(checksum));
+        }
+
+        #[test]
+        fn the_order_of_bytes_does_not_matter(
+            checksum in any::<u16>(),
+            words in proptest::collection::vec((any::<u16>(), any::<u16>()), 1..12),
+        ) {
+            let delta = words.iter().fold(Delta::default(), |delta, (old, new)| delta.word(*old, *new));
+            let swapped = words
+                .iter()
+                .fold(Delta::default(), |delta, (old, new)| delta.word(old.swap_bytes(), new.swap_bytes()));
+            prop_assert_eq!(swapped.apply(checksum.swap_bytes()).swap_bytes(), delta.apply(checksum));
         }
 
         #[test]

@@ -11,14 +11,13 @@ use sluice_conf::Protocol;
 use super::Family;
 use super::checksum::{self, Delta, FoldedDelta};
 use super::parse::{ETHERNET_LEN, Packet, Place, Segment, Signal, TcpFlags, window_scale};
-use super::rewrite::{EthernetPair, write_ethernet};
-use crate::flow::{End, FiveTuple};
+use crate::flow::{Direction, Ends, Ends4, Ends6, FiveTuple, Key};
 
 /// A plain packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plain<A> {
+pub struct Plain<A: Family> {
     /// Who talks to whom.
-    pub tuple: FiveTuple<A>,
+    pub key: Key<A>,
     /// Bytes of the IP packet.
     pub len: u16,
 }
@@ -34,172 +33,194 @@ pub struct Said {
     pub window: u16,
 }
 
-/// What an IP header without anything unusual says.
-#[derive(Debug, Clone, Copy)]
-pub struct Header<A> {
-    source: A,
-    destination: A,
-    protocol: u8,
-    /// Bytes of the IP packet.
-    len: u16,
-}
+/// Bytes of a transport header that are looked at.
+const TRANSPORT_LEN: usize = 20;
 
-/// As much of the transport header as is looked at.
-type Transport = [u8; 20];
-
-/// The IP part of plain packets. A frame that is too short for all headers with TCP is left to
-/// others, also with UDP: on a wire there are none.
+/// The IP part of plain packets.
 pub trait PlainFamily: Family {
-    /// Where the protocol number stands in a frame.
-    const PROTOCOL_AT: usize;
+    /// The headers of a plain packet: Ethernet, IP, and as much of the transport header as is looked
+    /// at. A frame that is too short for TCP is left to others, also with UDP: on a wire there are
+    /// none.
+    type Head: AsRef<[u8]> + AsMut<[u8]>;
 
-    /// Reads the header behind the Ethernet header; `None` when the packet is not plain.
-    fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)>;
+    /// Where the transport header begins.
+    const TRANSPORT: usize = ETHERNET_LEN + Self::HEADER_LEN;
 
-    /// The transport header behind this one.
-    fn transport(frame: &[u8]) -> Option<&Transport>;
+    /// The headers of a frame; `None` when it is too short.
+    fn head(frame: &[u8]) -> Option<&Self::Head>;
 
-    /// Hop limit of the header, and whether a router may cut the packet up.
-    fn hops(frame: &[u8]) -> Option<(u8, bool)>;
+    /// The same, to change them.
+    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head>;
 
-    /// Gives a header other addresses and takes one from its hop limit. `delta` is the change of
-    /// both addresses. The transport header comes back, to be changed as well.
-    fn redirect(frame: &mut [u8], to: (Self, Self), delta: FoldedDelta) -> Option<&mut Transport>;
+    /// Protocol number of the packet and its bytes from the IP header on; `None` when it is not
+    /// plain.
+    fn header(head: &Self::Head) -> Option<(u8, u16)>;
+
+    /// Addresses and ports.
+    fn ends(head: &Self::Head) -> Self::Ends;
+
+    /// Hop limit, and whether a router may cut the packet up.
+    fn hops(head: &Self::Head) -> (u8, bool);
+
+    /// Writes other addresses and ports and takes one from the hop limit. `addresses` is the change
+    /// of both addresses.
+    fn redirect(head: &mut Self::Head, ends: Self::Ends, addresses: Delta);
 }
 
 impl PlainFamily for Ipv4Addr {
-    const PROTOCOL_AT: usize = ETHERNET_LEN + 9;
+    type Head = [u8; ETHERNET_LEN + 20 + TRANSPORT_LEN];
 
-    #[inline]
-    fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)> {
+    #[inline(always)]
+    fn head(frame: &[u8]) -> Option<&Self::Head> {
+        frame.first_chunk()
+    }
+
+    #[inline(always)]
+    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head> {
+        frame.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn header(head: &Self::Head) -> Option<(u8, u16)> {
         /// No options, and no fragment; the length of the packet and whether it may be fragmented
         /// do not matter.
-        const MASK: u64 = u64::from_be_bytes([0xff, 0, 0, 0, 0, 0, 0xbf, 0xff]);
-        const PLAIN: u64 = u64::from_be_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
-        let packet = frame.first_chunk::<54>()?.last_chunk::<40>()?;
-        let (ip, transport) = (packet.first_chunk::<20>()?, packet.last_chunk::<20>()?);
-        let first = u64::from_be_bytes(*ip.first_chunk()?);
-        let is_plain = first & MASK == PLAIN && ip[8] > 1;
-        if !is_plain || !checksum::is_header_right(ip) {
-            return None;
-        }
-        let header = Header {
-            source: Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]),
-            destination: Ipv4Addr::new(ip[16], ip[17], ip[18], ip[19]),
-            protocol: ip[9],
-            len: (first >> 32) as u16,
-        };
-        Some((header, transport))
+        const MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0xbf, 0xff]);
+        const PLAIN: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+        let ip = head.first_chunk::<34>()?.last_chunk::<20>()?;
+        let is_plain = u64::from_ne_bytes(*ip.first_chunk()?) & MASK == PLAIN && ip[8] > 1;
+        let len = u16::from_be_bytes([ip[2], ip[3]]);
+        (is_plain && checksum::is_header_right(ip)).then_some((ip[9], len))
+    }
+
+    #[inline(always)]
+    fn ends(head: &Self::Head) -> Self::Ends {
+        let (mut addresses, mut ports) = ([0; 8], [0; 4]);
+        addresses.copy_from_slice(&head[26..34]);
+        ports.copy_from_slice(&head[34..38]);
+        Ends4::read(addresses, ports)
     }
 
     #[inline]
-    fn transport(frame: &[u8]) -> Option<&Transport> {
-        frame.first_chunk::<54>()?.last_chunk()
-    }
-
-    fn hops(frame: &[u8]) -> Option<(u8, bool)> {
+    fn hops(head: &Self::Head) -> (u8, bool) {
         const DONT_FRAGMENT: u8 = 0x40;
-        let ip = frame.first_chunk::<34>()?.last_chunk::<20>()?;
-        Some((ip[8], ip[6] & DONT_FRAGMENT == 0))
+        (head[22], head[20] & DONT_FRAGMENT == 0)
     }
 
-    #[inline]
-    fn redirect(frame: &mut [u8], to: (Self, Self), delta: FoldedDelta) -> Option<&mut Transport> {
-        let packet = frame.first_chunk_mut::<54>()?.last_chunk_mut::<40>()?;
-        let (ip, transport) = packet.split_first_chunk_mut::<20>()?;
-        let sum = Delta::from(delta)
-            .less(0x0100)
-            .apply(u16::from_be_bytes([ip[10], ip[11]]));
-        ip[8] = ip[8].wrapping_sub(1);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        ip[12..16].copy_from_slice(&to.0.octets());
-        ip[16..].copy_from_slice(&to.1.octets());
-        transport.first_chunk_mut()
+    #[inline(always)]
+    fn redirect(head: &mut Self::Head, ends: Self::Ends, addresses: Delta) {
+        const HOP: u16 = u16::from_ne_bytes([1, 0]);
+        let sum = addresses
+            .less(HOP)
+            .apply(u16::from_ne_bytes([head[24], head[25]]));
+        head[22] = head[22].wrapping_sub(1);
+        head[24..26].copy_from_slice(&sum.to_ne_bytes());
+        let (addresses, ports) = ends.bytes();
+        head[26..34].copy_from_slice(&addresses);
+        head[34..38].copy_from_slice(&ports);
     }
 }
 
 impl PlainFamily for Ipv6Addr {
-    const PROTOCOL_AT: usize = ETHERNET_LEN + 6;
+    type Head = [u8; ETHERNET_LEN + 40 + TRANSPORT_LEN];
 
-    #[inline]
-    fn header(frame: &[u8]) -> Option<(Header<Self>, &Transport)> {
-        let packet = frame.first_chunk::<74>()?.last_chunk::<60>()?;
-        let (ip, transport) = (packet.first_chunk::<40>()?, packet.last_chunk::<20>()?);
-        if ip[0] >> 4 != 6 || ip[7] <= 1 {
-            return None;
-        }
-        let (_, addresses) = ip.split_first_chunk::<8>()?;
-        let (source, destination) = addresses.split_first_chunk::<16>()?;
-        let header = Header {
-            source: Ipv6Addr::from(*source),
-            destination: Ipv6Addr::from(*destination.first_chunk::<16>()?),
-            protocol: ip[6],
-            len: u16::from_be_bytes([ip[4], ip[5]]).checked_add(40)?,
-        };
-        Some((header, transport))
+    #[inline(always)]
+    fn head(frame: &[u8]) -> Option<&Self::Head> {
+        frame.first_chunk()
+    }
+
+    #[inline(always)]
+    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head> {
+        frame.first_chunk_mut()
+    }
+
+    #[inline(always)]
+    fn header(head: &Self::Head) -> Option<(u8, u16)> {
+        let is_plain = head[14] >> 4 == 6 && head[21] > 1;
+        let len = u16::from_be_bytes([head[18], head[19]]).checked_add(40)?;
+        is_plain.then_some((head[20], len))
+    }
+
+    #[inline(always)]
+    fn ends(head: &Self::Head) -> Self::Ends {
+        let (mut addresses, mut ports) = ([[0; 8]; 4], [0; 4]);
+        addresses.as_flattened_mut().copy_from_slice(&head[22..54]);
+        ports.copy_from_slice(&head[54..58]);
+        Ends6::read(&addresses, ports)
     }
 
     #[inline]
-    fn transport(frame: &[u8]) -> Option<&Transport> {
-        frame.first_chunk::<74>()?.last_chunk()
+    fn hops(head: &Self::Head) -> (u8, bool) {
+        (head[21], false)
     }
 
-    fn hops(frame: &[u8]) -> Option<(u8, bool)> {
-        let ip = frame.first_chunk::<54>()?.last_chunk::<40>()?;
-        Some((ip[7], false))
-    }
-
-    #[inline]
-    fn redirect(frame: &mut [u8], to: (Self, Self), _: FoldedDelta) -> Option<&mut Transport> {
-        let packet = frame.first_chunk_mut::<74>()?.last_chunk_mut::<60>()?;
-        let (ip, transport) = packet.split_first_chunk_mut::<40>()?;
-        ip[7] = ip[7].wrapping_sub(1);
-        ip[8..24].copy_from_slice(&to.0.octets());
-        ip[24..].copy_from_slice(&to.1.octets());
-        transport.first_chunk_mut()
+    #[inline(always)]
+    fn redirect(head: &mut Self::Head, ends: Self::Ends, _: Delta) {
+        head[21] = head[21].wrapping_sub(1);
+        let (addresses, ports) = ends.bytes();
+        head[22..54].copy_from_slice(addresses.as_flattened());
+        head[54..58].copy_from_slice(&ports);
     }
 }
 
+/// The 16 bits at a place of the transport header, as they stand in memory.
+#[inline(always)]
+fn word<A: PlainFamily>(head: &A::Head, at: usize) -> [u8; 2] {
+    let head = head.as_ref();
+    [head[A::TRANSPORT + at], head[A::TRANSPORT + at + 1]]
+}
+
+/// The number of 32 bits at a place of the transport header.
+#[inline(always)]
+fn long<A: PlainFamily>(head: &A::Head, at: usize) -> u32 {
+    let ([a, b], [c, d]) = (word::<A>(head, at), word::<A>(head, at + 2));
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// Length and flags of a TCP header.
+#[inline(always)]
+fn tcp<A: PlainFamily>(head: &A::Head) -> (usize, TcpFlags) {
+    let [offset, flags] = word::<A>(head, 12);
+    (usize::from(offset >> 4) * 4, TcpFlags(flags))
+}
+
 impl<A: PlainFamily> Plain<A> {
-    /// Reads a frame that carries this family and no tags; `None` when the packet is not plain.
+    /// Reads a frame that carries this family and no tags, and tells whether the packet does more to
+    /// its connection than to acknowledge; `None` when it is not plain.
     #[inline(always)]
-    pub fn read(frame: &[u8]) -> Option<Self> {
-        let (header, transport) = A::header(frame)?;
-        let payload = usize::from(header.len).checked_sub(A::HEADER_LEN)?;
-        let is_whole = usize::from(header.len) <= frame.len() - ETHERNET_LEN;
-        let protocol = match header.protocol {
-            6 if is_whole && is_whole_tcp(transport, payload) => Protocol::Tcp,
-            17 if is_whole && is_whole_udp(transport, payload) => Protocol::Udp,
+    pub fn read(frame: &[u8]) -> Option<(Self, bool)> {
+        let head = A::head(frame)?;
+        let (protocol, len) = A::header(head)?;
+        let payload = usize::from(len).checked_sub(A::HEADER_LEN)?;
+        if usize::from(len) > frame.len() - ETHERNET_LEN {
+            return None;
+        }
+        let (protocol, decides) = match protocol {
+            6 => (Protocol::Tcp, tcp_decides::<A>(head, payload)?),
+            17 if is_whole_udp::<A>(head, payload) => (Protocol::Udp, false),
             _ => return None,
         };
-        let ports = u32::from_be_bytes(*transport.first_chunk()?);
-        let (from, to) = ((ports >> 16) as u16, ports as u16);
-        (from != 0 && to != 0).then_some(Self {
-            tuple: FiveTuple {
-                source: End::new(header.source, from),
-                destination: End::new(header.destination, to),
-                protocol,
-            },
-            len: header.len,
-        })
+        let ends = A::ends(head);
+        let ports = ends.ports();
+        let has_ports = ports & 0xffff != 0 && ports >> 16 != 0;
+        let key = Key { ends, protocol };
+        has_ports.then_some((Self { key, len }, decides))
     }
 
     /// All that [`parse`](super::parse) says of it; `None` when it was not read from this frame.
     #[inline]
     pub fn packet(&self, frame: &[u8]) -> Option<Packet<A>> {
-        let (hop_limit, may_fragment) = A::hops(frame)?;
-        let transport = ETHERNET_LEN + A::HEADER_LEN;
+        let (hop_limit, may_fragment) = A::hops(A::head(frame)?);
         // No frame is as long as 16 bits could say.
         let end = ETHERNET_LEN + usize::from(self.len);
-        let signal = match self.tuple.protocol {
-            Protocol::Tcp => Signal::Tcp(segment(frame.get(transport..end)?)?),
+        let signal = match self.key.protocol {
+            Protocol::Tcp => Signal::Tcp(segment(frame.get(A::TRANSPORT..end)?)?),
             _ => Signal::Plain,
         };
         Some(Packet {
-            tuple: self.tuple,
+            tuple: self.key.tuple(),
             place: Place {
                 network: ETHERNET_LEN as u16,
-                transport: transport as u16,
+                transport: A::TRANSPORT as u16,
                 end: end as u16,
                 hop_limit,
                 may_fragment,
@@ -209,35 +230,31 @@ impl<A: PlainFamily> Plain<A> {
         })
     }
 
-    /// What the TCP segment says that was read from this frame and decides nothing; `None` when
-    /// none was.
-    #[inline]
-    pub fn said(&self, frame: &[u8]) -> Option<Said> {
-        let tcp = A::transport(frame)?;
-        let header_len = u32::from(tcp[12] >> 4) * 4;
-        let data_len = u32::from(self.len).wrapping_sub(A::HEADER_LEN as u32 + header_len);
-        Some(Said {
-            end: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(data_len),
-            acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
-            window: u16::from_be_bytes([tcp[14], tcp[15]]),
-        })
+    /// What it says if it is a TCP segment. The headers are its own.
+    #[inline(always)]
+    pub fn said(&self, head: &A::Head) -> Said {
+        let headers = A::HEADER_LEN + tcp::<A>(head).0;
+        let data_len = u32::from(self.len).wrapping_sub(headers as u32);
+        Said {
+            end: long::<A>(head, 4).wrapping_add(data_len),
+            acknowledgement: long::<A>(head, 8),
+            window: u16::from_be_bytes(word::<A>(head, 14)),
+        }
     }
 }
 
-#[inline]
-fn is_whole_tcp(tcp: &Transport, len: usize) -> bool {
-    let header_len = usize::from(tcp[12] >> 4) * 4;
-    (20..=len).contains(&header_len)
+/// Whether a TCP segment does more than to acknowledge; `None` when its header is not whole.
+#[inline(always)]
+fn tcp_decides<A: PlainFamily>(head: &A::Head, len: usize) -> Option<bool> {
+    const DECIDING: u8 = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
+    let (header_len, TcpFlags(flags)) = tcp::<A>(head);
+    let is_whole = (TRANSPORT_LEN..=len).contains(&header_len);
+    is_whole.then_some(flags & DECIDING != TcpFlags::ACK)
 }
 
-/// Whether a plain packet that this frame may hold does more to its connection than to acknowledge.
-#[inline]
-pub fn decides<A: PlainFamily>(frame: &[u8]) -> bool {
-    const DECIDING: u8 = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
-    A::transport(frame).is_some_and(|transport| {
-        frame.get(A::PROTOCOL_AT) == Some(&Protocol::Tcp.number())
-            && transport[13] & DECIDING != TcpFlags::ACK
-    })
+#[inline(always)]
+fn is_whole_udp<A: PlainFamily>(head: &A::Head, len: usize) -> bool {
+    (8..=len).contains(&usize::from(u16::from_be_bytes(word::<A>(head, 4))))
 }
 
 /// A whole segment with its data.
@@ -259,101 +276,92 @@ fn segment(bytes: &[u8]) -> Option<Segment> {
     })
 }
 
-#[inline]
-fn is_whole_udp(udp: &Transport, len: usize) -> bool {
-    (8..=len).contains(&usize::from(u16::from_be_bytes([udp[4], udp[5]])))
-}
-
-/// How the checksums of a connection's packets change in one direction.
+/// How the checksums of a connection's packets change in the original direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Deltas {
-    header: FoldedDelta,
-    transport: FoldedDelta,
+    addresses: FoldedDelta,
+    all: FoldedDelta,
 }
 
 impl Deltas {
     /// Of packets that stay as they are.
     pub const NONE: Self = Self {
-        header: FoldedDelta::NONE,
-        transport: FoldedDelta::NONE,
+        addresses: FoldedDelta::NONE,
+        all: FoldedDelta::NONE,
     };
 
-    /// Of packets that get another tuple.
-    pub fn between<A: Family>(from: &FiveTuple<A>, to: &FiveTuple<A>) -> Self {
-        let source = (from.source.address, to.source.address);
-        let destination = (from.destination.address, to.destination.address);
-        let delta = A::change(Delta::default(), source.0, source.1);
-        let addresses = A::change(delta, destination.0, destination.1);
-        let ports = addresses
-            .word(from.source.port, to.source.port)
-            .word(from.destination.port, to.destination.port);
+    /// Of packets that get other ends.
+    pub fn between<A: Family>(from: &A::Ends, to: &A::Ends) -> Self {
+        let ((from, old_ports), (to, ports)) = (from.words(), to.words());
+        let addresses = from
+            .zip(to)
+            .fold(Delta::default(), |delta, (old, new)| delta.long(old, new));
+        let all = addresses.long(old_ports, ports);
         Self {
-            header: addresses.fold(),
-            transport: ports.fold(),
-        }
-    }
-
-    /// Of the packets of the other direction.
-    #[inline]
-    #[must_use]
-    pub fn reverse(self) -> Self {
-        Self {
-            header: self.header.reverse(),
-            transport: self.transport.reverse(),
+            addresses: addresses.fold(),
+            all: all.fold(),
         }
     }
 }
 
-/// Does to a plain packet what [`translate`](super::rewrite::translate) and
-/// [`write_ethernet`] do. `deltas` are those of its tuple and `to`.
+/// What becomes of a plain packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<A: Family> {
+    /// What it leaves with.
+    pub ends: A::Ends,
+    /// Those of its connection.
+    pub deltas: Deltas,
+    /// Its own.
+    pub direction: Direction,
+    /// What it is and stays.
+    pub protocol: Protocol,
+}
+
+impl<A: PlainFamily> Change<A> {
+    /// Does to the headers of a plain packet what [`translate`](super::rewrite::translate) does to
+    /// any.
+    #[inline(always)]
+    pub fn apply(&self, head: &mut A::Head) {
+        let Deltas { addresses, all } = self.deltas;
+        A::redirect(head, self.ends, addresses.in_direction(self.direction));
+        let is_udp = self.protocol == Protocol::Udp;
+        let at = A::TRANSPORT + if is_udp { 6 } else { 16 };
+        let field = &mut head.as_mut()[at..at + 2];
+        let old = u16::from_ne_bytes([field[0], field[1]]);
+        let new = match all.in_direction(self.direction).apply(old) {
+            _ if is_udp && old == 0 => 0,
+            0 if is_udp => 0xffff,
+            sum => sum,
+        };
+        field.copy_from_slice(&new.to_ne_bytes());
+    }
+}
+
+/// Does to a packet that can be treated as plain what [`translate`](super::rewrite::translate) does.
 ///
-/// False, and nothing usable in the frame, when it was not read as plain.
+/// False, and nothing changed, when it was not read from this frame.
 #[inline]
-pub fn translate<A: PlainFamily>(
-    frame: &mut [u8],
-    to: &FiveTuple<A>,
-    deltas: Deltas,
-    ethernet: EthernetPair,
-) -> bool {
-    write_ethernet(frame, ethernet) && readdress(frame, to, deltas)
-}
-
-/// Does to a plain packet what [`translate`](super::rewrite::translate) does, as [`translate`] otherwise.
-#[inline]
-pub fn readdress<A: PlainFamily>(frame: &mut [u8], to: &FiveTuple<A>, deltas: Deltas) -> bool {
-    let addresses = (to.source.address, to.destination.address);
-    A::redirect(frame, addresses, deltas.header)
-        .map(|transport| redirect_ports(transport, to, deltas.transport))
-        .is_some()
+pub fn translate<A: PlainFamily>(frame: &mut [u8], from: &FiveTuple<A>, to: &FiveTuple<A>) -> bool {
+    let (from, to) = (Key::from(from), Key::from(to));
+    let change = Change::<A> {
+        ends: to.ends,
+        deltas: Deltas::between::<A>(&from.ends, &to.ends),
+        direction: Direction::Original,
+        protocol: to.protocol,
+    };
+    A::head_mut(frame).map(|head| change.apply(head)).is_some()
 }
 
 /// Whether a packet that was read from a frame of so many bytes can be treated as plain.
 #[inline]
 pub fn is_plain<A: PlainFamily>(packet: &Packet<A>, frame_len: usize) -> bool {
     let place = &packet.place;
-    let transport = ETHERNET_LEN + A::HEADER_LEN;
     usize::from(place.network) == ETHERNET_LEN
-        && usize::from(place.transport) == transport
+        && usize::from(place.transport) == A::TRANSPORT
         && place.piece.is_none()
         && place.hop_limit > 1
         && packet.tuple.protocol != Protocol::Sctp
-        && frame_len >= transport + size_of::<Transport>()
-}
-
-/// Gives the transport header other ports.
-#[inline]
-fn redirect_ports<A: Family>(transport: &mut Transport, to: &FiveTuple<A>, delta: FoldedDelta) {
-    let is_udp = to.protocol == Protocol::Udp;
-    let at = if is_udp { 6 } else { 16 };
-    let both = u32::from(to.source.port) << 16 | u32::from(to.destination.port);
-    transport[..4].copy_from_slice(&both.to_be_bytes());
-    let old = u16::from_be_bytes([transport[at], transport[at + 1]]);
-    let new = match Delta::from(delta).apply(old) {
-        _ if is_udp && old == 0 => 0,
-        0 if is_udp => 0xffff,
-        sum => sum,
-    };
-    transport[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        && frame_len >= A::TRANSPORT + TRANSPORT_LEN
 }
 
 #[cfg(test)]

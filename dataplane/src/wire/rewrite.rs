@@ -18,13 +18,21 @@ pub struct EthernetPair {
     pub destination: MacAddress,
 }
 
+impl EthernetPair {
+    /// What the frame begins with.
+    #[inline]
+    pub const fn bytes(self) -> [u8; 12] {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (self.destination.0, self.source.0);
+        [a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+}
+
 /// Writes Ethernet addresses.
 pub fn write_ethernet(frame: &mut [u8], pair: EthernetPair) -> bool {
-    let Some(header) = frame.first_chunk_mut::<12>() else {
+    let Some(header) = frame.first_chunk_mut() else {
         return false;
     };
-    header[..6].copy_from_slice(&pair.destination.0);
-    header[6..].copy_from_slice(&pair.source.0);
+    *header = pair.bytes();
     true
 }
 
