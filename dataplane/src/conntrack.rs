@@ -9,12 +9,14 @@ use std::num::NonZeroU32;
 mod bucket;
 pub mod connection;
 pub mod expiry;
+mod index;
 pub mod records;
 pub mod sctp;
 pub mod table;
 mod tags;
 pub mod tcp;
 
+pub use bucket::Entry;
 pub use connection::{Binding, Connection, Handling, State, Value};
 pub use records::Shortcut;
 pub use sctp::SctpState;

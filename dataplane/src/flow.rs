@@ -117,6 +117,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Original, Self::Reply];
+
     /// The opposite direction.
     pub const fn reverse(self) -> Self {
         match self {

@@ -6,29 +6,27 @@
 //!                     '--> second bucket              '--> record: Connection
 //! ```
 //!
-//! Not shared, so nothing is locked. Every operation touches at most two buckets and the records
-//! whose tag matches. Removing leaves no tombstones.
+//! Not shared, so nothing is locked. Every operation touches the records whose tag matches and few
+//! buckets of the [`Index`].
 
-use super::bucket::{Bucket, EMPTY};
+use super::bucket::Entry;
 use super::expiry::Wheel;
+use super::index::Index;
 use super::records::{Hot, Records};
-use super::tags::WAYS;
 use super::{Binding, Connection, Seconds, Shortcut};
-use crate::flow::{Direction, FiveTuple, Key, Secret, scale};
-use crate::memory::{prefetch, reserved};
+use crate::flow::{Direction, FiveTuple, Key, Secret};
 use crate::wire::Family;
 use sluice_conf::settings::dataplane::Timeouts;
-
-/// Ways of which a full table uses 19: with two buckets to choose from and entries that can be
-/// moved, an insertion then practically always finds room.
-const WAYS_FOR_19: usize = 20;
-
-/// Entries that are moved in a chain to make room for one.
-const MOVES: u32 = 3;
 
 /// Number of a record. Numbers are used again after a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId(u32);
+
+impl From<Entry> for ConnId {
+    fn from(entry: Entry) -> Self {
+        Self(entry.record())
+    }
+}
 
 /// Why a connection was not inserted; nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +42,7 @@ pub enum InsertError {
 /// The table.
 #[derive(Debug)]
 pub struct ConnTable<A: Family> {
-    buckets: Box<[Bucket]>,
+    index: Index,
     records: Records<A>,
     /// Numbers of records that were in use; never longer than the table.
     free: Vec<u32>,
@@ -55,28 +53,12 @@ pub struct ConnTable<A: Family> {
     secret: Secret,
 }
 
-/// The index entry that a hash most likely leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Likely(u32);
-
-impl Likely {
-    /// To none.
-    pub const NONE: Self = Self(EMPTY);
-
-    /// The connection.
-    pub const fn id(self) -> ConnId {
-        ConnId(self.0 >> 1)
-    }
-}
-
 impl<A: Family> ConnTable<A> {
     /// A table for `capacity` connections. `seed` should be random.
     pub fn new(capacity: u32, timeouts: Timeouts, seed: u64, now: Seconds) -> Self {
         let capacity = capacity as usize;
-        let entries = capacity * 2;
-        let buckets = (entries * WAYS_FOR_19).div_ceil(WAYS * 19).max(2);
         Self {
-            buckets: reserved(Bucket::NEW, buckets),
+            index: Index::new(capacity * 2),
             records: Records::new(capacity),
             free: Vec::with_capacity(capacity),
             fresh: 0,
@@ -116,24 +98,38 @@ impl<A: Family> ConnTable<A> {
     /// Has the processor fetch the bucket of a hash.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(&self.buckets[self.first(hash)]);
+        self.index.prefetch(hash);
+    }
+
+    /// Has the processor fetch what an insertion of this hash will need beside its bucket, which
+    /// should have been fetched before.
+    #[inline]
+    pub fn prefetch_room(&self, hash: u64) {
+        self.index.prefetch_second(hash);
     }
 
     /// Has the processor fetch what every packet needs of the record that a hash most likely leads
-    /// to. The bucket should have been fetched before.
+    /// to; the bucket should have been fetched before. When it leads to none, its second bucket is
+    /// fetched if it has to be looked at.
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) -> Likely {
-        let bucket = &self.buckets[self.first(hash)];
-        let way = bucket.matching(tag(hash)).trailing_zeros() as usize;
-        let slot = bucket.slots.get(way).copied().unwrap_or(EMPTY);
-        self.records.prefetch(slot >> 1);
-        Likely(slot)
+    pub fn prefetch_record(&self, hash: u64) -> Entry {
+        let likely = self.index.likely(hash);
+        self.records.prefetch(likely.record());
+        likely
+    }
+
+    /// The same of a hash that leads to none by its first bucket.
+    #[inline]
+    pub fn prefetch_second_record(&self, hash: u64) -> Entry {
+        let likely = self.index.likely_second(hash);
+        self.records.prefetch(likely.record());
+        likely
     }
 
     /// Has the processor fetch all of the record that a hash most likely leads to.
     pub fn prefetch_whole(&self, hash: u64) {
-        let Likely(slot) = self.prefetch_record(hash);
-        self.records.prefetch_cold(slot >> 1);
+        let likely = self.prefetch_record(hash);
+        self.records.prefetch_cold(likely.record());
     }
 
     /// Has the processor fetch the record that will be filled after so many others.
@@ -147,42 +143,33 @@ impl<A: Family> ConnTable<A> {
         self.wheel.prefetch(number);
     }
 
-    /// Where a hash leads for certain.
-    pub fn look(&self, hash: u64, key: &Key<A>) -> Likely {
-        let found = self.search(hash, key);
-        found.map_or(Likely::NONE, |(id, direction)| {
-            Likely(id.0 << 1 | direction as u32)
-        })
+    /// Where a key leads for certain. `hash` is the key's.
+    #[inline(never)]
+    pub fn look(&self, hash: u64, key: &Key<A>) -> Entry {
+        let is_right = |entry: Entry| {
+            let hot = self.records.hot(entry.record());
+            hot.is_some_and(|hot| hot.has(entry.direction(), key))
+        };
+        self.index.find(hash, is_right).unwrap_or(Entry::NONE)
     }
 
     /// What every packet needs of the connection that a hash likely leads to, if it is the right
     /// one: the record may have changed hands since.
     #[inline]
-    pub fn likely(&mut self, likely: Likely, key: &Key<A>) -> Option<(&mut Hot<A>, Direction)> {
-        let Likely(slot) = likely;
-        let direction = direction_of(slot);
-        let hot = self.records.likely(slot >> 1)?;
+    pub fn likely(&mut self, likely: Entry, key: &Key<A>) -> Option<(&mut Hot<A>, Direction)> {
+        let direction = likely.direction();
+        let hot = self.records.likely(likely.record())?;
         hot.has(direction, key).then_some((hot, direction))
     }
 
     /// The connection that has this tuple, and in which direction. `hash` is the tuple's.
     #[inline]
     pub fn lookup(&self, hash: u64, tuple: &FiveTuple<A>) -> Option<(ConnId, Direction)> {
-        let bucket = &self.buckets[self.first(hash)];
-        match bucket.matching(tag(hash)) == 0 && bucket.spilled == 0 {
-            true => None,
-            false => self.search(hash, &Key::from(tuple)),
+        if self.index.is_missing(hash) {
+            return None;
         }
-    }
-
-    #[inline(never)]
-    fn search(&self, hash: u64, key: &Key<A>) -> Option<(ConnId, Direction)> {
-        let first = self.first(hash);
-        let found = self.find(first, tag(hash), key);
-        if found.is_some() || self.buckets[first].spilled == 0 {
-            return found;
-        }
-        self.find(self.second(hash), tag(hash), key)
+        let entry = self.look(hash, &Key::from(tuple));
+        (entry != Entry::NONE).then(|| (entry.into(), entry.direction()))
     }
 
     /// The connection of a number.
@@ -243,12 +230,12 @@ impl<A: Family> ConnTable<A> {
             None if (self.fresh as usize) < self.records.count() => self.fresh,
             None => return Err(InsertError::Full),
         };
-        // Before the index: making room for the second entry may have to move the first one.
         self.records.set(number, connection);
-        let indexed = self.index(hashes[0], number << 1);
-        if !indexed || !self.index(hashes[1], number << 1 | 1) {
+        let [original, reply] = Direction::BOTH.map(|direction| Entry::new(number, direction));
+        let indexed = self.index.insert(hashes[0], original);
+        if !indexed || !self.index.insert(hashes[1], reply) {
             if indexed {
-                self.unindex(hashes[0], number << 1);
+                self.index.remove(hashes[0], original);
             }
             self.records.set(number, &Connection::UNUSED);
             return Err(InsertError::Full);
@@ -264,8 +251,10 @@ impl<A: Family> ConnTable<A> {
     /// Takes a connection out, both directions.
     pub fn remove(&mut self, id: ConnId) -> Connection<A> {
         let connection = self.records.get(id.0);
-        self.unindex(self.hash(&connection.original), id.0 << 1);
-        self.unindex(self.hash(&connection.reply), id.0 << 1 | 1);
+        for direction in Direction::BOTH {
+            let hash = self.hash(connection.tuple(direction));
+            self.index.remove(hash, Entry::new(id.0, direction));
+        }
         self.wheel.cancel(id.0);
         self.records.set(id.0, &Connection::UNUSED);
         self.free.push(id.0);
@@ -357,113 +346,6 @@ impl<A: Family> ConnTable<A> {
         let end = from.saturating_add(count).min(size);
         let ids = (from.min(end)..end).filter_map(|number| self.in_use(number));
         (ids, (end < size).then_some(end))
-    }
-
-    /// The bucket that a hash leads to first.
-    #[inline]
-    fn first(&self, hash: u64) -> usize {
-        scale(hash, self.buckets.len())
-    }
-
-    /// The other one.
-    fn second(&self, hash: u64) -> usize {
-        let count = self.buckets.len();
-        let (first, second) = (self.first(hash), scale(hash.rotate_left(39), count));
-        // The two must differ, or a second choice would be none.
-        match second == first {
-            true => (first + 1) % count,
-            false => second,
-        }
-    }
-
-    #[inline]
-    fn find(&self, bucket: usize, tag: u16, key: &Key<A>) -> Option<(ConnId, Direction)> {
-        let bucket = &self.buckets[bucket];
-        let mut ways = bucket.matching(tag);
-        while ways != 0 {
-            let slot = bucket.slots[ways.trailing_zeros() as usize % WAYS];
-            ways &= ways - 1;
-            let direction = direction_of(slot);
-            let number = slot >> 1;
-            // An empty way leads to no record.
-            let hot = self.records.hot(number);
-            if hot.is_some_and(|hot| hot.has(direction, key)) {
-                return Some((ConnId(number), direction));
-            }
-        }
-        None
-    }
-
-    fn index(&mut self, hash: u64, slot: u32) -> bool {
-        let (first, tag) = (self.first(hash), tag(hash));
-        if self.buckets[first].put(tag, slot) {
-            return true;
-        }
-        let second = self.second(hash);
-        if self.buckets[second].put(tag, slot) {
-            self.buckets[first].spilled += 1;
-            return true;
-        }
-        if self.make_room(first, MOVES) {
-            return self.buckets[first].put(tag, slot);
-        }
-        let moved = self.make_room(second, MOVES) && self.buckets[second].put(tag, slot);
-        self.buckets[first].spilled += u32::from(moved);
-        moved
-    }
-
-    /// Moves one entry of a full bucket to its other bucket, making room there first if need be
-    /// (cuckoo hashing; the number of moves is bounded by 8 to the power of `depth`).
-    fn make_room(&mut self, bucket: usize, depth: u32) -> bool {
-        for way in 0..WAYS {
-            let (tag, slot) = (
-                self.buckets[bucket].tags[way],
-                self.buckets[bucket].slots[way],
-            );
-            if slot == EMPTY {
-                return true;
-            }
-            let hot = self.records.hot_mut(slot >> 1);
-            let key = hot.key(direction_of(slot));
-            let hash = self.hash_of(&key);
-            let first = self.first(hash);
-            let is_home = first == bucket;
-            let other = if is_home { self.second(hash) } else { first };
-            let has_room =
-                self.buckets[other].has_room() || (depth > 1 && self.make_room(other, depth - 1));
-            // The search may have come round to this bucket and moved this very entry.
-            if self.buckets[bucket].slots[way] != slot {
-                return true;
-            }
-            if !has_room || !self.buckets[other].put(tag, slot) {
-                continue;
-            }
-            self.buckets[bucket].slots[way] = EMPTY;
-            let spilled = &mut self.buckets[first].spilled;
-            *spilled = if is_home { *spilled + 1 } else { *spilled - 1 };
-            return true;
-        }
-        false
-    }
-
-    fn unindex(&mut self, hash: u64, slot: u32) {
-        let first = self.first(hash);
-        if !self.buckets[first].take(slot) && self.buckets[self.second(hash)].take(slot) {
-            self.buckets[first].spilled -= 1;
-        }
-    }
-}
-
-/// Bits of a hash that choose neither bucket in a table of up to 8 million.
-const fn tag(hash: u64) -> u16 {
-    (hash >> 25) as u16
-}
-
-const fn direction_of(slot: u32) -> Direction {
-    if slot & 1 == 0 {
-        Direction::Original
-    } else {
-        Direction::Reply
     }
 }
 

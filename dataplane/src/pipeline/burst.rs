@@ -227,6 +227,13 @@ impl Engine {
         wholes: &mut Vec<Whole>,
         moment: Moment<'_>,
     ) {
+        for step in &mut *steps {
+            match step {
+                Step::V4(passenger) => passenger.fetch_second(&self.v4.table),
+                Step::V6(passenger) => passenger.fetch_second(&self.v6.table),
+                Step::Whole(_) => {}
+            }
+        }
         let mut opened = 0;
         for (frame, step) in frames.iter().zip(steps) {
             let bytes = io.bytes(frame);
@@ -254,6 +261,8 @@ impl Engine {
                 *step = push(wholes, whole);
             }
         }
+        self.v4.prefetch_room();
+        self.v6.prefetch_room();
     }
 
     /// What a plain packet of no connection leads to; `None` of all others.

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use super::known::{carried, way_of};
 use super::{Engine, Found, Moment, Tracked, Way};
 use crate::conntrack::records::Hot;
-use crate::conntrack::table::Likely;
-use crate::conntrack::{Binding, ConnId, ConnTable, Connection, Shortcut};
+use crate::conntrack::{Binding, ConnId, ConnTable, Connection, Entry, Shortcut};
 use crate::flow::Direction;
 use crate::io::InterfaceId;
 use crate::neighbour::{Link, Network, Tags};
@@ -200,7 +199,7 @@ fn door(link: &Link) -> Door {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Passenger<A: Tracked> {
     hash: u64,
-    likely: Likely,
+    likely: Entry,
     plain: Plain<A>,
 }
 
@@ -212,7 +211,7 @@ impl<A: Tracked> Passenger<A> {
         let (plain, decides) = Plain::read(frame)?;
         let hash = table.hash_of(&plain.key);
         table.prefetch_bucket(hash);
-        let likely = Likely::NONE;
+        let likely = Entry::NONE;
         let passenger = Self {
             hash,
             likely,
@@ -239,17 +238,26 @@ impl<A: Tracked> Passenger<A> {
         !self.is_stranger()
     }
 
-    /// Has its record fetched. True when it seems to belong to no connection.
+    /// Has its record fetched. True when its bucket says of none; then its second bucket is fetched,
+    /// if need be.
     #[inline]
     pub(super) fn fetch(&mut self, table: &ConnTable<A>) -> bool {
         self.likely = table.prefetch_record(self.hash);
         self.is_stranger()
     }
 
+    /// Has its record fetched if only its second bucket tells of that.
+    #[inline]
+    pub(super) fn fetch_second(&mut self, table: &ConnTable<A>) {
+        if self.is_stranger() {
+            self.likely = table.prefetch_second_record(self.hash);
+        }
+    }
+
     /// Whether it seems to belong to no connection.
     #[inline]
     pub(super) fn is_stranger(&self) -> bool {
-        self.likely == Likely::NONE
+        self.likely == Entry::NONE
     }
 
     /// Has the packet leave the short way, by this interface; `None`, and nothing changed, when it
@@ -275,7 +283,7 @@ impl<A: Tracked> Passenger<A> {
             }
         };
         if hot.shortcut.epoch != express.epoch {
-            hot = express.renew(table, likely.id(), moment)?;
+            hot = express.renew(table, likely.into(), moment)?;
         }
         let common = express.ways.get(hot.shortcut.place as usize)?;
         let exit = &common.exits[direction as usize];

@@ -27,6 +27,19 @@ pub struct Lane<A: Family> {
     pub(super) ended: Vec<Ended<A>>,
 }
 
+impl<A: Family> Lane<A> {
+    /// Has the processor fetch what the connections that will be made need of the index beside their
+    /// buckets.
+    pub(super) fn prefetch_room(&self) {
+        for prospect in &self.prospects {
+            prospect
+                .hashes
+                .iter()
+                .for_each(|hash| self.table.prefetch_room(*hash));
+        }
+    }
+}
+
 /// A connection that has ended, and the directions in which its ends are to be told.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended<A> {

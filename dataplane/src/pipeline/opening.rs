@@ -26,7 +26,7 @@ pub(super) struct Prospect<A> {
     /// The connection, with the source that its backend gets to see unless others have that.
     connection: Connection<A>,
     /// Of the tuples of both directions.
-    hashes: [u64; 2],
+    pub(super) hashes: [u64; 2],
     source: Source<A>,
     hop: NextHop<A>,
     ethernet: EthernetPair,

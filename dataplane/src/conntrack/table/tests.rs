@@ -1,4 +1,6 @@
+use super::super::bucket::Bucket;
 use super::super::records::Cold;
+use super::super::tags::WAYS;
 use super::*;
 use crate::conntrack::{Binding, Handling, State, TcpState};
 use crate::flow::End;
@@ -158,7 +160,7 @@ proptest! {
     fn crowded_buckets_lose_nobody(seed in any::<u64>()) {
         // 1,216 connections are 2,432 entries in 256 buckets of 10: 95 of 100 places.
         let mut table: ConnTable<Ipv4Addr> = ConnTable::new(1216, Timeouts::default(), seed, Seconds(0));
-        prop_assert_eq!(table.buckets.len(), 256);
+        prop_assert_eq!(table.index.buckets(), 256);
         let all: Vec<_> = (0..1216).map(|n| connection(1000 + n, 30_000 + n)).collect();
         let ids: Vec<_> = all.iter().map(|c| table.insert(*c).unwrap()).collect();
         for (connection, id) in all.iter().zip(&ids).step_by(2) {
