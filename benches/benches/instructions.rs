@@ -1,12 +1,14 @@
-//! Instructions of one packet, counted by callgrind: a figure without noise.
+//! Instructions of one packet, and of one turn of a worker, counted by callgrind: figures without
+//! noise.
 //!
 //! `cargo bench --bench instructions` compares with `benches/instructions.json`, `-- --keep` writes
-//! that file, `-- --profile` shows in which functions the instructions are. The program runs itself under valgrind once a case; only what [`only_this_counts`]
-//! calls is counted.
+//! that file, `-- --profile` shows in which functions the instructions are. The program runs itself
+//! under valgrind once a case; only what [`only_this_counts`] calls is counted.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -31,19 +33,53 @@ const CONNECTIONS: u32 = 1000;
 const SHOWN: usize = 25;
 
 /// Batches that are counted.
-const COUNTED: usize = 40;
+const BATCHES: usize = 40;
 
-/// Has a gateway's only worker do what is counted.
-type Run = fn(&mut Lane) -> anyhow::Result<()>;
+/// Turns that are counted, and the time between two: as they follow on each other on a core of its
+/// own, so that what is done only now and then has its share.
+const TURNS: usize = 10_000;
+const IDLE_TURN: Duration = Duration::from_nanos(100);
+const BUSY_TURN: Duration = Duration::from_micros(1);
 
-const CASES: [(&str, Run); 4] = [
-    ("established IPv4 masquerade", established::<Ipv4Addr>),
-    ("established IPv6 masquerade", established::<Ipv6Addr>),
-    ("new connection IPv4 masquerade", opening::<Ipv4Addr>),
-    ("new connection IPv6 masquerade", opening::<Ipv6Addr>),
+/// What is counted.
+struct Case {
+    name: &'static str,
+    /// Of what one is counted, and how many there are.
+    one: &'static str,
+    count: usize,
+    /// Has a gateway's only worker do it.
+    run: fn(Lane) -> anyhow::Result<()>,
+}
+
+const CASES: [Case; 7] = [
+    packets("established IPv4 masquerade", established::<Ipv4Addr>),
+    packets("established IPv6 masquerade", established::<Ipv6Addr>),
+    packets("new connection IPv4 masquerade", opening::<Ipv4Addr>),
+    packets("new connection IPv6 masquerade", opening::<Ipv6Addr>),
+    of_turns("turn without frames", turns::<0>),
+    of_turns("turn with one frame", turns::<1>),
+    of_turns("turn with four frames", turns::<4>),
 ];
 
-/// Counts the instructions of one packet.
+const fn packets(name: &'static str, run: fn(Lane) -> anyhow::Result<()>) -> Case {
+    Case {
+        name,
+        one: "packet",
+        count: BATCHES * BATCH,
+        run,
+    }
+}
+
+const fn of_turns(name: &'static str, run: fn(Lane) -> anyhow::Result<()>) -> Case {
+    Case {
+        name,
+        one: "turn",
+        count: TURNS,
+        run,
+    }
+}
+
+/// Counts the instructions of one packet and of one turn.
 #[derive(Debug, Parser)]
 struct Options {
     /// Write what is counted to benches/instructions.json.
@@ -63,20 +99,22 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if let Some(case) = options.case {
-        let (_, run) = CASES.get(case).context("there is no such case")?;
+        let case = CASES.get(case).context("there is no such case")?;
         let mut plan = Plan::new(SourceNat::Masquerade);
         plan.connections.capacity = 1 << 15;
-        return run(&mut Lane::new(plan)?);
+        return (case.run)(Lane::new(plan)?);
     }
     let mut counts = Vec::new();
-    for (case, (name, _)) in CASES.iter().enumerate() {
-        let profile = profile(case).with_context(|| format!("counting {name}"))?;
+    for (number, case) in CASES.iter().enumerate() {
+        let Case { name, one, .. } = case;
+        let each = |instructions: u64| instructions as f64 / case.count as f64;
+        let profile = profile(number).with_context(|| format!("counting {name}"))?;
         let all = total(&profile).context("callgrind's profile has no total")?;
         ensure!(
             all > 0,
             "callgrind has not seen the function that it was to count"
         );
-        println!("{name:<34} {:>8.1} instructions a packet", each(all));
+        println!("{name:<34} {:>8.1} instructions a {one}", each(all));
         counts.push((*name, each(all)));
         let shown = if options.profile { SHOWN } else { 0 };
         for (function, own) in by_function(&profile).into_iter().take(shown) {
@@ -90,36 +128,50 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn established<A: Numbered>(lane: &mut Lane) -> anyhow::Result<()> {
+fn established<A: Numbered>(mut lane: Lane) -> anyhow::Result<()> {
+    let mut walk = settled::<A>(&mut lane)?;
+    for _ in 0..BATCHES {
+        lane.fill(walk.step(), TcpFlags::ACK);
+        only_this_counts(|| lane.process());
+    }
+    lane.check()
+}
+
+/// Packets of connections of which each direction has found out where its packets leave.
+fn settled<A: Numbered>(lane: &mut Lane) -> anyhow::Result<Walk<A>> {
     let mut walk = Walk::evenly(lane.establish::<A>(CONNECTIONS)?);
-    // The first packets of each direction find out where the others leave.
     for _ in 0..(4 * CONNECTIONS as usize).div_ceil(BATCH) {
         lane.fill(walk.step(), TcpFlags::ACK);
         lane.process();
     }
-    for _ in 0..COUNTED {
-        lane.fill(walk.step(), TcpFlags::ACK);
-        only_this_counts(lane);
+    Ok(walk)
+}
+
+fn opening<A: Numbered>(mut lane: Lane) -> anyhow::Result<()> {
+    for _ in 0..BATCHES {
+        lane.fill_new::<A>();
+        only_this_counts(|| lane.process());
     }
     lane.check()
 }
 
-fn opening<A: Numbered>(lane: &mut Lane) -> anyhow::Result<()> {
-    for _ in 0..COUNTED {
-        lane.fill_new::<A>();
-        only_this_counts(lane);
+fn turns<const FRAMES: usize>(mut lane: Lane) -> anyhow::Result<()> {
+    let mut walk = settled::<Ipv4Addr>(&mut lane)?;
+    let mut turning = lane.into_turning()?;
+    let pause = if FRAMES == 0 { IDLE_TURN } else { BUSY_TURN };
+    for _ in 0..TURNS {
+        turning.pass(pause);
+        turning.arrive(walk.step().take(FRAMES));
+        only_this_counts(|| turning.turn());
+        turning.take(FRAMES)?;
     }
-    lane.check()
+    Ok(())
 }
 
 /// Callgrind counts from the moment that this is entered until it is left.
 #[inline(never)]
-fn only_this_counts(lane: &mut Lane) {
-    lane.process();
-}
-
-fn each(instructions: u64) -> f64 {
-    instructions as f64 / (COUNTED * BATCH) as f64
+fn only_this_counts(work: impl FnOnce()) {
+    work();
 }
 
 /// What callgrind writes about a case.
@@ -148,7 +200,7 @@ fn keep(counts: &[(&str, f64)]) -> anyhow::Result<()> {
     let rounded = |(name, counted): &(&str, f64)| ((*name).into(), (counted * 10.0).round() / 10.0);
     let kept = Kept {
         tolerance_percent: TOLERANCE,
-        instructions_per_packet: counts.iter().map(rounded).collect(),
+        instructions: counts.iter().map(rounded).collect(),
     };
     let text = serde_json::to_string_pretty(&kept)? + "\n";
     std::fs::write(KEPT, text).with_context(|| format!("writing {KEPT}"))?;

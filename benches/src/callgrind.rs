@@ -56,8 +56,8 @@ fn learn<'a>(text: &'a str, names: &mut HashMap<&'a str, &'a str>) -> &'a str {
 pub struct Kept {
     /// Percent by which a count may differ.
     pub tolerance_percent: f64,
-    /// Instructions of one packet, by case.
-    pub instructions_per_packet: BTreeMap<String, f64>,
+    /// Instructions by case: of one packet or of one turn of a worker.
+    pub instructions: BTreeMap<String, f64>,
 }
 
 impl Kept {
@@ -67,15 +67,17 @@ impl Kept {
     /// What has changed. Fewer instructions are a change, too: kept, they are what the next change is
     /// measured against.
     pub fn judge(&self, case: &str, counted: f64) -> Result<(), String> {
-        let Some(kept) = self.instructions_per_packet.get(case) else {
-            return Err(format!("{case}: {counted:.1} a packet, nothing was kept"));
+        let Some(kept) = self.instructions.get(case) else {
+            return Err(format!(
+                "{case}: {counted:.1} instructions, nothing was kept"
+            ));
         };
         let change = 100.0 * (counted - kept) / kept;
         if change.abs() <= self.tolerance_percent {
             return Ok(());
         }
         Err(format!(
-            "{case}: {counted:.1} a packet, {change:+.1} % to the {kept:.1} that were kept"
+            "{case}: {counted:.1} instructions, {change:+.1} % to the {kept:.1} that were kept"
         ))
     }
 }
@@ -103,7 +105,7 @@ mod tests {
     fn a_count_within_the_tolerance_is_no_change() {
         let kept = Kept {
             tolerance_percent: 3.0,
-            instructions_per_packet: [("a packet".into(), 200.0)].into(),
+            instructions: [("a packet".into(), 200.0)].into(),
         };
         for counted in [194.0, 200.0, 206.0] {
             assert_eq!(kept.judge("a packet", counted), Ok(()));
@@ -111,7 +113,7 @@ mod tests {
         let more = kept.judge("a packet", 210.0).unwrap_err();
         assert_eq!(
             more,
-            "a packet: 210.0 a packet, +5.0 % to the 200.0 that were kept"
+            "a packet: 210.0 instructions, +5.0 % to the 200.0 that were kept"
         );
         assert!(kept.judge("a packet", 190.0).is_err());
         assert!(kept.judge("another", 200.0).is_err());
@@ -119,9 +121,9 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_one_json_object() {
-        let text = r#"{"tolerance_percent": 3.0, "instructions_per_packet": {"x": 12.5}}"#;
+        let text = r#"{"tolerance_percent": 3.0, "instructions": {"x": 12.5}}"#;
         let kept: Kept = serde_json::from_str(text).unwrap();
-        assert_eq!(kept.instructions_per_packet["x"], 12.5);
+        assert_eq!(kept.instructions["x"], 12.5);
         assert_eq!(serde_json::from_str::<Kept>("{}").ok(), None);
     }
 }

@@ -4,6 +4,8 @@
 //! a microsecond a packet, so that packets of many connections find records of an earlier second,
 //! as on a wire.
 
+mod turning;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::gateway::{Gateway, Plan};
 use crate::harness::{BATCH, Stopwatch};
 use crate::slots::{Slot, SlotIo};
 use crate::traffic::{Numbered, connection, shuffle, tcp};
+
+pub use turning::Turning;
 
 /// Time between two packets: two million packets a second on one core.
 const PACE: Duration = Duration::from_nanos(500);

@@ -1,10 +1,12 @@
 //! Frames in preallocated slots: the I/O of the benchmarks.
 //!
-//! [`SlotIo`] receives and transmits nothing. A benchmark writes its frames into the slots with the
-//! clock off and gives them to the engine; translating rewrites them, so they are written anew
-//! before the next batch. Slots lie as far apart as in a UMEM, with the same headroom, because that
+//! A benchmark writes its frames into the slots with the clock off and gives them to the engine, or
+//! lets them arrive at a worker; translating rewrites them, so they are written anew before the
+//! next batch. Slots lie as far apart as in a UMEM, with the same headroom, because that
 //! decides which sets of the cache the headers share. Having just been written, they are in the
 //! cache as behind the kernel's copy into the UMEM.
+
+use std::collections::VecDeque;
 
 use sluice_dataplane::io::{Census, InterfaceId, PacketIo, RingStats};
 
@@ -28,6 +30,8 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct SlotIo {
     memory: Box<[u8]>,
+    arrived: VecDeque<Slot>,
+    left: Vec<Slot>,
 }
 
 impl SlotIo {
@@ -40,7 +44,12 @@ impl SlotIo {
             len: 0,
         });
         let tokens = tokens.collect();
-        (Self { memory }, tokens)
+        let io = Self {
+            memory,
+            arrived: VecDeque::with_capacity(slots),
+            left: Vec::with_capacity(slots),
+        };
+        (io, tokens)
     }
 
     /// The frame in a slot.
@@ -53,12 +62,26 @@ impl SlotIo {
         slot.len = frame.len();
         self.bytes_mut(slot).copy_from_slice(frame);
     }
+
+    /// Has the frame in a slot be received next.
+    pub fn arrive(&mut self, slot: Slot) {
+        self.arrived.push_back(slot);
+    }
+
+    /// The frames that were transmitted since the last call.
+    pub fn take_left(&mut self) -> Vec<Slot> {
+        self.left.drain(..).collect()
+    }
 }
 
 impl PacketIo for SlotIo {
     type Frame = Slot;
 
-    fn receive(&mut self, _frames: &mut Vec<Slot>, _max: usize) {}
+    fn receive(&mut self, frames: &mut Vec<Slot>, max: usize) {
+        for _ in 0..max.min(self.arrived.len()) {
+            frames.extend(self.arrived.pop_front());
+        }
+    }
 
     fn interface(&self, _frame: &Slot) -> InterfaceId {
         InterfaceId(0)
@@ -84,7 +107,8 @@ impl PacketIo for SlotIo {
         None
     }
 
-    fn transmit(&mut self, _frame: Slot, _interface: InterfaceId) -> Result<(), Slot> {
+    fn transmit(&mut self, frame: Slot, _interface: InterfaceId) -> Result<(), Slot> {
+        self.left.push(frame);
         Ok(())
     }
 

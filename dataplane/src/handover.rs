@@ -15,8 +15,9 @@ pub struct Handover<Frame> {
     worker: usize,
     rings: Arc<[ArrayQueue<Frame>]>,
     wakes: Arc<[Arc<Wake>]>,
-    /// Workers that were given something since the last [`Handover::ring`].
+    /// Workers that were given something since the last [`Handover::ring`], and whether any was.
     given: Vec<bool>,
+    has_given: bool,
 }
 
 impl<Frame> Handover<Frame> {
@@ -36,6 +37,7 @@ impl<Frame> Handover<Frame> {
             rings: Arc::clone(&rings),
             wakes: Arc::clone(&wakes),
             given: vec![false; usize::from(workers)],
+            has_given: false,
         };
         Ok((0..usize::from(workers)).map(end).collect())
     }
@@ -50,11 +52,19 @@ impl<Frame> Handover<Frame> {
         };
         ring.push(frame)?;
         self.given[usize::from(worker)] = true;
+        self.has_given = true;
         Ok(())
     }
 
     /// Wakes those that were given something.
+    #[inline]
     pub fn ring(&mut self) {
+        if std::mem::take(&mut self.has_given) {
+            self.wake_given();
+        }
+    }
+
+    fn wake_given(&mut self) {
         for (given, wake) in self.given.iter_mut().zip(&*self.wakes) {
             if std::mem::take(given) {
                 wake.ring();
@@ -73,6 +83,7 @@ impl<Frame> Handover<Frame> {
     }
 
     /// Whether nothing waits to be taken.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.rings.get(self.worker).is_none_or(ArrayQueue::is_empty)
     }

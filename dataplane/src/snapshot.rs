@@ -151,16 +151,21 @@ impl Progress {
 
 impl Observer {
     /// Takes up the newest snapshot. True when it is another than before.
+    #[inline]
     pub fn observe(&mut self) -> bool {
         // Acquire: pairs with the store in `publish`.
         let version = self.shared.version.load(Ordering::Acquire);
         let changed = version != self.version;
         if changed {
-            self.snapshot = self.shared.current.load_full();
-            self.version = version;
-            self.shared.seen[self.worker].store(version, Ordering::Release);
+            self.take_up(version);
         }
         changed
+    }
+
+    fn take_up(&mut self, version: u64) {
+        self.snapshot = self.shared.current.load_full();
+        self.version = version;
+        self.shared.seen[self.worker].store(version, Ordering::Release);
     }
 
     /// Whether there is a newer snapshot than the one taken up last.
@@ -169,6 +174,7 @@ impl Observer {
     }
 
     /// The snapshot taken up last.
+    #[inline]
     pub fn current(&self) -> &Snapshot {
         &self.snapshot
     }

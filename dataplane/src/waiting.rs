@@ -25,7 +25,7 @@ struct Entry<Frame> {
     deadline: Time,
 }
 
-/// The frames of one worker that wait.
+/// The frames of one worker that wait, oldest first.
 #[derive(Debug)]
 pub struct Waiting<Frame> {
     entries: Vec<Entry<Frame>>,
@@ -70,21 +70,15 @@ impl<Frame> Waiting<Frame> {
 
     /// Takes out the frames whose next hop is resolved now, oldest first.
     pub fn resolved<'a>(&'a mut self, network: &'a Network) -> impl Iterator<Item = Frame> + 'a {
-        self.take(|entry| network.is_resolved(&entry.hop))
-    }
-
-    /// Takes out the frames that have waited too long.
-    pub fn overdue(&mut self, now: Time) -> impl Iterator<Item = Frame> + '_ {
-        self.take(move |entry| entry.deadline <= now)
-    }
-
-    fn take<'a>(
-        &'a mut self,
-        is_done: impl Fn(&Entry<Frame>) -> bool + 'a,
-    ) -> impl Iterator<Item = Frame> + 'a {
         self.entries
-            .extract_if(.., move |entry| is_done(entry))
+            .extract_if(.., |entry| network.is_resolved(&entry.hop))
             .map(|entry| entry.frame)
+    }
+
+    /// Takes out one frame that has waited too long.
+    pub fn overdue(&mut self, now: Time) -> Option<Frame> {
+        let oldest = self.entries.first()?;
+        (oldest.deadline <= now).then(|| self.entries.remove(0).frame)
     }
 }
 
@@ -142,11 +136,8 @@ mod tests {
         let v4 = Routing::new([], neighbours);
         let network = Network::new(vec![Link::default()], v4, Routing::default());
         assert_eq!(waiting.resolved(&network).collect::<Vec<_>>(), ["alive"]);
-        assert_eq!(waiting.overdue(Time(0).after(PATIENCE / 2)).count(), 0);
-        assert_eq!(
-            waiting.overdue(Time(0).after(PATIENCE)).collect::<Vec<_>>(),
-            ["dead"]
-        );
+        assert_eq!(waiting.overdue(Time(0).after(PATIENCE / 2)), None);
+        assert_eq!(waiting.overdue(Time(0).after(PATIENCE)), Some("dead"));
         assert!(waiting.is_empty());
     }
 }

@@ -308,11 +308,16 @@ impl<A: Family> ConnTable<A> {
     }
 
     /// Looks at up to `budget` connections that may be due and hands out those that have expired;
-    /// they are gone from the table.
-    pub fn expire(&mut self, now: Seconds, budget: usize, mut gone: impl FnMut(Connection<A>)) {
+    /// they are gone from the table. True when the budget was used up, so that more may be due.
+    pub fn expire(
+        &mut self,
+        now: Seconds,
+        budget: usize,
+        mut gone: impl FnMut(Connection<A>),
+    ) -> bool {
         for _ in 0..budget {
             let Some(number) = self.wheel.due(now) else {
-                return;
+                return false;
             };
             let deadline = self.records.deadline(number, &self.timeouts);
             if deadline <= now {
@@ -321,6 +326,7 @@ impl<A: Family> ConnTable<A> {
                 self.wheel.schedule(number, deadline);
             }
         }
+        true
     }
 
     /// Seconds that the connection has at least if nothing more comes.

@@ -79,6 +79,15 @@ impl XskIo {
         self.ports.iter().map(Port::fd)
     }
 
+    /// The place of the interface whose turn is next.
+    fn after(&self, place: usize) -> usize {
+        // No division: this is done in every turn, frames or not.
+        match place + 1 {
+            next if next < self.ports.len() => next,
+            _ => 0,
+        }
+    }
+
     fn refill(&mut self) {
         for port in &mut self.ports {
             let missing = port.missing();
@@ -96,14 +105,14 @@ impl PacketIo for XskIo {
     type Frame = XskFrame;
 
     fn receive(&mut self, frames: &mut Vec<XskFrame>, max: usize) {
-        let count = self.ports.len();
         let before = frames.len();
-        for step in 0..count {
-            let place = (self.turn + step) % count;
+        let mut place = self.turn;
+        for _ in 0..self.ports.len() {
             let left = max - (frames.len() - before);
             self.ports[place].receive(InterfaceId(place as u16), frames, left);
+            place = self.after(place);
         }
-        self.turn = (self.turn + 1) % count.max(1);
+        self.turn = self.after(self.turn);
         for frame in &frames[before..] {
             if let Some(first) = self.bytes(frame).first() {
                 prefetch(first);
@@ -183,8 +192,10 @@ impl PacketIo for XskIo {
 
     fn flush(&mut self) {
         for port in &mut self.ports {
-            port.send();
-            port.complete(&mut self.free);
+            if port.transmitting() > 0 {
+                port.send();
+                port.complete(&mut self.free);
+            }
         }
         self.refill();
         self.ports.iter_mut().for_each(Port::wake_receive);

@@ -29,13 +29,24 @@ const FRAGMENT_BUDGET: usize = 4;
 /// family: a table of 262,144 connections is through after 2,048 bursts.
 const REVIEW_BUDGET: u32 = 128;
 
-/// How far the walk over all connections is that follows a new table.
+/// How far the looks at connections are.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Review {
-    /// The version that the walk is for.
+    /// The version of the table that the walk over all connections is for.
     version: u32,
     /// The record to go on from; `None` when the walk has ended.
     next: Option<u32>,
+    /// The second of which all that were due have been looked at: a deadline is a whole second, so
+    /// there are no more before the next one.
+    done: Option<Seconds>,
+}
+
+impl Review {
+    /// Whether there is a new table, or one that not all connections have been looked at for.
+    #[inline]
+    fn is_under_way(&self, moment: Moment<'_>) -> bool {
+        self.next.is_some() || self.version != moment.services.version()
+    }
 }
 
 /// A frame that the engine sends of its own accord.
@@ -53,19 +64,41 @@ impl Engine {
         outbox: &mut Vec<Sent<Io::Frame>>,
     ) -> bool {
         let moment = Moment::new(snapshot, now);
-        let budget = EXPIRY_BUDGET + std::mem::take(&mut self.processed).min(MAX_BURST);
-        let v4 = expire(&mut self.v4, moment.seconds, budget);
-        let v6 = expire(&mut self.v6, moment.seconds, budget);
-        let expired = (v4 + v6) as u64;
-        self.review(moment);
-        self.tell::<Ipv4Addr, Io>(io, moment, outbox);
-        self.tell::<Ipv6Addr, Io>(io, moment, outbox);
-        let connections = self.connections() as u64;
-        self.count(|counters| {
-            counters.connections_expired.add(expired);
-            counters.connections.set(connections);
-        });
-        v4.max(v6) == budget || self.review.next.is_some()
+        // Called in every turn, so each part is entered only where it has something to do.
+        self.expire_fragments(moment.seconds);
+        if self.review.done != Some(moment.seconds) {
+            self.expire(moment.seconds);
+        }
+        self.processed = 0;
+        if self.review.is_under_way(moment) {
+            self.review(moment);
+        }
+        if !(self.v4.ended.is_empty() && self.v6.ended.is_empty()) {
+            self.tell::<Ipv4Addr, Io>(io, moment, outbox);
+            self.tell::<Ipv6Addr, Io>(io, moment, outbox);
+        }
+        self.count(|counters| counters.connections.set(self.connections() as u64));
+        self.review.done != Some(moment.seconds) || self.review.next.is_some()
+    }
+
+    #[inline]
+    fn expire_fragments(&mut self, now: Seconds) {
+        if !self.v4.fragments.is_empty() {
+            self.v4.fragments.expire(now.0, FRAGMENT_BUDGET);
+        }
+        if !self.v6.fragments.is_empty() {
+            self.v6.fragments.expire(now.0, FRAGMENT_BUDGET);
+        }
+    }
+
+    /// Looks at connections that may be due.
+    fn expire(&mut self, now: Seconds) {
+        let budget = EXPIRY_BUDGET + self.processed.min(MAX_BURST);
+        let before = self.connections();
+        let has_more = expire(&mut self.v4, now, budget) | expire(&mut self.v6, now, budget);
+        self.review.done = (!has_more).then_some(now);
+        let expired = (before - self.connections()) as u64;
+        self.count(|counters| counters.connections_expired.add(expired));
     }
 
     /// After a new table, walks over all connections, some a call. Those that are silent would
@@ -73,10 +106,7 @@ impl Engine {
     fn review(&mut self, moment: Moment<'_>) {
         let version = moment.services.version();
         if self.review.version != version {
-            self.review = Review {
-                version,
-                next: Some(0),
-            };
+            (self.review.version, self.review.next) = (version, Some(0));
         }
         let Some(from) = self.review.next else { return };
         let end = from.saturating_add(REVIEW_BUDGET);
@@ -134,17 +164,14 @@ impl Engine {
     }
 }
 
-fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds, budget: usize) -> usize {
-    let mut expired = 0;
+/// True when there may be more.
+fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds, budget: usize) -> bool {
     let Lane { table, ended, .. } = lane;
     table.expire(now, budget, |connection| {
-        expired += 1;
         if connection.is_overdue(now) && wants_reset(&connection) {
             ended.push(Ended::both(connection));
         }
-    });
-    lane.fragments.expire(now.0, FRAGMENT_BUDGET);
-    expired
+    })
 }
 
 fn review<A: Tracked>(lane: &mut Lane<A>, numbers: Range<u32>, moment: Moment<'_>) {

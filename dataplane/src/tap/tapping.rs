@@ -43,11 +43,16 @@ impl Tapping {
     }
 
     /// Looks at the switch; once a burst. Whether the tap is on.
+    #[inline]
     pub fn begin(&mut self, now: Time) -> bool {
-        if !self.tap.is_on.load(Ordering::Relaxed) {
-            if self.job.is_some() {
-                (self.job, self.before) = (None, Vec::new());
-            }
+        let is_on = self.tap.is_on.load(Ordering::Relaxed);
+        (is_on || self.job.is_some()) && self.follow(is_on, now)
+    }
+
+    /// Follows the switch, which is on, or was at the last look.
+    fn follow(&mut self, is_on: bool, now: Time) -> bool {
+        if !is_on {
+            (self.job, self.before) = (None, Vec::new());
             return false;
         }
         let job = self.tap.job.load_full();
@@ -66,6 +71,7 @@ impl Tapping {
     }
 
     /// Whether it was on at the last look.
+    #[inline]
     pub fn is_on(&self) -> bool {
         self.job.is_some()
     }

@@ -149,7 +149,7 @@ impl Port {
     /// it is repeated as long as descriptors disappear from the ring. What stays (the device is
     /// busy) is kicked again at the next flush. A driver with zero-copy goes on by itself.
     fn kick(&mut self) {
-        if self.sending == 0 || !self.tx.needs_wakeup() {
+        if !self.tx.needs_wakeup() {
             return;
         }
         if self.zero_copy {

@@ -199,6 +199,30 @@ fn connections_end_by_the_timeouts_of_their_state() {
 }
 
 #[test]
+fn connections_that_are_not_due_yet_hold_up_none_that_are() {
+    let mut rig = Rig::new(&[DNS]);
+    let ask = |rig: &mut Rig, ports: std::ops::Range<u16>| {
+        for port in ports {
+            let query = Build::udp(&format!("10.0.1.10:{port}"), "203.0.113.10:53");
+            rig.exchange(CLIENTS, &query.payload(b"q").frame());
+        }
+    };
+    ask(&mut rig, 1000..1200);
+    rig.pass(Duration::from_secs(20));
+    // Those that were opened last stand first in their second.
+    ask(&mut rig, 1050..1200);
+    rig.pass(Duration::from_secs(11));
+    rig.turn(0);
+    assert!(rig.connections() > 150, "a turn looks at a few only");
+    rig.run();
+    assert_eq!(rig.connections(), 150);
+    rig.pass(Duration::from_secs(20));
+    rig.run();
+    let expired = rig.counters(0).connections_expired.get();
+    assert_eq!((rig.connections(), expired), (0, 200));
+}
+
+#[test]
 fn traffic_is_counted_for_its_backend_over_a_change_of_the_table() {
     let mut rig = Rig::new(&[WEB]);
     establish(&mut rig, CLIENT);
