@@ -16,6 +16,8 @@
 //! stages, all frames a stage, so that the memory of one frame arrives while others are worked
 //! on. Nothing is allocated, locked or logged for a packet, and no clock is read.
 //!
+//! Each stage is a function of its own: one loop with little in hand keeps it in registers.
+//!
 //! A frame whose verdict is `HandOver`, `Hold`, `Wait` or `Drop` has not been changed.
 
 mod answer;
@@ -217,45 +219,54 @@ impl Engine {
         self.express.follow(&moment);
         self.processed += frames.len();
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.begin(frames.len());
-        let Scratch { steps, wholes } = &mut scratch;
-        let steps = &mut steps[..frames.len()];
-        for ((frame, ports), step) in frames.iter().zip(ports).zip(&mut *steps) {
-            let (bytes, interface) = (io.bytes(frame), io.interface(frame));
-            self.prepare(bytes, interface, *ports, step, wholes, &moment);
-        }
+        let (steps, wholes) = scratch.begin(frames.len());
+        self.prepare_all(io, frames, ports, steps, wholes, &moment);
         if self.fetch(steps, wholes) {
             self.look_ahead_all(io, frames, steps, wholes, moment);
         }
-        for (frame, step) in frames.iter_mut().zip(&*steps) {
+        self.decide_all(io, frames, steps, wholes, &moment, verdicts);
+        self.v4.prospects.clear();
+        self.v6.prospects.clear();
+        self.scratch = scratch;
+    }
+
+    /// The last stage: one verdict for each frame.
+    #[inline(never)]
+    fn decide_all<Io: PacketIo>(
+        &mut self,
+        io: &mut Io,
+        frames: &mut [Io::Frame],
+        steps: &[Step],
+        wholes: &[Whole],
+        moment: &Moment<'_>,
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        for (frame, step) in frames.iter_mut().zip(steps) {
             let (bytes, express, worker) = (io.bytes_mut(frame), &self.express, self.worker);
             let verdict = match step {
                 Step::V4(passenger) => {
                     let table = &mut self.v4.table;
-                    if let Some(exit) = passenger.pass(bytes, table, express, worker, &moment) {
+                    if let Some(exit) = passenger.pass(bytes, table, express, worker, moment) {
                         verdicts.push(Verdict::Forward(exit));
                         continue;
                     }
-                    self.go_whole(io, frame, passenger, moment)
+                    self.go_whole(io, frame, passenger, *moment)
                 }
                 Step::V6(passenger) => {
                     let table = &mut self.v6.table;
-                    if let Some(exit) = passenger.pass(bytes, table, express, worker, &moment) {
+                    if let Some(exit) = passenger.pass(bytes, table, express, worker, moment) {
                         verdicts.push(Verdict::Forward(exit));
                         continue;
                     }
-                    self.go_whole(io, frame, passenger, moment)
+                    self.go_whole(io, frame, passenger, *moment)
                 }
                 Step::Whole(place) => match wholes.get(*place as usize) {
-                    Some(whole) => self.decide(io, frame, whole, moment),
+                    Some(whole) => self.decide(io, frame, whole, *moment),
                     None => continue,
                 },
             };
             verdicts.push(verdict);
         }
-        self.v4.prospects.clear();
-        self.v6.prospects.clear();
-        self.scratch = scratch;
     }
 
     /// A plain packet that does not fit the short way goes the whole way.
@@ -273,6 +284,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn decide<Io: PacketIo>(
         &mut self,
         io: &mut Io,

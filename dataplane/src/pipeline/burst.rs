@@ -57,13 +57,15 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a burst.
+    /// Makes room for a burst: its steps, and no frame yet that goes the whole way.
     #[inline]
-    pub(super) fn begin(&mut self, frames: usize) {
-        self.wholes.clear();
-        if self.steps.len() < frames {
-            self.steps.resize(frames, Step::Whole(0));
+    pub(super) fn begin(&mut self, frames: usize) -> (&mut [Step], &mut Vec<Whole>) {
+        let Self { steps, wholes } = self;
+        wholes.clear();
+        if steps.len() < frames {
+            steps.resize(frames, Step::Whole(0));
         }
+        (&mut steps[..frames], wholes)
     }
 }
 
@@ -84,13 +86,29 @@ pub(super) enum Whole {
 }
 
 impl Engine {
-    /// First stage: what the frame says, whose it is, and its bucket on the way to the cache.
+    /// First stage: what each frame says, whose it is, and its bucket on the way to the cache.
+    #[inline(never)]
+    pub(super) fn prepare_all<Io: PacketIo>(
+        &mut self,
+        io: &Io,
+        frames: &[Io::Frame],
+        ports: &[Option<Ports>],
+        steps: &mut [Step],
+        wholes: &mut Vec<Whole>,
+        moment: &Moment<'_>,
+    ) {
+        for ((frame, ports), step) in frames.iter().zip(ports).zip(steps) {
+            let (bytes, interface) = (io.bytes(frame), io.interface(frame));
+            self.prepare(bytes, interface, ports, step, wholes, moment);
+        }
+    }
+
     #[inline(always)]
-    pub(super) fn prepare(
+    fn prepare(
         &mut self,
         frame: &[u8],
         interface: InterfaceId,
-        ports: Option<Ports>,
+        ports: &Option<Ports>,
         step: &mut Step,
         wholes: &mut Vec<Whole>,
         moment: &Moment<'_>,
@@ -99,7 +117,10 @@ impl Engine {
             .prepare_plain(frame, interface, step, wholes, moment)
             .is_none()
         {
-            *step = push(wholes, self.prepare_whole(frame, interface, ports, *moment));
+            *step = push(
+                wholes,
+                self.prepare_whole(frame, interface, *ports, *moment),
+            );
         }
     }
 
@@ -174,7 +195,7 @@ impl Engine {
 
     /// Second stage: the record of each frame on the way to the cache. True when some may belong to
     /// no connection.
-    #[inline]
+    #[inline(never)]
     pub(super) fn fetch(&self, steps: &mut [Step], wholes: &[Whole]) -> bool {
         let mut has_strangers = false;
         for step in steps {
