@@ -107,7 +107,7 @@ pub enum CopyMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Polling {
-    /// Looks on for 20 microseconds when frames come rarely, for up to a millisecond after work for as
+    /// Looks on for 20 microseconds when frames come rarely, for up to 20 milliseconds after work for as
     /// long, then sleeps until a frame comes.
     #[default]
     Adaptive,

@@ -13,8 +13,9 @@ const SHORT: Duration = Duration::from_micros(20);
 /// up to 50 microseconds on a processor that was halted.
 const MEDIUM: Duration = Duration::from_micros(200);
 
-/// How long at most, after work for as long: what breaks off for a moment under load goes on.
-const LONG: Duration = Duration::from_millis(1);
+/// How long at most, after work for as long: a sender that loses its processor under load goes on
+/// after some time slices of 3 to 4 milliseconds, and a sleeper's rings fill until it is awake.
+const LONG: Duration = Duration::from_millis(20);
 
 /// Decides between looking on and sleeping, much as the kernel decides between polling and halting
 /// (Documentation/virt/kvm/halt-polling.rst): whoever was woken early, or had work for long, looks
