@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Not shared, so nothing is locked. Every operation touches the records whose tag matches and few
-//! buckets of the [`Index`].
+//! buckets of the index.
 
 use super::bucket::Entry;
 use super::expiry::Wheel;

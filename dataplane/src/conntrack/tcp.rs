@@ -50,7 +50,7 @@ struct Side {
     marks: u8,
 }
 
-/// What both sides have sent, field by field of [`Side`]: so it is as short as it can be, for a record
+/// What both sides have sent, field by field: so it is as short as it can be, for a record
 /// to fit a cache line, and a side is found without a multiplication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(Rust, packed(2))]
