@@ -64,7 +64,7 @@ bench-wire: deps ## Measure Sluice and its peers in network namespaces; needs ro
 	cargo build --workspace --release --locked
 	@$(SUDO) $(TARGET)/release/bench-wire --out $(TARGET)/bench
 
-instructions: deps ## Count a packet's instructions and compare with benches/instructions.json.
+instructions: deps ## Count instructions of packets and turns; compare with benches/instructions.json.
 	@.ci/instructions
 
 lint: deps ## Check format, lints, documentation and dependencies.

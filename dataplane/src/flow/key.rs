@@ -18,7 +18,10 @@ pub trait Ends<A>: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     fn source(&self) -> End<A>;
 
     /// Who is to receive.
-    fn destination(&self) -> End<A>;
+    #[inline]
+    fn destination(&self) -> End<A> {
+        self.swapped().source()
+    }
 
     /// Of the answer.
     #[must_use]
@@ -100,11 +103,6 @@ impl Ends<Ipv4Addr> for Ends4 {
         End::new(Ipv4Addr::new(a, b, c, d), first(self.ports))
     }
 
-    #[inline]
-    fn destination(&self) -> End<Ipv4Addr> {
-        self.swapped().source()
-    }
-
     #[inline(always)]
     fn swapped(self) -> Self {
         Self {
@@ -166,11 +164,6 @@ impl Ends<Ipv6Addr> for Ends6 {
         address[..8].copy_from_slice(&a.to_ne_bytes());
         address[8..].copy_from_slice(&b.to_ne_bytes());
         End::new(address.into(), first(self.ports))
-    }
-
-    #[inline]
-    fn destination(&self) -> End<Ipv6Addr> {
-        self.swapped().source()
     }
 
     #[inline(always)]

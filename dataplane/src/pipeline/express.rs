@@ -16,7 +16,7 @@ use crate::io::InterfaceId;
 use crate::neighbour::{Link, Network, Tags};
 use crate::stats::{BackendCounters, PerWorker};
 use crate::wire::parse::Packet;
-use crate::wire::plain::{Change, Plain};
+use crate::wire::plain::{Change, Head, Plain};
 use foldhash::{HashMap as FastMap, HashMapExt};
 use sluice_conf::Protocol;
 
@@ -273,7 +273,7 @@ impl<A: Tracked> Passenger<A> {
     ) -> Option<InterfaceId> {
         let Self { hash, plain, .. } = self;
         let (key, bytes) = (&plain.key, frame.len());
-        let head = A::head_mut(frame)?;
+        let head = A::Head::of_mut(frame)?;
         let mut likely = self.likely;
         let (mut hot, direction) = match table.likely(likely, key) {
             Some(found) => found,

@@ -36,21 +36,36 @@ pub struct Said {
 /// Bytes of a transport header that are looked at.
 const TRANSPORT_LEN: usize = 20;
 
+/// So many bytes at the start of a frame.
+pub trait Head: AsRef<[u8]> + AsMut<[u8]> {
+    /// Those of a frame; `None` when it is too short.
+    fn of(frame: &[u8]) -> Option<&Self>;
+
+    /// The same, to change them.
+    fn of_mut(frame: &mut [u8]) -> Option<&mut Self>;
+}
+
+impl<const N: usize> Head for [u8; N] {
+    #[inline(always)]
+    fn of(frame: &[u8]) -> Option<&Self> {
+        frame.first_chunk()
+    }
+
+    #[inline(always)]
+    fn of_mut(frame: &mut [u8]) -> Option<&mut Self> {
+        frame.first_chunk_mut()
+    }
+}
+
 /// The IP part of plain packets.
 pub trait PlainFamily: Family {
     /// The headers of a plain packet: Ethernet, IP, and as much of the transport header as is looked
     /// at. A frame that is too short for TCP is left to others, also with UDP: on a wire there are
     /// none.
-    type Head: AsRef<[u8]> + AsMut<[u8]>;
+    type Head: Head;
 
     /// Where the transport header begins.
     const TRANSPORT: usize = ETHERNET_LEN + Self::HEADER_LEN;
-
-    /// The headers of a frame; `None` when it is too short.
-    fn head(frame: &[u8]) -> Option<&Self::Head>;
-
-    /// The same, to change them.
-    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head>;
 
     /// Protocol number of the packet and its bytes from the IP header on; `None` when it is not
     /// plain.
@@ -69,16 +84,6 @@ pub trait PlainFamily: Family {
 
 impl PlainFamily for Ipv4Addr {
     type Head = [u8; ETHERNET_LEN + 20 + TRANSPORT_LEN];
-
-    #[inline(always)]
-    fn head(frame: &[u8]) -> Option<&Self::Head> {
-        frame.first_chunk()
-    }
-
-    #[inline(always)]
-    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head> {
-        frame.first_chunk_mut()
-    }
 
     #[inline(always)]
     fn header(head: &Self::Head) -> Option<(u8, u16)> {
@@ -122,16 +127,6 @@ impl PlainFamily for Ipv4Addr {
 
 impl PlainFamily for Ipv6Addr {
     type Head = [u8; ETHERNET_LEN + 40 + TRANSPORT_LEN];
-
-    #[inline(always)]
-    fn head(frame: &[u8]) -> Option<&Self::Head> {
-        frame.first_chunk()
-    }
-
-    #[inline(always)]
-    fn head_mut(frame: &mut [u8]) -> Option<&mut Self::Head> {
-        frame.first_chunk_mut()
-    }
 
     #[inline(always)]
     fn header(head: &Self::Head) -> Option<(u8, u16)> {
@@ -188,7 +183,7 @@ impl<A: PlainFamily> Plain<A> {
     /// its connection than to acknowledge; `None` when it is not plain.
     #[inline(always)]
     pub fn read(frame: &[u8]) -> Option<(Self, bool)> {
-        let head = A::head(frame)?;
+        let head = A::Head::of(frame)?;
         let (protocol, len) = A::header(head)?;
         let payload = usize::from(len).checked_sub(A::HEADER_LEN)?;
         if usize::from(len) > frame.len() - ETHERNET_LEN {
@@ -209,7 +204,7 @@ impl<A: PlainFamily> Plain<A> {
     /// All that [`parse`](super::parse) says of it; `None` when it was not read from this frame.
     #[inline]
     pub fn packet(&self, frame: &[u8]) -> Option<Packet<A>> {
-        let (hop_limit, may_fragment) = A::hops(A::head(frame)?);
+        let (hop_limit, may_fragment) = A::hops(A::Head::of(frame)?);
         // No frame is as long as 16 bits could say.
         let end = ETHERNET_LEN + usize::from(self.len);
         let signal = match self.key.protocol {
@@ -349,7 +344,9 @@ pub fn translate<A: PlainFamily>(frame: &mut [u8], from: &FiveTuple<A>, to: &Fiv
         direction: Direction::Original,
         protocol: to.protocol,
     };
-    A::head_mut(frame).map(|head| change.apply(head)).is_some()
+    A::Head::of_mut(frame)
+        .map(|head| change.apply(head))
+        .is_some()
 }
 
 /// Whether a packet that was read from a frame of so many bytes can be treated as plain.

@@ -82,7 +82,7 @@ fn agrees<A: Tried>(frame: &[u8]) -> Result<bool, TestCaseError> {
                 acknowledgement: segment.acknowledgement,
                 window: segment.window,
             };
-            let head = A::head(frame).expect("what is plain is long enough");
+            let head = A::Head::of(frame).expect("what is plain is long enough");
             prop_assert!(decides || plain.said(head) == said);
         }
         other => {
@@ -123,7 +123,7 @@ fn translates_alike<A: Tried>(
             direction: Direction::Reply,
             protocol: from.protocol,
         };
-        change.apply(A::head_mut(&mut one).expect("what is plain is long enough"));
+        change.apply(A::Head::of_mut(&mut one).expect("what is plain is long enough"));
         prop_assert!(rewrite::translate(&mut other, &packet, &from));
         prop_assert_eq!(one, other);
     }
