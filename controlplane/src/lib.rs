@@ -23,6 +23,8 @@ pub mod clock;
 
 pub mod words;
 
+pub mod field;
+
 pub mod object;
 
 pub mod source;

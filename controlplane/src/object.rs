@@ -46,6 +46,31 @@ impl fmt::Display for ObjectId {
     }
 }
 
+/// Namespace and name of an object whose kind is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespacedName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl NamespacedName {
+    /// The name of an object.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// The id that metadata give; a namespace that is not written is `default`.
 pub(crate) fn id(kind: Kind, metadata: &ObjectMeta) -> ObjectId {
     let namespace = metadata.namespace.as_deref().filter(|n| !n.is_empty());
