@@ -4,10 +4,8 @@
 //! where two objects claim one address, on which was known first. The outcome always passes
 //! [`sluice_conf::ServiceTable::validate`]; what could not be served is a problem, never an error.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -16,21 +14,118 @@ use sluice_conf::message::controlplane::Problem;
 use sluice_conf::{
     Forwarding, Frontend, FrontendKind, Protocol, Service, ServiceName, ServiceTable,
 };
+use tracing::error;
 
+use crate::catalog::{Catalog, Owner as Holder};
 use crate::endpoints::{self, Slice};
-use crate::index::{Index, Known};
-use crate::object::{self, Kind, Lines, Object, ObjectId, Origin};
-use crate::service::{Place, ServiceSpec, ServiceType};
+use crate::index::Known;
+use crate::object::{self, Kind, Lines, NamespacedName, ObjectId, Origin};
+use crate::rules::Rules;
+use crate::service::{self, Place, ServiceSpec, ServiceType};
 
 mod access;
 mod backends;
 mod claims;
 mod counts;
-mod rules;
 
-use claims::Claims;
-pub use counts::{WithoutLocal, count_without_local};
-pub use rules::Rules;
+use claims::{Claim, Claims};
+pub use counts::{Sizes, WithoutLocal, count_without_local};
+
+/// Keeps what every Service was compiled to, and compiles anew what a change concerns.
+#[derive(Debug)]
+pub struct Compiler {
+    rules: Arc<Rules>,
+    claims: Claims,
+    outcomes: BTreeMap<NamespacedName, Outcome>,
+    sizes: Sizes,
+}
+
+/// What one Service was compiled to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Outcome {
+    /// One entry per port or range of ports, sorted by name.
+    services: Vec<Arc<Service>>,
+    /// What could not be served.
+    problems: BTreeSet<Problem>,
+}
+
+impl Compiler {
+    /// A compiler that has not compiled anything.
+    pub fn new(rules: Arc<Rules>) -> Self {
+        Self {
+            rules,
+            claims: Claims::default(),
+            outcomes: BTreeMap::new(),
+            sizes: Sizes::default(),
+        }
+    }
+
+    /// Compiles these Services of the catalog, and those that may get more or less by it. Returns
+    /// whether the problems are others than before.
+    pub fn update(&mut self, catalog: &Catalog, mut concerned: BTreeSet<NamespacedName>) -> bool {
+        let mut differ = false;
+        while let Some(name) = concerned.pop_first() {
+            let wanted = Job::new(catalog, &self.rules, &name);
+            let claims = wanted.as_ref().map(Job::claims).unwrap_or_default();
+            concerned.extend(self.claims.replace(&name, claims));
+            let outcome = match wanted {
+                Some(job) => job.compile(&self.claims),
+                None => strays(catalog, &name),
+            };
+            differ |= self.settle(name, outcome);
+        }
+        differ
+    }
+
+    /// Puts an outcome in place of the one before. Returns whether its problems are others.
+    fn settle(&mut self, name: NamespacedName, mut outcome: Outcome) -> bool {
+        let before = self.outcomes.remove(&name).unwrap_or_default();
+        let known: HashMap<&ServiceName, &Arc<Service>> =
+            before.services.iter().map(|s| (&s.name, s)).collect();
+        for service in &mut outcome.services {
+            // What is equal stays the same, so that nobody need compare it again.
+            if let Some(same) = known.get(&service.name).filter(|known| **known == service) {
+                *service = Arc::clone(same);
+            }
+        }
+        self.sizes.replace(&before.services, &outcome.services);
+        let differ = before.problems != outcome.problems;
+        if outcome != Outcome::default() {
+            self.outcomes.insert(name, outcome);
+        }
+        differ
+    }
+
+    /// The table of all Services, without a generation. It is valid.
+    pub fn table(&self) -> ServiceTable {
+        let services = self
+            .outcomes
+            .values()
+            .flat_map(|o| o.services.iter().cloned());
+        let mut all = Vec::with_capacity(self.sizes.ports);
+        all.extend(services);
+        ServiceTable {
+            networks: self.rules.networks.clone(),
+            services: all,
+            ..ServiceTable::default()
+        }
+    }
+
+    /// What could not be served.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.outcomes.values().flat_map(|outcome| &outcome.problems)
+    }
+
+    /// What the settings say about Services.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
+    /// How much there is in the table.
+    pub const fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+}
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,81 +137,84 @@ pub struct Compiled {
     pub problems: BTreeSet<Problem>,
 }
 
-/// Checks and compiles these objects alone, known in this order. A namespace that is not written is
-/// `default`. What is wrong with them is told as if they stood in files named `objects`.
+/// Compiles everything that the catalog holds.
+pub fn compile(catalog: &Catalog, rules: Arc<Rules>) -> Compiled {
+    let mut compiler = Compiler::new(rules);
+    compiler.update(catalog, catalog.names().into_iter().cloned().collect());
+    Compiled {
+        table: compiler.table(),
+        problems: compiler.problems().cloned().collect(),
+    }
+}
+
+/// Checks and compiles these objects alone, as an API server has admitted them, known in this
+/// order. A namespace that is not written is `default`. What is wrong with them is told as if they
+/// stood in files named `objects`.
 pub fn table_of(
     services: impl IntoIterator<Item = core::Service>,
     slices: impl IntoIterator<Item = discovery::EndpointSlice>,
     rules: &Rules,
 ) -> (ServiceTable, Vec<Problem>) {
-    let services = services.into_iter().map(|service| {
+    let rules = Arc::new(rules.clone());
+    let mut catalog = Catalog::new(Arc::clone(&rules));
+    let mut problems = BTreeSet::new();
+    let origin = Origin {
+        file: "objects".to_owned(),
+        line: None,
+    };
+    let known = |order| Known::at(origin.clone(), order);
+    let mut order = 0;
+    for service in services {
         let id = object::id(Kind::Service, &service.metadata);
-        (id, Object::Service(Box::new(service)))
-    });
-    let slices = slices.into_iter().map(|slice| {
-        let id = object::id(Kind::EndpointSlice, &slice.metadata);
-        (id, Object::EndpointSlice(Box::new(slice)))
-    });
-    let mut index = Index::default();
-    for (id, object) in services.chain(slices) {
-        let origin = Origin {
-            file: "objects".to_owned(),
-            line: None,
-        };
-        let (lines, now) = (Lines::default(), Duration::ZERO);
-        index.apply(id, origin, Some(&object), Vec::new(), &lines, now);
+        let checked = service::check(&id.namespace, &id.name, &service, &Lines::default());
+        problems.extend(object::problems(&id, &origin, checked.issues));
+        if let Some(spec) = checked.good {
+            order += 1;
+            catalog.put_service(known(order).with(spec));
+        }
     }
-    let compiled = compile(&index, rules);
-    let mut problems = index.problems();
+    for slice in slices {
+        let id = object::id(Kind::EndpointSlice, &slice.metadata);
+        let checked = endpoints::check(&id.namespace, &id.name, &slice);
+        problems.extend(object::problems(&id, &origin, checked.issues));
+        if let Some(slice) = checked.good {
+            order += 1;
+            catalog.put_slice(known(order).with(slice));
+        }
+    }
+    let compiled = compile(&catalog, rules);
     problems.extend(compiled.problems);
     (compiled.table, problems.into_iter().collect())
 }
 
-/// Compiles everything that the index holds.
-pub fn compile(index: &Index, rules: &Rules) -> Compiled {
-    let mut compiler = Compiler {
-        rules,
-        claims: Claims::new(index, rules),
-        services: Vec::new(),
-        problems: BTreeSet::new(),
-    };
-    let slices: Vec<Known<Slice>> = index.slices().collect();
-    let mut by_service: HashMap<(&str, &str), Vec<&Known<Slice>>> = HashMap::new();
-    for slice in &slices {
-        if let Some(service) = slice.object.service.as_deref().filter(|s| !s.is_empty()) {
-            let key = (slice.object.namespace.as_str(), service);
-            by_service.entry(key).or_default().push(slice);
-        }
-    }
-    let mut known: Vec<Known<ServiceSpec>> = index.services().collect();
-    // Who was known first keeps a disputed frontend.
-    known.sort_by_key(|service| service.order);
-    for service in &known {
-        let spec = &service.object;
-        let key = (spec.namespace.as_str(), spec.name.as_str());
-        let slices = by_service.remove(&key).unwrap_or_default();
-        compiler.service(service, &slices);
-    }
-    for (key, slices) in by_service {
-        compiler.strays(key, &slices);
-    }
-    let mut services = compiler.services;
-    services.sort_by(|a, b| a.name.cmp(&b.name));
-    Compiled {
-        table: ServiceTable {
-            networks: rules.networks.clone(),
-            services: services.into_iter().map(Arc::new).collect(),
-            ..ServiceTable::default()
-        },
-        problems: compiler.problems,
+/// Slices whose Service is not there.
+fn strays(catalog: &Catalog, service: &NamespacedName) -> Outcome {
+    let problems = catalog.slices_of(service).map(|slice| {
+        let message = format!("its Service {service} does not exist");
+        object::problem(&id_of_slice(&slice.object), &slice.origin, None, message)
+    });
+    Outcome {
+        problems: problems.collect(),
+        ..Outcome::default()
     }
 }
 
-struct Compiler<'a> {
+/// A Service that is being compiled.
+struct Job<'a> {
     rules: &'a Rules,
-    claims: Claims,
-    services: Vec<Service>,
+    catalog: &'a Catalog,
+    owner: Owner<'a>,
+    order: u64,
+    /// Every frontend that is wanted, with the listing that it is for and the field that asks.
+    wanted: Vec<Wanted<'a>>,
     problems: BTreeSet<Problem>,
+}
+
+struct Wanted<'a> {
+    listing: usize,
+    frontend: Frontend,
+    protocol: Protocol,
+    place: &'a Place,
 }
 
 /// The Service that is being compiled.
@@ -162,12 +260,11 @@ fn listings(spec: &ServiceSpec) -> impl Iterator<Item = Listing<'_>> {
     ports.chain(ranges)
 }
 
-impl Compiler<'_> {
-    fn service(&mut self, known: &Known<ServiceSpec>, slices: &[&Known<Slice>]) {
-        let spec = &known.object;
-        if spec.headless || spec.kind == ServiceType::ExternalName {
-            return;
-        }
+impl<'a> Job<'a> {
+    /// The job of a Service; `None` when it is not there.
+    fn new(catalog: &'a Catalog, rules: &'a Rules, name: &NamespacedName) -> Option<Self> {
+        let known = catalog.service(name)?;
+        let spec = &*known.object;
         let owner = Owner {
             id: ObjectId {
                 kind: Kind::Service,
@@ -176,28 +273,80 @@ impl Compiler<'_> {
             },
             origin: &known.origin,
             spec,
-            slices: slices.iter().map(|slice| slice.object.as_ref()).collect(),
-            forwarding: access::forwarding(spec, self.rules),
+            slices: catalog
+                .slices_of(name)
+                .map(|slice| &*slice.object)
+                .collect(),
+            forwarding: access::forwarding(spec, rules),
         };
-        if slices.is_empty() {
+        let mut job = Self {
+            rules,
+            catalog,
+            owner,
+            order: known.order,
+            wanted: Vec::new(),
+            problems: BTreeSet::new(),
+        };
+        if job.is_served() {
+            for (number, listing) in listings(spec).enumerate() {
+                job.want(number, &listing);
+            }
+        }
+        Some(job)
+    }
+
+    fn is_served(&self) -> bool {
+        !self.owner.spec.headless && self.owner.spec.kind != ServiceType::ExternalName
+    }
+
+    /// What it needs that only one may have.
+    fn claims(&self) -> Vec<Claim> {
+        let wanted = self.wanted.iter().enumerate();
+        wanted
+            .filter(|(_, wanted)| self.refusal(wanted).is_none())
+            .map(|(number, wanted)| self.claim(number, wanted))
+            .collect()
+    }
+
+    fn claim(&self, number: usize, wanted: &Wanted<'_>) -> Claim {
+        Claim::new(&wanted.frontend, wanted.protocol, (self.order, number))
+    }
+
+    fn compile(mut self, claims: &Claims) -> Outcome {
+        if !self.is_served() {
+            return Outcome::default();
+        }
+        if self.owner.slices.is_empty() {
             let label = endpoints::SERVICE_LABEL;
             let message = format!(
                 "has no EndpointSlice, so clients are refused; a slice belongs to it by the label \
                  {label}: {}",
-                spec.name
+                self.owner.spec.name
             );
-            let problem = object::problem(&owner.id, owner.origin, None, message);
+            let problem = object::problem(&self.owner.id, self.owner.origin, None, message);
             self.problems.insert(problem);
         }
-        self.refuse_external_ips(&owner);
-        for listing in listings(spec) {
-            let service = self.listed(&owner, &listing);
-            self.services.push(service);
+        self.refuse_external_ips();
+        let mut granted = self.granted(claims);
+        let mut services = Vec::new();
+        for (number, listing) in listings(self.owner.spec).enumerate() {
+            let frontends = granted.remove(&number).unwrap_or_default();
+            let service = self.listed(&listing, frontends);
+            match service.validate() {
+                Ok(()) => services.push(Arc::new(service)),
+                // Nothing that an object can say leads here; if it does, the others are served.
+                Err(fault) => error!("compiled what is not valid and left it out: {fault}"),
+            }
+        }
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        Outcome {
+            services,
+            problems: self.problems,
         }
     }
 
-    fn listed(&mut self, owner: &Owner<'_>, listing: &Listing<'_>) -> Service {
-        let (spec, defaults) = (owner.spec, &self.rules.defaults);
+    fn listed(&mut self, listing: &Listing<'_>, frontends: Vec<Frontend>) -> Service {
+        let (spec, defaults) = (self.owner.spec, &self.rules.defaults);
         let policies = &spec.policies;
         let name = ServiceName {
             namespace: spec.namespace.clone(),
@@ -212,96 +361,130 @@ impl Compiler<'_> {
             refusal: policies.refusal.unwrap_or(defaults.refusal),
             ping: policies.ping.unwrap_or(defaults.ping),
             mss_clamp: policies.mss_clamp.or(defaults.mss_clamp),
-            forwarding: owner.forwarding,
+            forwarding: self.owner.forwarding,
             ..Service::new(name)
         };
         Service {
-            frontends: self.frontends(owner, listing),
-            backends: self.backends(owner, listing),
+            frontends,
+            backends: self.backends(listing),
             ..service
         }
     }
 
     /// Names the external IPs that the settings do not allow.
-    fn refuse_external_ips(&mut self, owner: &Owner<'_>) {
-        let refused = owner.spec.vips.iter().filter(|vip| !self.rules.allows(vip));
-        for vip in refused.collect::<Vec<_>>() {
+    fn refuse_external_ips(&mut self) {
+        let spec = self.owner.spec;
+        for vip in spec.vips.iter().filter(|vip| !self.rules.allows(vip)) {
             let message = format!(
                 "{} is not served: anybody who may write a Service could claim any address \
                  (CVE-2020-8554); cluster.external_ips of the settings lists what is allowed",
                 vip.address
             );
-            self.problem(owner, &vip.place, message);
+            self.problem(&vip.place, message);
         }
     }
 
-    /// Slices whose Service is not there.
-    fn strays(&mut self, (namespace, service): (&str, &str), slices: &[&Known<Slice>]) {
-        for slice in slices {
-            let id = id_of_slice(&slice.object);
-            let message = format!("its Service {namespace}/{service} does not exist");
-            let problem = object::problem(&id, &slice.origin, None, message);
-            self.problems.insert(problem);
-        }
-    }
-
-    fn frontends(&mut self, owner: &Owner<'_>, listing: &Listing<'_>) -> Vec<Frontend> {
-        let (rules, spec) = (self.rules, owner.spec);
+    /// Collects the frontends that a port of the Service is to have.
+    fn want(&mut self, number: usize, listing: &Listing<'a>) {
+        let (rules, spec) = (self.rules, self.owner.spec);
         let frontend = |address, port, kind| access::frontend(address, port, kind, spec, rules);
-        let mut wanted: Vec<(Frontend, &Place)> = Vec::new();
+        let wanted = |frontend, place| Wanted {
+            listing: number,
+            frontend,
+            protocol: listing.protocol,
+            place,
+        };
         for vip in spec.vips.iter().filter(|vip| rules.allows(vip)) {
             let frontend = Frontend {
                 last_port: listing.last,
                 ..frontend(vip.address, listing.first, vip.kind)
             };
-            wanted.push((frontend, &vip.place));
+            self.wanted.push(wanted(frontend, &vip.place));
         }
-        if let Some(node_port) = listing.node_port {
-            let addresses = self.node_addresses(owner, listing, node_port);
-            wanted.extend(addresses.into_iter().map(|address| {
-                let frontend = frontend(address, node_port, FrontendKind::NodePort);
-                (frontend, listing.place)
-            }));
+        let Some(node_port) = listing.node_port else {
+            return;
+        };
+        if let Some(why) = self.without_node_ports() {
+            let message = format!("node port {node_port} is not served: {why}");
+            return self.problem(listing.place, message);
         }
-        let mut frontends = Vec::with_capacity(wanted.len());
-        for (frontend, place) in wanted {
-            match self.claims.claim(&owner.id, &frontend, listing.protocol) {
-                Ok(()) => frontends.push(frontend),
-                Err(message) => self.problem(owner, place, message),
+        let addresses: BTreeSet<_> = rules.node_addresses.iter().collect();
+        self.wanted.extend(addresses.into_iter().map(|address| {
+            let frontend = frontend(*address, node_port, FrontendKind::NodePort);
+            wanted(frontend, listing.place)
+        }));
+    }
+
+    /// Why its node ports are not served, when it counts on them.
+    fn without_node_ports(&self) -> Option<&'static str> {
+        let addresses = &self.rules.node_addresses;
+        if self.owner.forwarding == Forwarding::DirectReturn && !addresses.is_empty() {
+            Some("direct return needs an address that backends can have")
+        } else if addresses.is_empty() && self.owner.spec.kind == ServiceType::NodePort {
+            Some("node_ports.addresses of the settings is empty")
+        } else {
+            None
+        }
+    }
+
+    /// The frontends that it gets, sorted, by listing.
+    fn granted(&mut self, claims: &Claims) -> HashMap<usize, Vec<Frontend>> {
+        let mut granted: HashMap<usize, Vec<Frontend>> = HashMap::new();
+        for (number, wanted) in std::mem::take(&mut self.wanted).into_iter().enumerate() {
+            let refusal = self.refusal(&wanted).or_else(|| {
+                let (claim, first) = claims.winner(&self.claim(number, &wanted))?;
+                let taken = match claim.first == claim.last {
+                    true => format!("port {}", claim.first),
+                    false => format!("ports {}-{}", claim.first, claim.last),
+                };
+                Some(format!(
+                    "{} {taken}/{} is served by Service {first} already; {} does not get it",
+                    claim.address, claim.protocol, self.owner.id
+                ))
+            });
+            match refusal {
+                Some(message) => self.problem(wanted.place, message),
+                None => granted
+                    .entry(wanted.listing)
+                    .or_default()
+                    .push(wanted.frontend),
             }
         }
-        frontends.sort_unstable();
-        frontends
+        granted
+            .values_mut()
+            .for_each(|frontends| frontends.sort_unstable());
+        granted
     }
 
-    /// Where the node port is served.
-    fn node_addresses(
-        &mut self,
-        owner: &Owner<'_>,
-        listing: &Listing<'_>,
-        node_port: u16,
-    ) -> BTreeSet<IpAddr> {
-        let mut addresses: BTreeSet<_> = self.rules.node_addresses.iter().copied().collect();
-        let why = if owner.forwarding == Forwarding::DirectReturn && !addresses.is_empty() {
-            addresses.clear();
-            "direct return needs an address that backends can have"
-        } else if addresses.is_empty() && owner.spec.kind == ServiceType::NodePort {
-            "node_ports.addresses of the settings is empty"
-        } else {
-            return addresses;
-        };
-        let message = format!("node port {node_port} is not served: {why}");
-        self.problem(owner, listing.place, message);
-        addresses
+    /// Why no Service can have this frontend.
+    fn refusal(&self, wanted: &Wanted<'_>) -> Option<String> {
+        let (frontend, owner) = (&wanted.frontend, &self.owner.id);
+        let address = frontend.address;
+        if !frontend.kind.is_vip() {
+            return None;
+        }
+        if self.rules.node_addresses.contains(&address) {
+            return Some(format!(
+                "{address} is the gateway's own address (node_ports.addresses) and cannot be \
+                 a Service's; {owner} does not get it"
+            ));
+        }
+        match self.catalog.owner(address) {
+            Holder::Endpoint(slice) => Some(format!(
+                "{address} is an endpoint of EndpointSlice {slice} already and cannot be a \
+                 Service's; {owner} does not get it"
+            )),
+            Holder::Vip | Holder::Nobody => None,
+        }
     }
 
-    fn problem(&mut self, owner: &Owner<'_>, place: &Place, message: String) {
+    fn problem(&mut self, place: &Place, message: String) {
         let origin = Origin {
-            file: owner.origin.file.clone(),
+            file: self.owner.origin.file.clone(),
             line: place.line,
         };
         let field = Some(place.field.as_str());
-        let problem = object::problem(&owner.id, &origin, field, message);
+        let problem = object::problem(&self.owner.id, &origin, field, message);
         self.problems.insert(problem);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
-use crate::engine::View;
+use crate::engine::{Questions, View};
 use crate::framing::{self, FrameError};
 use crate::listener::OwnedListener;
 use crate::tables::Tables;
@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Answers {
     /// Objects and problems.
-    pub view: watch::Receiver<Arc<View>>,
+    pub questions: Questions,
     /// The newest table.
     pub tables: Arc<Tables>,
     /// State of the link to the dataplane.
@@ -115,7 +115,7 @@ async fn converse(mut stream: UnixStream, answers: &Answers) {
         };
         let hello = matches!(request, Request::Hello(_));
         let reply = match greeted || hello {
-            true => answers.answer(request),
+            true => answers.answer(request).await,
             false => Reply::Refused("the first request must be Hello".to_owned()),
         };
         let end = matches!(reply, Reply::Refused(_));
@@ -151,8 +151,7 @@ async fn send(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> 
 }
 
 impl Answers {
-    fn answer(&self, request: Request) -> Reply {
-        let view = Arc::clone(&self.view.borrow());
+    async fn answer(&self, request: Request) -> Reply {
         let now = self.clock.now();
         match request {
             Request::Hello(hello) => {
@@ -161,13 +160,15 @@ impl Answers {
                     release: env!("CARGO_PKG_VERSION").to_owned(),
                 }
             }
-            Request::Status => Reply::Status(self.status(&view, now)),
+            Request::Status => Reply::Status(self.status(&self.questions.view().await, now)),
             Request::Services { namespace } => {
+                let view = self.questions.view().await;
                 let table = self.tables.newest().table;
                 let namespace = namespace.as_deref();
                 Reply::Services(view::services(&view, table.as_deref(), namespace, now))
             }
             Request::Endpoints { namespace } => {
+                let view = self.questions.view().await;
                 Reply::Endpoints(view::endpoints(&view, namespace.as_deref(), now))
             }
         }

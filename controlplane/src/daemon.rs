@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::clock::Clock;
-use crate::compile::Rules;
 use crate::control::{self, Answers};
 use crate::engine::Engine;
 use crate::listener::{ListenError, OwnedListener};
 use crate::metrics::{self, MetricsError};
 use crate::push::Pusher;
+use crate::rules::Rules;
+use crate::source::Source;
 use crate::source::folder::{self, FolderError};
 use crate::tables::Tables;
 
@@ -48,7 +49,8 @@ pub async fn run(
         info!("serving metrics at http://{listen}/metrics");
     }
     let tables = Arc::new(Tables::default());
-    let engine = Engine::new(Rules::from(settings), Arc::clone(&tables));
+    let sources = [Source::Folder];
+    let engine = Engine::new(Rules::from(settings), &sources, Arc::clone(&tables));
     let pusher = Pusher::new(
         settings.dataplane.socket.clone(),
         Arc::clone(&tables),
@@ -56,7 +58,7 @@ pub async fn run(
     );
     let folder = &settings.manifests.folder;
     let answers = Answers {
-        view: engine.view(),
+        questions: engine.questions(),
         tables,
         link: pusher.link(),
         source: format!("folder {}", folder.display()),

@@ -4,320 +4,259 @@
 //! of the log, which names the Services that differ; a problem is logged once when it appears and
 //! once when it is gone, of many at once the first [`MAX_LOGGED`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1 as core;
 use sluice_conf::message::controlplane::Problem;
-use sluice_conf::{Service, ServiceTable};
-use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, info, warn};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info};
 
+use crate::admission::{Admission, Decision};
+use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::compile::{Rules, compile, count_without_local};
+use crate::compile::Compiler;
 use crate::endpoints::Slice;
-use crate::index::{Index, Known};
+use crate::index::{Change, Good, Index, Known, Version};
 use crate::metrics;
-use crate::object::describe;
+use crate::object::{Kind, NamespacedName, ObjectId};
+use crate::rules::Rules;
 use crate::service::ServiceSpec;
-use crate::source::Event;
+use crate::source::{Event, Source};
 use crate::tables::Tables;
-use crate::words;
 
-/// Problems that appear or go at once and are logged one by one.
-pub const MAX_LOGGED: usize = 20;
-/// Services that a line of the log names.
-const MAX_NAMED: usize = 3;
+mod differences;
+mod problems;
+
+pub use problems::MAX_LOGGED;
+use problems::ProblemLog;
+
+/// Events that are taken in before a table is compiled, so that a source which never rests cannot
+/// hold it back.
+const MAX_AT_ONCE: usize = 10_000;
+/// Questions that may wait.
+const QUESTIONS: usize = 64;
 
 /// What sluicectl can see: the objects behind the newest table.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     /// Services, sorted by namespace and name.
     pub services: Vec<Known<ServiceSpec>>,
-    /// EndpointSlices, sorted by namespace and name.
+    /// EndpointSlices, sorted by namespace and Service.
     pub slices: Vec<Known<Slice>>,
     /// What is wrong, oldest first.
     pub problems: Vec<Problem>,
 }
 
-/// Owns the index.
+/// Asks the engine what it knows.
+#[derive(Debug, Clone)]
+pub struct Questions(mpsc::Sender<oneshot::Sender<View>>);
+
+impl Questions {
+    /// What there is now; nothing when the engine has ended.
+    pub async fn view(&self) -> View {
+        let (answer, view) = oneshot::channel();
+        // Whoever drops the other end has ended, and so will who asks.
+        let _ = self.0.send(answer).await;
+        view.await.unwrap_or_default()
+    }
+}
+
+/// Owns the objects.
 pub struct Engine {
     index: Index,
-    rules: Rules,
+    admission: Admission,
+    catalog: Catalog,
+    compiler: Compiler,
     tables: Arc<Tables>,
-    view: watch::Sender<Arc<View>>,
+    /// Sources that have not told all yet.
+    awaited: BTreeSet<Source>,
     problems: ProblemLog,
+    questions: mpsc::Receiver<oneshot::Sender<View>>,
+    asker: Questions,
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
-    pub fn new(rules: Rules, tables: Arc<Tables>) -> Self {
+    /// An engine that knows nothing yet, and compiles nothing before these sources have told all.
+    pub fn new(rules: Rules, sources: &[Source], tables: Arc<Tables>) -> Self {
+        let rules = Arc::new(rules);
+        let (sender, questions) = mpsc::channel(QUESTIONS);
         Self {
             index: Index::default(),
-            rules,
+            admission: Admission::default(),
+            catalog: Catalog::new(Arc::clone(&rules)),
+            compiler: Compiler::new(rules),
             tables,
-            view: watch::Sender::new(Arc::default()),
+            awaited: sources.iter().copied().collect(),
             problems: ProblemLog::default(),
+            questions,
+            asker: Questions(sender),
         }
     }
 
-    /// What sluicectl can see, as it changes.
-    pub fn view(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
+    /// Asks this engine.
+    pub fn questions(&self) -> Questions {
+        self.asker.clone()
     }
 
     /// Goes on until every sender of `events` is gone.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, clock: Clock) {
-        while let Some(event) = events.recv().await {
-            self.handle(event, &clock);
-        }
-    }
-
-    /// Takes in one event.
-    pub fn handle(&mut self, event: Event, clock: &Clock) {
-        let now = clock.now();
-        match event {
-            Event::Synced => {
-                self.settle();
-                debug!("settled in {:?}", clock.now().saturating_sub(now));
-            }
-            event => self.index.handle(event, now),
-        }
-    }
-
-    fn settle(&mut self) {
-        metrics::reloaded();
-        let compiled = compile(&self.index, &self.rules);
-        match compiled.table.validate() {
-            Ok(()) => {
-                metrics::without_local(count_without_local(&compiled.table.services));
-                let before = self.tables.newest().table;
-                if self.tables.publish(compiled.table) {
-                    self.log_table(before.as_deref());
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take_in(event, &mut events, &clock),
+                    None => return,
+                },
+                Some(answer) = self.questions.recv() => {
+                    // Who asked may be gone.
+                    let _ = answer.send(self.view());
                 }
             }
-            // Nothing that a manifest can say leads here; if it does, what serves goes on serving.
-            Err(fault) => error!("compiled a table that is not valid, keeping the old: {fault}"),
         }
-        let mut problems = self.index.problems();
-        problems.extend(compiled.problems);
-        let view = View {
-            services: self.index.services().collect(),
-            slices: self.index.slices().collect(),
-            problems: self.problems.update(problems),
+    }
+
+    /// Takes in an event and those behind it that are there already, then compiles once.
+    fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>, clock: &Clock) {
+        let start = clock.now();
+        let mut in_sync = false;
+        let mut next = Some(first);
+        for _ in 0..MAX_AT_ONCE {
+            let Some(event) = next else { break };
+            in_sync = self.handle(event, start);
+            next = events.try_recv().ok();
+        }
+        if let Some(event) = next {
+            in_sync = self.handle(event, start);
+        }
+        if in_sync {
+            self.settle();
+            debug!("settled in {:?}", clock.now().saturating_sub(start));
+        }
+    }
+
+    /// Takes in one event. Returns whether what is known now is a state that was written.
+    pub fn handle(&mut self, event: Event, now: Duration) -> bool {
+        let Event::Synced { source } = event else {
+            self.index.handle(event, now);
+            return false;
         };
-        metrics::objects(&view);
-        self.view.send_replace(Arc::new(view));
+        self.awaited.remove(&source);
+        self.awaited.is_empty()
     }
 
-    fn log_table(&self, before: Option<&ServiceTable>) {
-        let state = self.tables.newest();
-        let generation = state.generation;
-        metrics::generation(generation);
-        let old = before.map(by_name).unwrap_or_default();
-        let new = state.table.as_deref().map(by_name).unwrap_or_default();
-        match differences(&old, &new) {
-            Some(changes) => info!("generation {generation}: {changes}; {}", sizes(&new)),
-            None => info!("generation {generation}: {}", sizes(&new)),
-        }
-    }
-}
-
-/// The ports of each Service by its namespace and name.
-type Services<'a> = BTreeMap<(&'a str, &'a str), &'a [Arc<Service>]>;
-
-fn by_name(table: &ServiceTable) -> Services<'_> {
-    fn name(service: &Service) -> (&str, &str) {
-        (&service.name.namespace, &service.name.name)
-    }
-    let of_services = table.services.chunk_by(|a, b| name(a) == name(b));
-    let named = of_services.filter_map(|ports| Some((name(ports.first()?), ports)));
-    named.collect()
-}
-
-/// Which Services differ; `None` when none does.
-fn differences(old: &Services<'_>, new: &Services<'_>) -> Option<String> {
-    let added = new.keys().filter(|name| !old.contains_key(*name));
-    let changed = new
-        .iter()
-        .filter(|(name, ports)| old.get(*name).is_some_and(|before| before != *ports));
-    let removed = old.keys().filter(|name| !new.contains_key(*name));
-    let parts = [
-        list("added", added),
-        list("changed", changed.map(|(name, _)| name)),
-        list("removed", removed),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-fn list<'a>(word: &str, names: impl Iterator<Item = &'a (&'a str, &'a str)>) -> Option<String> {
-    let mut names = names.map(|(namespace, name)| format!("{namespace}/{name}"));
-    let named: Vec<String> = names.by_ref().take(MAX_NAMED).collect();
-    let told = named.join(", ");
-    match names.count() {
-        _ if named.is_empty() => None,
-        0 => Some(format!("{word} {told}")),
-        more => Some(format!("{word} {told} and {more} more")),
-    }
-}
-
-fn sizes(services: &Services<'_>) -> String {
-    let ports = || services.values().copied().flatten();
-    let frontends: usize = ports().map(|port| port.frontends.len()).sum();
-    let backends: usize = ports().map(|port| port.backends.len()).sum();
-    match ports().count() {
-        0 => "nothing to serve".to_owned(),
-        count => format!(
-            "now {}, {}, {}",
-            words::count(count, "service port"),
-            words::count(frontends, "frontend"),
-            words::count(backends, "backend")
-        ),
-    }
-}
-
-/// Remembers the order in which problems appeared. A problem whose line changed, because something
-/// was written above it, is the same problem.
-#[derive(Debug, Default)]
-struct ProblemLog {
-    known: BTreeMap<Problem, Appeared>,
-    next: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Appeared {
-    order: u64,
-    line: Option<u32>,
-}
-
-impl ProblemLog {
-    /// Logs what is new and what is gone; returns what there is, oldest first.
-    fn update(&mut self, now: BTreeSet<Problem>) -> Vec<Problem> {
-        let mut lines: BTreeMap<Problem, Option<u32>> = BTreeMap::new();
-        for mut problem in now.iter().cloned() {
-            let line = problem.line.take();
-            lines.entry(problem).or_insert(line);
-        }
-        let mut solved = Vec::new();
-        self.known.retain(|problem, appeared| {
-            let line = lines.get(problem);
-            match line {
-                Some(line) => appeared.line = *line,
-                None => solved.push(describe_at(problem, appeared.line)),
-            }
-            line.is_some()
-        });
-        let mut new = Vec::new();
-        for (problem, line) in lines {
-            if !self.known.contains_key(&problem) {
-                new.push(describe_at(&problem, line));
-                let order = self.next;
-                self.known.insert(problem, Appeared { order, line });
-                self.next += 1;
+    /// Brings the table up to what is known.
+    pub fn settle(&mut self) {
+        metrics::reloaded();
+        let changes = self.index.take_changes();
+        let mut asked = Vec::new();
+        let mut gone = BTreeSet::new();
+        for Change { id, version } in changes {
+            let name = NamespacedName::new(id.namespace, id.name);
+            match (id.kind, version) {
+                (Kind::Service, None) => {
+                    gone.insert(name);
+                }
+                (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
+                (_, Some(version)) => match &version.good {
+                    Good::Service(service) => {
+                        let service = Arc::clone(service);
+                        asked.push((name, version, service));
+                    }
+                    Good::Slice(slice) => {
+                        let slice = Arc::clone(slice);
+                        self.catalog.put_slice(version.known(slice));
+                    }
+                },
             }
         }
-        for text in solved.iter().take(MAX_LOGGED) {
-            info!("solved: {text}");
-        }
-        if let Some(more) = solved
-            .len()
-            .checked_sub(MAX_LOGGED)
-            .filter(|more| *more > 0)
-        {
-            info!("solved: {}", words::count(more, "more problem"));
-        }
-        for text in new.iter().take(MAX_LOGGED) {
-            warn!("{text}");
-        }
-        if let Some(more) = new.len().checked_sub(MAX_LOGGED).filter(|more| *more > 0) {
-            let more = words::count(more, "more problem");
-            warn!("{more}; sluicectl status lists all");
-        }
-        let mut ordered: Vec<Problem> = now.into_iter().collect();
-        ordered.sort_by_cached_key(|problem| {
-            let mut key = problem.clone();
-            key.line = None;
-            let order = self.known.get(&key).map(|appeared| appeared.order);
-            (order, problem.line)
-        });
-        ordered
+        self.admit(asked, &gone);
+        self.compile();
     }
-}
 
-fn describe_at(problem: &Problem, line: Option<u32>) -> String {
-    describe(&Problem {
-        line,
-        ..problem.clone()
-    })
+    fn admit(
+        &mut self,
+        asked: Vec<(NamespacedName, Version, Arc<core::Service>)>,
+        gone: &BTreeSet<NamespacedName>,
+    ) {
+        self.admission.forget(gone);
+        for name in gone {
+            self.catalog.remove_service(name);
+        }
+        for decision in self.admission.decide(asked) {
+            let Decision {
+                name,
+                served,
+                issues,
+                notes,
+            } = decision;
+            let id = ObjectId {
+                kind: Kind::Service,
+                namespace: name.namespace,
+                name: name.name,
+            };
+            for note in notes {
+                info!("{id}: {note}");
+            }
+            if let Some(served) = served {
+                self.catalog.put_service(served);
+            }
+            self.index.judge(&id, issues);
+        }
+    }
+
+    fn compile(&mut self) {
+        let concerned = self.catalog.take_concerned();
+        let differ = self.compiler.update(&self.catalog, concerned);
+        metrics::without_local(self.compiler.sizes().without_local);
+        let before = self.tables.newest().table;
+        if let Some(change) = self.tables.publish(self.compiler.table()) {
+            metrics::generation(change.generation);
+            differences::log(before.as_deref(), &change, self.compiler.sizes());
+        }
+        if self.index.take_troubled() || differ {
+            self.review_problems();
+        }
+        metrics::objects(
+            self.catalog.services().len(),
+            self.catalog.slice_count(),
+            self.problems.all().len(),
+        );
+    }
+
+    fn review_problems(&mut self) {
+        let catalog = &self.catalog;
+        let served = |id: &ObjectId| match id.kind {
+            Kind::Service => catalog.service(&id.named()).is_some(),
+            Kind::EndpointSlice => catalog.has_slice(&id.named()),
+        };
+        let mut problems = self.index.problems(served);
+        problems.extend(self.compiler.problems().cloned());
+        self.problems.update(problems);
+    }
+
+    /// What there is now.
+    pub fn view(&self) -> View {
+        View {
+            services: self.catalog.services().cloned().collect(),
+            slices: self.catalog.slices().cloned().collect(),
+            problems: self.problems.all().to_vec(),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{apply, service};
-
-    fn table(services: &[(&str, &str)]) -> ServiceTable {
-        let mut index = Index::default();
-        for (name, address) in services {
-            apply(&mut index, name, &service(name, address));
-        }
-        compile(&index, &Rules::default()).table
-    }
-
-    #[test]
-    fn a_change_is_told_by_the_services_that_differ() {
-        let old = table(&[("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")]);
-        let new = table(&[("a", "10.0.0.1"), ("b", "10.0.0.9"), ("d", "10.0.0.4")]);
-        assert_eq!(
-            differences(&by_name(&old), &by_name(&new)).unwrap(),
-            "added default/d, changed default/b, removed default/c"
-        );
-        assert_eq!(differences(&by_name(&old), &by_name(&old)), None);
-    }
-
-    fn problem(file: &str, line: u32) -> Problem {
-        Problem {
-            file: file.into(),
-            line: Some(line),
-            object: None,
-            field: None,
-            message: "is wrong".into(),
+impl Engine {
+    /// What has been compiled, change after change.
+    pub(crate) fn compiled(&self) -> crate::compile::Compiled {
+        crate::compile::Compiled {
+            table: self.compiler.table(),
+            problems: self.compiler.problems().cloned().collect(),
         }
     }
 
-    #[test]
-    fn problems_are_listed_in_the_order_in_which_they_appeared() {
-        let mut log = ProblemLog::default();
-        log.update(BTreeSet::from([problem("b", 1)]));
-        let both = BTreeSet::from([problem("a", 1), problem("b", 1), problem("b", 7)]);
-        let listed = [problem("b", 1), problem("b", 7), problem("a", 1)];
-        assert_eq!(log.update(both), listed);
-    }
-
-    #[test]
-    fn a_problem_that_only_moved_is_the_same_problem() {
-        let mut log = ProblemLog::default();
-        log.update(BTreeSet::from([problem("b", 1)]));
-        log.update(BTreeSet::from([problem("a", 1), problem("b", 1)]));
-        let moved = BTreeSet::from([problem("a", 1), problem("b", 3)]);
-        assert_eq!(log.update(moved), [problem("b", 3), problem("a", 1)]);
-        assert_eq!(log.next, 2);
-        assert!(log.update(BTreeSet::new()).is_empty());
-        assert!(log.known.is_empty());
-    }
-
-    #[test]
-    fn of_many_changed_services_a_few_are_named() {
-        let many = ["a", "b", "c", "d", "e"].map(|name| (name, "10.0.0.1"));
-        let new = table(&many);
-        assert_eq!(
-            differences(&Services::new(), &by_name(&new)).unwrap(),
-            "added default/a, default/b, default/c and 2 more"
-        );
-        assert_eq!(
-            sizes(&by_name(&new)),
-            "now 5 service ports, 1 frontend, 0 backends"
-        );
-        assert_eq!(sizes(&Services::new()), "nothing to serve");
+    /// The same, compiled at once.
+    pub(crate) fn compiled_at_once(&self) -> crate::compile::Compiled {
+        crate::compile::compile(&self.catalog, self.compiler.rules())
     }
 }

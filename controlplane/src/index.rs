@@ -1,24 +1,25 @@
-//! All objects that are known, each in its last good version, and what is wrong with them.
+//! All objects that are known, as their sources have them, and what is wrong with them.
 //!
 //! ```text
 //!   [ ObjectId ] -> claims [ file a: good version, problems ] [ file b: ... ]
-//!                     ^ the first file that had it owns the object
+//!                     ^ the one in use
 //! ```
 //!
-//! Guarantees: an object that turns bad keeps its last good version, in memory, until its file lets
-//! go of it; every problem of a bad object tells whether there is such a version; an object that
-//! two files hold stays with the first. It knows no source and reads no clock.
+//! Guarantees: an object that turns bad keeps its last good version until its file lets go of it;
+//! every problem of a bad object tells whether there is such a version; of an object that two files
+//! hold the version in use stays in use, and when none was, none is: which of them is meant is not
+//! guessed. It knows no source, reads no clock, and does not know what objects do to each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1 as core;
 use sluice_conf::message::controlplane::Problem;
 use tracing::info;
 
 use crate::endpoints::{self, Slice};
 use crate::object::{self, Issue, Kind, Lines, Object, ObjectId, Origin};
-use crate::service::{self, ServiceSpec};
 use crate::source::Event;
 
 /// The objects.
@@ -27,6 +28,12 @@ pub struct Index {
     objects: BTreeMap<ObjectId, Entry>,
     files: BTreeMap<String, Vec<Problem>>,
     next_order: u64,
+    /// Objects that were heard of since the last [`Index::take_changes`].
+    heard_of: BTreeSet<ObjectId>,
+    /// Objects that have problems, and those that several files hold.
+    troubled: BTreeSet<ObjectId>,
+    /// Whether the problems may be others than at the last [`Index::take_troubled`].
+    trouble: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +41,10 @@ struct Entry {
     order: u64,
     first_seen: Duration,
     claims: Vec<Claim>,
+    /// File of the claim in use.
+    chosen: Option<String>,
+    /// The version that was last told as a change.
+    told: Option<Good>,
 }
 
 /// What one file says of an object.
@@ -41,20 +52,28 @@ struct Entry {
 struct Claim {
     origin: Origin,
     good: Option<Good>,
-    problems: Vec<Problem>,
+    lines: Lines,
+    admitted: bool,
+    /// What is wrong with it as it stands there.
+    issues: Vec<Issue>,
+    /// What is wrong with it beside others.
+    verdict: Vec<Issue>,
     notes: Vec<String>,
     /// Whether the file may have let go of the object.
     doubtful: bool,
 }
 
-#[derive(Debug, Clone)]
-enum Good {
-    Service(Arc<ServiceSpec>),
+/// A version of an object, in the form in which it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Good {
+    /// A Service as it was written; what it lacks is for the admission.
+    Service(Arc<core::Service>),
+    /// An EndpointSlice.
     Slice(Arc<Slice>),
 }
 
 /// An object in use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Known<T> {
     /// The object.
     pub object: Arc<T>,
@@ -64,6 +83,72 @@ pub struct Known<T> {
     pub order: u64,
     /// When it was first seen, on the clock of the process.
     pub first_seen: Duration,
+}
+
+impl Known<()> {
+    /// Something that was known as the `order`th, from the start.
+    pub(crate) fn at(origin: Origin, order: u64) -> Self {
+        Self {
+            object: Arc::new(()),
+            origin,
+            order,
+            first_seen: Duration::ZERO,
+        }
+    }
+
+    /// `object`, known so.
+    pub(crate) fn with<T>(self, object: T) -> Known<T> {
+        Known {
+            object: Arc::new(object),
+            origin: self.origin,
+            order: self.order,
+            first_seen: self.first_seen,
+        }
+    }
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Which object.
+    pub id: ObjectId,
+    /// The version to use; `None` when nobody has the object any more.
+    pub version: Option<Version>,
+}
+
+/// The version of an object that is in use.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The object.
+    pub good: Good,
+    /// Where it stands.
+    pub origin: Origin,
+    /// Lower was known earlier.
+    pub order: u64,
+    /// When it was first seen, on the clock of the process.
+    pub first_seen: Duration,
+    /// Whether an API server has admitted it, so that nothing may be changed or given to it.
+    pub admitted: bool,
+    /// The lines of its fields.
+    pub lines: Lines,
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.good, &self.origin, self.order) == (&other.good, &other.origin, other.order)
+    }
+}
+
+impl Version {
+    /// The object, known as this version is.
+    pub fn known<T>(&self, object: Arc<T>) -> Known<T> {
+        Known {
+            object,
+            origin: self.origin.clone(),
+            order: self.order,
+            first_seen: self.first_seen,
+        }
+    }
 }
 
 impl Index {
@@ -76,29 +161,19 @@ impl Index {
                 object,
                 issues,
                 lines,
-            } => self.apply(id, origin, object.as_ref(), issues, &lines, now),
+                admitted,
+            } => {
+                let claim = Claim::of(&id, origin, object.as_ref(), issues, lines, admitted);
+                self.apply(id, claim, now);
+            }
             Event::Doubt { id, file } => self.doubt(&id, &file),
             Event::Delete { id, file } => self.delete(&id, &file),
             Event::Report { file, problems } => self.report(file, problems),
-            Event::Synced => {}
+            Event::Synced { .. } => {}
         }
     }
 
-    /// Takes in an object as `origin` has it now; without an object it is malformed, and `issues`
-    /// tell how.
-    pub fn apply(
-        &mut self,
-        id: ObjectId,
-        origin: Origin,
-        object: Option<&Object>,
-        mut issues: Vec<Issue>,
-        lines: &Lines,
-        now: Duration,
-    ) {
-        let (good, notes) = match object {
-            Some(object) => check(&id, object, lines, &mut issues),
-            None => (None, Vec::new()),
-        };
+    fn apply(&mut self, id: ObjectId, mut claim: Claim, now: Duration) {
         let next_order = &mut self.next_order;
         let entry = self.objects.entry(id.clone()).or_insert_with(|| {
             *next_order += 1;
@@ -106,21 +181,15 @@ impl Index {
                 order: *next_order,
                 first_seen: now,
                 claims: Vec::new(),
+                chosen: None,
+                told: None,
             }
         });
-        let same_file = |known: &&mut Claim| known.origin.file == origin.file;
-        let before = entry.claims.iter_mut().find(same_file);
-        let last_good = before.as_ref().and_then(|known| known.good.clone());
-        let claim = Claim {
-            problems: problems(&id, &origin, issues, lines, last_good.is_some()),
-            good: good.or(last_good),
-            origin,
-            notes,
-            doubtful: false,
-        };
-        match before {
+        let same_file = |known: &&mut Claim| known.origin.file == claim.origin.file;
+        match entry.claims.iter_mut().find(same_file) {
             Some(known) => {
                 claim.log_notes(&id, &known.notes);
+                claim.follow(known);
                 *known = claim;
             }
             None => {
@@ -128,6 +197,7 @@ impl Index {
                 entry.claims.push(claim);
             }
         }
+        self.heard(id);
     }
 
     /// Takes note that `file` changed and may not hold the object any more.
@@ -135,20 +205,51 @@ impl Index {
         let entry = self.objects.get_mut(id).into_iter();
         for claim in entry.flat_map(|entry| &mut entry.claims) {
             if claim.origin.file == file {
-                claim.problems.clear();
+                claim.issues.clear();
                 claim.doubtful = true;
             }
         }
+        self.heard(id.clone());
     }
 
     /// Takes note that `file` does not hold the object any more.
-    pub fn delete(&mut self, id: &ObjectId, file: &str) {
+    fn delete(&mut self, id: &ObjectId, file: &str) {
         if let Some(entry) = self.objects.get_mut(id) {
             entry.claims.retain(|claim| claim.origin.file != file);
             if entry.claims.is_empty() {
                 self.objects.remove(id);
             }
         }
+        self.heard(id.clone());
+    }
+
+    /// Takes note of what is wrong with the version in use beyond its types; replaces what was
+    /// noted before.
+    pub fn judge(&mut self, id: &ObjectId, verdict: Vec<Issue>) {
+        if let Some(claim) = self.objects.get_mut(id).and_then(Entry::chosen_mut) {
+            claim.verdict = verdict;
+        }
+        self.mark_trouble(id);
+    }
+
+    fn heard(&mut self, id: ObjectId) {
+        self.mark_trouble(&id);
+        self.heard_of.insert(id);
+    }
+
+    fn mark_trouble(&mut self, id: &ObjectId) {
+        let was = self.troubled.contains(id);
+        let is = self.objects.get(id).is_some_and(Entry::is_troubled);
+        match is {
+            true => self.troubled.insert(id.clone()),
+            false => self.troubled.remove(id),
+        };
+        self.trouble |= was || is;
+    }
+
+    /// Whether the problems may be others than at the last call.
+    pub fn take_troubled(&mut self) -> bool {
+        std::mem::take(&mut self.trouble)
     }
 
     fn report(&mut self, file: String, problems: Vec<Problem>) {
@@ -156,76 +257,118 @@ impl Index {
             true => self.files.remove(&file),
             false => self.files.insert(file, problems),
         };
+        self.trouble = true;
     }
 
-    /// Services in use, sorted by namespace and name.
-    pub fn services(&self) -> impl Iterator<Item = Known<ServiceSpec>> + '_ {
-        self.objects.values().filter_map(|entry| {
-            let (origin, good) = entry.used()?;
-            match good {
-                Good::Service(service) => Some(entry.known(origin, service)),
-                Good::Slice(_) => None,
+    /// Whether some file has the object, whatever is wrong with it.
+    pub fn has(&self, id: &ObjectId) -> bool {
+        self.objects.contains_key(id)
+    }
+
+    /// What has changed since the last call, sorted by object.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let heard_of = std::mem::take(&mut self.heard_of);
+        let mut changes = Vec::new();
+        for id in heard_of {
+            let Some(entry) = self.objects.get_mut(&id) else {
+                changes.push(Change { id, version: None });
+                continue;
+            };
+            if let Some(version) = entry.choose() {
+                let version = Some(version);
+                changes.push(Change { id, version });
             }
-        })
+        }
+        changes
     }
 
-    /// EndpointSlices in use, sorted by namespace and name.
-    pub fn slices(&self) -> impl Iterator<Item = Known<Slice>> + '_ {
-        self.objects.values().filter_map(|entry| {
-            let (origin, good) = entry.used()?;
-            match good {
-                Good::Slice(slice) => Some(entry.known(origin, slice)),
-                Good::Service(_) => None,
-            }
-        })
-    }
-
-    /// What is wrong with files and objects, sorted.
-    pub fn problems(&self) -> BTreeSet<Problem> {
+    /// What is wrong with files and objects, sorted; `served` tells of which objects a version is
+    /// in use.
+    pub fn problems(&self, served: impl Fn(&ObjectId) -> bool) -> BTreeSet<Problem> {
         let mut problems: BTreeSet<Problem> = self.files.values().flatten().cloned().collect();
-        for (id, entry) in &self.objects {
-            problems.extend(entry.claims.iter().flat_map(|c| &c.problems).cloned());
-            entry.disputes(id, &mut problems);
+        for id in &self.troubled {
+            if let Some(entry) = self.objects.get(id) {
+                let served = served(id);
+                let of_claims = entry.claims.iter().flat_map(|c| c.problems(id, served));
+                problems.extend(of_claims);
+                entry.disputes(id, served, &mut problems);
+            }
         }
         problems
     }
 }
 
 impl Entry {
-    /// The version in use: that of the first file which ever had a good one.
-    fn used(&self) -> Option<(&Origin, &Good)> {
-        let mut claims = self.claims.iter();
-        claims.find_map(|claim| Some((&claim.origin, claim.good.as_ref()?)))
+    /// Whether several files hold the object, or something is wrong with it.
+    fn is_troubled(&self) -> bool {
+        self.claims.len() > 1 || self.claims.iter().any(Claim::is_troubled)
     }
 
-    fn known<T>(&self, origin: &Origin, object: &Arc<T>) -> Known<T> {
-        Known {
-            object: Arc::clone(object),
-            origin: origin.clone(),
+    fn chosen_mut(&mut self) -> Option<&mut Claim> {
+        let chosen = self.chosen.as_deref()?;
+        self.claims.iter_mut().find(|c| c.origin.file == chosen)
+    }
+
+    /// Claims of files that hold the object for sure, or of all if none does.
+    fn candidates(&self) -> impl Iterator<Item = &Claim> {
+        let sure = self.claims.iter().any(|claim| !claim.doubtful);
+        let usable = move |claim: &&Claim| !(sure && claim.doubtful) && claim.good.is_some();
+        self.claims.iter().filter(usable)
+    }
+
+    /// The version to use, when it is another than before.
+    fn choose(&mut self) -> Option<Version> {
+        let incumbent = self.chosen.as_deref();
+        let incumbent = self
+            .candidates()
+            .find(|c| Some(c.origin.file.as_str()) == incumbent);
+        let mut candidates = self.candidates();
+        let claim = match (incumbent, candidates.next(), candidates.next()) {
+            (Some(claim), ..) | (None, Some(claim), None) => claim,
+            _ => return None,
+        };
+        let version = Version {
+            good: claim.good.clone()?,
+            origin: claim.origin.clone(),
             order: self.order,
             first_seen: self.first_seen,
+            admitted: claim.admitted,
+            lines: claim.lines.clone(),
+        };
+        drop(candidates);
+        self.chosen = Some(version.origin.file.clone());
+        if self.told.as_ref() == Some(&version.good) {
+            return None;
         }
+        self.told = Some(version.good.clone());
+        Some(version)
     }
 
     /// Names every file that holds an object which another file holds, too.
-    fn disputes(&self, id: &ObjectId, problems: &mut BTreeSet<Problem>) {
-        let Some(used) = self.used().map(|(origin, _)| origin) else {
-            return;
-        };
+    fn disputes(&self, id: &ObjectId, served: bool, problems: &mut BTreeSet<Problem>) {
         // An object that moves from one file to another is in both for a moment.
         let sure = || self.claims.iter().filter(|claim| !claim.doubtful);
         if sure().count() < 2 {
             return;
         }
+        let chosen = self.chosen.as_deref();
         for claim in sure() {
             let others = sure().filter(|c| c.origin != claim.origin);
             let others: Vec<_> = others.map(|c| c.origin.to_string()).collect();
             let others = others.join(" and in ");
-            let message = match claim.origin == *used {
-                true => format!("is defined in {others}, too; the one here is used"),
-                false => format!(
-                    "is defined in {others}, too; the one in {} is used",
-                    used.file
+            let message = match chosen {
+                Some(used) if used == claim.origin.file => {
+                    format!("is defined in {others}, too; the one here is used")
+                }
+                Some(used) => {
+                    format!("is defined in {others}, too; the one in {used} is used")
+                }
+                None if served => format!(
+                    "is defined in {others}, too; the version from before stays in use until only \
+                     one defines it"
+                ),
+                None => format!(
+                    "is defined in {others}, too; neither is used until only one defines it"
                 ),
             };
             problems.insert(object::problem(id, &claim.origin, None, message));
@@ -234,29 +377,91 @@ impl Entry {
 }
 
 impl Claim {
+    fn of(
+        id: &ObjectId,
+        origin: Origin,
+        object: Option<&Object>,
+        mut issues: Vec<Issue>,
+        lines: Lines,
+        admitted: bool,
+    ) -> Self {
+        let (good, notes) = match object {
+            Some(object) => check(id, object, &mut issues),
+            None => (None, Vec::new()),
+        };
+        // Lines are for problems; those of Services may still come.
+        let done = issues.is_empty() && id.kind != Kind::Service;
+        let lines = if done { Lines::default() } else { lines };
+        Self {
+            origin,
+            good,
+            lines,
+            admitted,
+            issues,
+            verdict: Vec::new(),
+            notes,
+            doubtful: false,
+        }
+    }
+
+    /// Takes over what still holds of what the file said before.
+    fn follow(&mut self, before: &mut Claim) {
+        if self.good == before.good {
+            self.verdict = std::mem::take(&mut before.verdict);
+        }
+        if self.good.is_none() {
+            self.good = before.good.take();
+        }
+    }
+
     fn log_notes(&self, id: &ObjectId, known: &[String]) {
         for note in self.notes.iter().filter(|note| !known.contains(note)) {
             info!("{} {id}: {note}", self.origin);
         }
     }
+
+    fn is_troubled(&self) -> bool {
+        !self.issues.is_empty() || !self.verdict.is_empty()
+    }
+
+    /// Issues with their lines; those that make the object useless tell what serves instead.
+    fn problems<'a>(
+        &'a self,
+        id: &'a ObjectId,
+        served: bool,
+    ) -> impl Iterator<Item = Problem> + 'a {
+        let instead = match (served, id.kind) {
+            (true, _) => "its last good version stays in use",
+            (false, Kind::Service) => "it is not served",
+            (false, _) => "it is not used",
+        };
+        let place = move |issue: &Issue| {
+            let line = match issue.field.is_empty() {
+                true => self.origin.line,
+                false => self.lines.line(&issue.field).or(self.origin.line),
+            };
+            let at = Origin {
+                file: self.origin.file.clone(),
+                line,
+            };
+            let message = match issue.fatal {
+                true => format!("{} ({instead})", issue.message),
+                false => issue.message.clone(),
+            };
+            let field = Some(issue.field.as_str()).filter(|field| !field.is_empty());
+            object::problem(id, &at, field, message)
+        };
+        self.issues.iter().chain(&self.verdict).map(place)
+    }
 }
 
-/// The object in the form that the compiler reads, when it can be used, and its notes.
-fn check(
-    id: &ObjectId,
-    object: &Object,
-    lines: &Lines,
-    issues: &mut Vec<Issue>,
-) -> (Option<Good>, Vec<String>) {
+/// The object in the form in which it is kept, when it can be, and its notes.
+fn check(id: &ObjectId, object: &Object, issues: &mut Vec<Issue>) -> (Option<Good>, Vec<String>) {
     match object {
-        Object::Service(service) => {
-            let checked = service::check(&id.namespace, &id.name, service, lines);
-            issues.extend(checked.issues);
-            (
-                checked.good.map(|s| Good::Service(Arc::new(s))),
-                checked.notes,
-            )
-        }
+        Object::Service(service) => (
+            Some(Good::Service(Arc::new((**service).clone()))),
+            Vec::new(),
+        ),
         Object::EndpointSlice(slice) => {
             let checked = endpoints::check(&id.namespace, &id.name, slice);
             issues.extend(checked.issues);
@@ -268,42 +473,10 @@ fn check(
     }
 }
 
-/// Issues with their lines; those that make the object useless tell what serves instead.
-fn problems(
-    id: &ObjectId,
-    origin: &Origin,
-    issues: Vec<Issue>,
-    lines: &Lines,
-    has_last_good: bool,
-) -> Vec<Problem> {
-    let instead = match (has_last_good, id.kind) {
-        (true, _) => "its last good version stays in use",
-        (false, Kind::Service) => "it is not served",
-        (false, Kind::EndpointSlice) => "it is not used",
-    };
-    let place = |issue: Issue| {
-        let line = match issue.field.is_empty() {
-            true => origin.line,
-            false => lines.line(&issue.field).or(origin.line),
-        };
-        let at = Origin {
-            file: origin.file.clone(),
-            line,
-        };
-        let message = match issue.fatal {
-            true => format!("{} ({instead})", issue.message),
-            false => issue.message,
-        };
-        let field = Some(issue.field.as_str()).filter(|field| !field.is_empty());
-        object::problem(id, &at, field, message)
-    };
-    issues.into_iter().map(place).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{apply, lines, service};
+    use crate::testing::{Gateway, service};
 
     fn web() -> ObjectId {
         ObjectId {
@@ -313,36 +486,55 @@ mod tests {
         }
     }
 
-    fn port(index: &Index) -> Option<u16> {
-        let known = index.services().next()?;
+    fn port(gateway: &Gateway) -> Option<u16> {
+        let services = gateway.services();
+        let known = services.first()?;
         known.object.ports.first().map(|port| port.port)
+    }
+
+    /// Problems, but not that nobody serves.
+    fn told(gateway: &Gateway) -> Vec<String> {
+        let mut told = gateway.problems();
+        told.retain(|line| !line.contains("has no EndpointSlice"));
+        told
+    }
+
+    fn doubt(gateway: &mut Gateway, file: &str) {
+        let file = file.to_owned();
+        gateway.event(Event::Doubt { id: web(), file });
+    }
+
+    fn delete(gateway: &mut Gateway, file: &str) {
+        let file = file.to_owned();
+        gateway.event(Event::Delete { id: web(), file });
+        gateway.settle();
     }
 
     #[test]
     fn a_bad_document_keeps_the_last_good_version_of_its_object() {
-        let mut index = Index::default();
+        let mut gateway = Gateway::default();
         let good = service("web", "10.96.0.10");
-        apply(&mut index, "a.yaml", &good);
-        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 0"));
-        assert_eq!(port(&index), Some(80));
+        gateway.apply("a.yaml", &good);
+        gateway.apply("a.yaml", &good.replace("port: 80", "port: 0"));
+        assert_eq!(port(&gateway), Some(80));
         assert_eq!(
-            lines(&index.problems()),
+            told(&gateway),
             [
                 "a.yaml:8 Service default/web spec.ports[0].port: is missing or 0; use 1 to 65535 (its last good version stays in use)"
             ]
         );
-        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 81"));
-        assert_eq!(port(&index), Some(81));
-        assert_eq!(lines(&index.problems()), [""; 0]);
+        gateway.apply("a.yaml", &good.replace("port: 80", "port: 81"));
+        assert_eq!(port(&gateway), Some(81));
+        assert_eq!(told(&gateway), [""; 0]);
     }
 
     #[test]
     fn an_object_that_was_never_good_is_not_served() {
-        let mut index = Index::default();
-        apply(&mut index, "a.yaml", &service("web", "nonsense"));
-        assert_eq!(port(&index), None);
+        let mut gateway = Gateway::default();
+        gateway.apply("a.yaml", &service("web", "nonsense"));
+        assert_eq!(port(&gateway), None);
         assert_eq!(
-            lines(&index.problems()),
+            told(&gateway),
             [
                 "a.yaml:6 Service default/web spec.clusterIP: \"nonsense\" is not an IP address (it is not served)"
             ]
@@ -351,71 +543,131 @@ mod tests {
 
     #[test]
     fn what_was_wrong_with_an_older_version_is_forgotten() {
-        let mut index = Index::default();
+        let mut gateway = Gateway::default();
         let good = service("web", "10.96.0.10");
-        apply(&mut index, "a.yaml", &good);
-        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: 0"));
-        apply(&mut index, "a.yaml", &good.replace("port: 80", "port: x"));
+        gateway.apply("a.yaml", &good);
+        gateway.apply("a.yaml", &good.replace("port: 80", "port: 0"));
+        gateway.apply("a.yaml", &good.replace("port: 80", "port: x"));
         assert_eq!(
-            lines(&index.problems()),
+            told(&gateway),
             [
                 "a.yaml:8 Service default/web spec.ports[0].port: is text \"x\" and must be a whole number (its last good version stays in use)"
             ]
         );
-        let file = "a.yaml".to_owned();
-        index.handle(Event::Doubt { id: web(), file }, Duration::ZERO);
-        assert_eq!(lines(&index.problems()), [""; 0]);
-        assert_eq!(port(&index), Some(80));
+        doubt(&mut gateway, "a.yaml");
+        assert_eq!(told(&gateway), [""; 0]);
+        assert_eq!(port(&gateway), Some(80));
     }
 
     #[test]
     fn an_object_that_may_have_moved_is_in_no_dispute() {
-        let mut index = Index::default();
+        let mut gateway = Gateway::default();
         let text = service("web", "10.96.0.10");
-        apply(&mut index, "a.yaml", &text);
-        let file = "a.yaml".to_owned();
-        index.handle(Event::Doubt { id: web(), file }, Duration::ZERO);
-        apply(&mut index, "b.yaml", &text);
-        assert_eq!(lines(&index.problems()), [""; 0]);
-        apply(&mut index, "a.yaml", &text);
-        assert_eq!(index.problems().len(), 2);
+        gateway.apply("a.yaml", &text);
+        doubt(&mut gateway, "a.yaml");
+        gateway.apply("b.yaml", &text);
+        assert_eq!(told(&gateway), [""; 0]);
+        gateway.apply("a.yaml", &text);
+        gateway.settle();
+        assert_eq!(told(&gateway).len(), 2);
     }
 
     #[test]
-    fn an_object_in_two_files_stays_with_the_first_and_both_are_named() {
-        let mut index = Index::default();
+    fn an_object_in_two_files_stays_with_the_one_in_use_and_both_are_named() {
+        let mut gateway = Gateway::default();
         let text = service("web", "10.96.0.10");
-        apply(&mut index, "b.yaml", &text);
-        apply(&mut index, "a.yaml", &text.replace("port: 80", "port: 81"));
-        assert_eq!(port(&index), Some(80));
+        gateway.apply("b.yaml", &text);
+        gateway.apply("a.yaml", &text.replace("port: 80", "port: 81"));
+        assert_eq!(port(&gateway), Some(80));
         assert_eq!(
-            lines(&index.problems()),
+            told(&gateway),
             [
                 "a.yaml:1 Service default/web: is defined in b.yaml:1, too; the one in b.yaml is used",
                 "b.yaml:1 Service default/web: is defined in a.yaml:1, too; the one here is used",
             ]
         );
-        index.delete(&web(), "b.yaml");
-        assert_eq!(port(&index), Some(81), "the second takes over");
-        assert_eq!(lines(&index.problems()), [""; 0]);
-        index.delete(&web(), "a.yaml");
-        assert_eq!(port(&index), None);
+        delete(&mut gateway, "b.yaml");
+        assert_eq!(port(&gateway), Some(81), "the second takes over");
+        assert_eq!(told(&gateway), [""; 0]);
+        delete(&mut gateway, "a.yaml");
+        assert_eq!(port(&gateway), None);
+    }
+
+    #[test]
+    fn of_two_files_that_define_an_object_from_the_start_neither_is_guessed() {
+        let mut gateway = Gateway::default();
+        let text = service("web", "10.96.0.10");
+        gateway.write("a.yaml", &text);
+        gateway.write("b.yaml", &text.replace("port: 80", "port: 81"));
+        gateway.settle();
+        assert_eq!(port(&gateway), None);
+        assert_eq!(
+            told(&gateway),
+            [
+                "a.yaml:1 Service default/web: is defined in b.yaml:1, too; neither is used until only one defines it",
+                "b.yaml:1 Service default/web: is defined in a.yaml:1, too; neither is used until only one defines it",
+            ]
+        );
+        delete(&mut gateway, "a.yaml");
+        assert_eq!(port(&gateway), Some(81));
+        assert_eq!(told(&gateway), [""; 0]);
+    }
+
+    #[test]
+    fn when_the_file_in_use_leaves_an_object_to_two_others_its_version_stays() {
+        let mut gateway = Gateway::default();
+        let text = service("web", "10.96.0.10");
+        for (file, port) in [("a.yaml", "80"), ("b.yaml", "81"), ("c.yaml", "82")] {
+            let port = format!("port: {port}");
+            gateway.apply(file, &text.replace("port: 80", &port));
+        }
+        delete(&mut gateway, "a.yaml");
+        assert_eq!(port(&gateway), Some(80));
+        assert_eq!(told(&gateway).len(), 2);
+        assert!(told(&gateway)[0].contains("the version from before stays in use"));
+        delete(&mut gateway, "b.yaml");
+        assert_eq!(port(&gateway), Some(82));
     }
 
     #[test]
     fn a_change_keeps_the_age_and_a_return_does_not() {
         let mut index = Index::default();
         let found = crate::testing::found("a.yaml", &service("web", "10.96.0.10"));
-        let object = found.object.unwrap();
-        let apply = |index: &mut Index, seconds| {
-            let (id, origin) = (found.id.clone(), found.origin.clone());
-            let now = Duration::from_secs(seconds);
-            index.apply(id, origin, Some(&object), Vec::new(), &found.lines, now);
-            index.services().next().unwrap().first_seen.as_secs()
+        let mut object = found.object.unwrap();
+        let mut apply = |index: &mut Index, seconds| {
+            if let Object::Service(service) = &mut object {
+                service.metadata.generation = Some(seconds);
+            }
+            let object = Some(object.clone());
+            let claim = Claim::of(
+                &web(),
+                found.origin.clone(),
+                object.as_ref(),
+                Vec::new(),
+                Lines::default(),
+                false,
+            );
+            let now = Duration::from_secs(seconds.unsigned_abs());
+            index.apply(web(), claim, now);
+            let changes = index.take_changes();
+            changes[0].version.as_ref().unwrap().first_seen.as_secs()
         };
         assert_eq!(apply(&mut index, 5), 5);
         assert_eq!(apply(&mut index, 9), 5);
         index.delete(&web(), "a.yaml");
         assert_eq!(apply(&mut index, 12), 12);
+    }
+
+    #[test]
+    fn an_object_that_is_read_again_unchanged_is_no_change() {
+        let mut index = Index::default();
+        let found = crate::testing::found("a.yaml", &service("web", "10.96.0.10"));
+        for changes in [1, 0] {
+            let (origin, lines) = (found.origin.clone(), found.lines.clone());
+            let object = found.object.as_ref();
+            let claim = Claim::of(&web(), origin, object, Vec::new(), lines, false);
+            index.apply(web(), claim, Duration::ZERO);
+            assert_eq!(index.take_changes().len(), changes);
+        }
     }
 }

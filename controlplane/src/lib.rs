@@ -39,7 +39,13 @@ pub mod endpoints;
 
 pub mod index;
 
+pub mod rules;
+
+pub mod catalog;
+
 pub mod compile;
+
+pub mod admission;
 
 pub mod tables;
 

@@ -8,7 +8,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sluice_conf::Generation;
 
 use crate::compile::WithoutLocal;
-use crate::engine::View;
 use crate::words;
 
 const GENERATION: &str = "sluice_controlplane_generation";
@@ -79,10 +78,10 @@ pub(crate) fn generation(generation: Generation) {
     gauge!(GENERATION).set(generation.0 as f64);
 }
 
-pub(crate) fn objects(view: &View) {
-    gauge!(SERVICES).set(view.services.len() as f64);
-    gauge!(SLICES).set(view.slices.len() as f64);
-    gauge!(PROBLEMS).set(view.problems.len() as f64);
+pub(crate) fn objects(services: usize, slices: usize, problems: usize) {
+    gauge!(SERVICES).set(services as f64);
+    gauge!(SLICES).set(slices as f64);
+    gauge!(PROBLEMS).set(problems as f64);
 }
 
 pub(crate) fn without_local(count: WithoutLocal) {

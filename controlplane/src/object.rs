@@ -2,6 +2,7 @@
 //! what can be wrong with them. Holds no rules about Services.
 
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -38,6 +39,13 @@ pub struct ObjectId {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl ObjectId {
+    /// Its name without its kind.
+    pub fn named(&self) -> NamespacedName {
+        NamespacedName::new(&self.namespace, &self.name)
+    }
 }
 
 impl fmt::Display for ObjectId {
@@ -110,12 +118,12 @@ impl fmt::Display for Origin {
 
 /// Finds the line of a field of one object.
 #[derive(Debug, Clone, Default)]
-pub struct Lines(Option<Node>);
+pub struct Lines(Option<Arc<Node>>);
 
 impl Lines {
     /// Lines of the object that was read from `node`.
     pub fn of(node: Node) -> Self {
-        Self(Some(node))
+        Self(Some(Arc::new(node)))
     }
 
     /// Line of `field`, for example `spec.ports[0].port`, or of its nearest written parent.
@@ -227,6 +235,12 @@ pub(crate) fn problem(
         field: field.map(str::to_owned),
         message,
     }
+}
+
+/// Issues of an object without lines, as problems of the place where it stands.
+pub(crate) fn problems(id: &ObjectId, origin: &Origin, issues: Vec<Issue>) -> Vec<Problem> {
+    let problem = |issue: Issue| problem(id, origin, Some(&issue.field), issue.message);
+    issues.into_iter().map(problem).collect()
 }
 
 /// A problem as one line: `file:line object field: message`.

@@ -11,6 +11,15 @@ use sluice_conf::message::controlplane::Problem;
 
 use crate::object::{Issue, Lines, Object, ObjectId, Origin};
 
+/// Which source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A folder of manifests.
+    Folder,
+    /// A live Kubernetes API.
+    Kubernetes,
+}
+
 /// What a source tells the index.
 #[derive(Debug)]
 pub enum Event {
@@ -26,6 +35,8 @@ pub enum Event {
         issues: Vec<Issue>,
         /// The lines of its fields.
         lines: Lines,
+        /// Whether an API server has admitted it, so that nothing may be changed or given to it.
+        admitted: bool,
     },
     /// The file changed, and whether it still holds the object cannot be told (yet): nothing that
     /// was said of the object is true any more, but it stays in use.
@@ -50,7 +61,10 @@ pub enum Event {
         /// What is wrong; empty when nothing is.
         problems: Vec<Problem>,
     },
-    /// The events so far are a state that was written: compile it now. Before the first of these
-    /// nothing may be compiled, or a restart would take Services away.
-    Synced,
+    /// The events so far are a state that was written: compile it now. Before each source has said
+    /// so once nothing may be compiled, or a restart would take Services away.
+    Synced {
+        /// Which source.
+        source: Source,
+    },
 }

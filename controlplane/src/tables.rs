@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sluice_conf::{Generation, ServiceTable};
+use sluice_conf::{Generation, ServiceTable, TableChange};
 use tokio::sync::watch;
 
 /// Holds the newest table and tells everybody who waits for it.
@@ -34,22 +34,25 @@ impl Default for Tables {
 
 impl Tables {
     /// Puts `table` in force under the next generation, whatever its own, unless an equal one is
-    /// already. Returns whether it was new.
-    pub fn publish(&self, table: ServiceTable) -> bool {
+    /// already. Returns what has changed, if anything has; in the first table all is new.
+    pub fn publish(&self, table: ServiceTable) -> Option<TableChange> {
+        let mut changed = None;
         self.state.send_if_modified(|state| {
-            let Some(newest) = &state.table else {
-                state.advance(table, state.generation);
-                return true;
-            };
-            let change = table.since(newest);
-            if change.edits.is_empty() && change.networks == newest.networks {
+            let nothing = Arc::default();
+            let newest = state.table.as_ref().unwrap_or(&nothing);
+            let mut change = table.since(newest);
+            let same = change.edits.is_empty() && change.networks == newest.networks;
+            if same && state.table.is_some() {
                 return false;
             }
             // What is equal becomes the same, so that nobody need compare it again.
-            let table = change.apply(newest).unwrap_or(table);
+            let table = change.clone().apply(newest).unwrap_or(table);
             state.advance(table, state.generation);
+            change.generation = state.generation;
+            changed = Some(change);
             true
-        })
+        });
+        changed
     }
 
     /// Makes sure that the generation is above `seen`.
@@ -96,7 +99,7 @@ mod tests {
     #[test]
     fn the_first_table_is_generation_one_even_when_empty() {
         let tables = Tables::default();
-        assert!(tables.publish(ServiceTable::default()));
+        assert!(tables.publish(ServiceTable::default()).is_some());
         assert_eq!(tables.newest().generation, Generation(1));
     }
 
@@ -104,7 +107,7 @@ mod tests {
     fn an_equal_table_keeps_its_generation() {
         let tables = Tables::default();
         tables.publish(ServiceTable::default());
-        assert!(!tables.publish(ServiceTable::default()));
+        assert!(tables.publish(ServiceTable::default()).is_none());
         assert_eq!(tables.newest().generation, Generation(1));
     }
 
@@ -137,8 +140,8 @@ mod tests {
         tables.publish(ServiceTable::default());
         let mut table = ServiceTable::default();
         table.networks.pods = vec!["10.0.0.0/8".parse().unwrap()];
-        assert!(tables.publish(table.clone()));
-        assert!(!tables.publish(table.clone()));
+        assert!(tables.publish(table.clone()).is_some());
+        assert!(tables.publish(table.clone()).is_none());
         tables.raise_above(Generation(9));
         let newest = tables.newest().table.unwrap();
         assert_eq!(newest.networks, table.networks);

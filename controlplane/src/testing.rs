@@ -1,15 +1,22 @@
 //! Objects for the tests of this crate, read from YAML as an operator would write them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use sluice_conf::ServiceTable;
 use sluice_conf::message::controlplane::Problem;
 
-use crate::index::Index;
+use crate::compile::Compiled;
+use crate::engine::Engine;
+use crate::index::Known;
 use crate::object::{Lines, Object, describe};
-use crate::source::Event;
+use crate::rules::Rules;
+use crate::service::ServiceSpec;
 use crate::source::manifest::{self, Found};
+use crate::source::{Event, Source};
+use crate::tables::Tables;
 
 /// The only object of `text`, read from `file`.
 pub(crate) fn found(file: &str, text: &str) -> Found {
@@ -42,23 +49,84 @@ pub(crate) fn check_slice(text: &str) -> crate::object::Checked<crate::endpoints
     crate::endpoints::check(&found.id.namespace, &found.id.name, &slice)
 }
 
-/// Applies everything that `text` holds, as if `file` had been read.
-pub(crate) fn apply(index: &mut Index, file: &str, text: &str) {
-    let manifest = manifest::read(file, text.as_bytes());
-    for found in manifest.objects {
-        let (object, issues) = (found.object.as_ref(), found.issues);
-        index.apply(
-            found.id,
-            found.origin,
-            object,
-            issues,
-            &found.lines,
-            Duration::ZERO,
-        );
+/// A control plane without sources: files in, tables out.
+pub(crate) struct Gateway {
+    engine: Engine,
+    tables: Arc<Tables>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self::new(Rules::default())
     }
-    let problems = manifest.problems;
-    let file = file.to_owned();
-    index.handle(Event::Report { file, problems }, Duration::ZERO);
+}
+
+impl Gateway {
+    pub(crate) fn new(rules: Rules) -> Self {
+        let tables = Arc::new(Tables::default());
+        let engine = Engine::new(rules, &[Source::Folder], Arc::clone(&tables));
+        Self { engine, tables }
+    }
+
+    /// Takes in everything that `text` holds, as if `file` had been read, and compiles.
+    pub(crate) fn apply(&mut self, file: &str, text: &str) {
+        self.write(file, text);
+        self.settle();
+    }
+
+    /// Takes in everything that `text` holds.
+    pub(crate) fn write(&mut self, file: &str, text: &str) {
+        let manifest = manifest::read(file, text.as_bytes());
+        for found in manifest.objects {
+            self.event(Event::Apply {
+                id: found.id,
+                origin: found.origin,
+                object: found.object,
+                issues: found.issues,
+                lines: found.lines,
+                admitted: false,
+            });
+        }
+        let problems = manifest.problems;
+        let file = file.to_owned();
+        self.event(Event::Report { file, problems });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.engine.handle(event, Duration::ZERO);
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.event(Event::Synced {
+            source: Source::Folder,
+        });
+        self.engine.settle();
+    }
+
+    pub(crate) fn table(&self) -> ServiceTable {
+        let newest = self.tables.newest().table;
+        newest.map(|table| (*table).clone()).unwrap_or_default()
+    }
+
+    /// What it has compiled; compiling all at once gives the same.
+    pub(crate) fn compiled(&self) -> Compiled {
+        let compiled = self.engine.compiled();
+        assert_eq!(compiled, self.engine.compiled_at_once());
+        assert_eq!(compiled.table.validate(), Ok(()));
+        compiled
+    }
+
+    /// What is wrong, as sorted lines.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = lines(&self.engine.view().problems);
+        problems.sort_unstable();
+        problems
+    }
+
+    /// The Services in use.
+    pub(crate) fn services(&self) -> Vec<Known<ServiceSpec>> {
+        self.engine.view().services
+    }
 }
 
 /// A Service with one TCP port 80.

@@ -5,16 +5,20 @@
     reason = "a helper of a test fails as the test does"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::Problem;
 use sluice_controlplane::clock::Clock;
-use sluice_controlplane::index::Index;
+use sluice_controlplane::engine::{Engine, View};
 use sluice_controlplane::object::describe;
-use sluice_controlplane::source::{Event, folder};
+use sluice_controlplane::rules::Rules;
+use sluice_controlplane::source::{Event, Source, folder};
+use sluice_controlplane::tables::Tables;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -26,12 +30,12 @@ fn service(name: &str, port: u16) -> String {
     )
 }
 
-/// A watched folder and the index that it feeds.
+/// A watched folder and the engine that it feeds.
 struct Watched {
     _home: TempDir,
     folder: PathBuf,
     events: mpsc::Receiver<Event>,
-    index: Index,
+    engine: Engine,
     synced: bool,
     runtime: tokio::runtime::Runtime,
 }
@@ -48,7 +52,11 @@ impl Watched {
             _home: home,
             folder,
             events,
-            index: Index::default(),
+            engine: Engine::new(
+                Rules::default(),
+                &[Source::Folder],
+                Arc::new(Tables::default()),
+            ),
             synced: false,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -82,8 +90,10 @@ impl Watched {
                     self.problems()
                 );
             };
-            self.synced = matches!(event, Event::Synced);
-            self.index.handle(event, Duration::ZERO);
+            self.synced = self.engine.handle(event, Duration::ZERO);
+            if self.synced {
+                self.engine.settle();
+            }
         }
     }
 
@@ -98,17 +108,24 @@ impl Watched {
     }
 
     fn served(&self) -> Vec<String> {
-        self.index
-            .services()
+        let View { services, .. } = self.engine.view();
+        services
+            .iter()
             .map(|known| format!("{}:{}", known.object.name, known.object.ports[0].port))
             .collect()
     }
 
     fn problems(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.display());
-        let problems: Vec<Problem> = self.index.problems().into_iter().collect();
+        // All Services have one address and none an endpoint here.
+        let of_files = |problem: &&Problem| {
+            let message = &problem.message;
+            !message.contains("has no EndpointSlice") && !message.contains("does not get it")
+        };
+        let View { problems, .. } = self.engine.view();
+        let problems: BTreeSet<&Problem> = problems.iter().filter(of_files).collect();
         problems
-            .iter()
+            .into_iter()
             .map(|problem| describe(problem).replace(&folder, ""))
             .collect()
     }

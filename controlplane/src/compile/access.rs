@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use sluice_conf::settings::controlplane::SourceNatMode;
 use sluice_conf::{Access, Forwarding, Frontend, FrontendKind, Pool, SourceNat};
 
-use super::rules::Rules;
+use crate::rules::Rules;
 use crate::service::ServiceSpec;
 
 const fn access(pool: Pool, source_nat: SourceNat) -> Access {

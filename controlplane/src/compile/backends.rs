@@ -5,18 +5,18 @@ use std::net::IpAddr;
 
 use sluice_conf::{Backend, Forwarding, Protocol, ServiceTable};
 
-use super::{Compiler, Listing, Owner};
+use super::{Holder, Job, Listing};
 use crate::endpoints::SlicePort;
 use crate::endpoints::choice::{self, Wanted};
 use crate::object;
 
-impl Compiler<'_> {
-    pub(super) fn backends(&mut self, owner: &Owner<'_>, listing: &Listing<'_>) -> Vec<Backend> {
-        let direct = owner.forwarding == Forwarding::DirectReturn;
+impl Job<'_> {
+    pub(super) fn backends(&mut self, listing: &Listing<'_>) -> Vec<Backend> {
+        let direct = self.owner.forwarding == Forwarding::DirectReturn;
         let wanted = match listing.range {
             true => Wanted::Every(listing.protocol),
             false => {
-                self.mismatches(owner, listing, direct);
+                self.mismatches(listing, direct);
                 Wanted::Named {
                     name: &listing.name,
                     protocol: listing.protocol,
@@ -24,19 +24,19 @@ impl Compiler<'_> {
                 }
             }
         };
-        let minimum = owner.spec.policies.tier_minimum.unwrap_or(1);
-        let mut backends = choice::backends(&owner.slices, wanted, self.rules.here(), minimum);
+        let minimum = self.owner.spec.policies.tier_minimum.unwrap_or(1);
+        let mut backends = choice::backends(&self.owner.slices, wanted, self.rules.here(), minimum);
         let looping: BTreeSet<IpAddr> = backends
             .iter()
             .map(|backend| backend.address)
-            .filter(|address| self.claims.is_vip(*address))
+            .filter(|address| self.catalog.owner(*address) == Holder::Vip)
             .collect();
         if !looping.is_empty() {
             backends.retain(|backend| !looping.contains(&backend.address));
             for address in looping.into_iter().take(object::MAX_ISSUES) {
                 let message =
                     format!("endpoint {address} is an address of a Service and is left out");
-                self.problem(owner, listing.place, message);
+                self.problem(listing.place, message);
             }
         }
         let limit = ServiceTable::MAX_BACKENDS;
@@ -45,7 +45,7 @@ impl Compiler<'_> {
                 "has {} endpoints; only the first {limit} are used",
                 backends.len()
             );
-            self.problem(owner, listing.place, message);
+            self.problem(listing.place, message);
             backends.truncate(limit);
         }
         backends
@@ -53,8 +53,8 @@ impl Compiler<'_> {
 
     /// Names a port that no slice has although there are endpoints: most likely the names differ;
     /// and ports that direct return cannot reach.
-    fn mismatches(&mut self, owner: &Owner<'_>, listing: &Listing<'_>, direct: bool) {
-        let slices = owner.slices.iter();
+    fn mismatches(&mut self, listing: &Listing<'_>, direct: bool) {
+        let slices = self.owner.slices.iter().copied();
         let filled: Vec<_> = slices.filter(|slice| !slice.endpoints.is_empty()).collect();
         let ports = || filled.iter().flat_map(|slice| &slice.ports);
         let matching = |p: &&SlicePort| p.name == listing.name && p.protocol == listing.protocol;
@@ -68,7 +68,7 @@ impl Compiler<'_> {
                  {} (targetPort)",
                 listing.first, found.port
             );
-            self.problem(owner, listing.place, message);
+            self.problem(listing.place, message);
         }
         if ports().any(|port| matching(&port)) {
             return;
@@ -87,6 +87,6 @@ impl Compiler<'_> {
             "no EndpointSlice of this Service has this port ({wanted}), so clients are refused; \
              they have: {have}"
         );
-        self.problem(owner, listing.place, message);
+        self.problem(listing.place, message);
     }
 }

@@ -1,122 +1,122 @@
-//! Who may have an address: one Service each frontend, and no address is a Service's and an
-//! endpoint's at once.
+//! Who may have which port of which address: one Service each, the one that was known first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use sluice_conf::{Frontend, Protocol};
 
-use super::id_of_slice;
-use super::rules::Rules;
-use crate::index::Index;
-use crate::object::ObjectId;
+use crate::object::NamespacedName;
 
-/// Ports of one address and protocol that Services have.
-#[derive(Default)]
-struct Ports {
-    single: HashMap<u16, ObjectId>,
-    ranges: Vec<(u16, u16, ObjectId)>,
+/// Ports of an address that a Service wants for one of its own ports, or for a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Claim {
+    pub(super) address: IpAddr,
+    pub(super) protocol: Protocol,
+    pub(super) first: u16,
+    pub(super) last: u16,
+    /// Lower goes before: when the Service was known, and the place of the claim within it.
+    pub(super) rank: (u64, usize),
 }
 
-/// What is taken.
+impl Claim {
+    pub(super) fn new(frontend: &Frontend, protocol: Protocol, rank: (u64, usize)) -> Self {
+        Self {
+            address: frontend.address,
+            protocol,
+            first: frontend.port,
+            last: frontend.last_port,
+            rank,
+        }
+    }
+
+    const fn overlaps(&self, other: &Claim) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// What it can collide with. A port wins over a range that holds it, so only like and like
+    /// exclude each other.
+    fn pitch(&self) -> Pitch {
+        let port = (self.first == self.last).then_some(self.first);
+        (self.address, self.protocol, port)
+    }
+}
+
+/// An address and a protocol, with one port, or for ranges.
+type Pitch = (IpAddr, Protocol, Option<u16>);
+
+/// All claims.
+#[derive(Debug, Default)]
 pub(super) struct Claims {
-    node_addresses: Vec<IpAddr>,
-    /// Every Vip of every Service, and when the first of its Services was known: none of them can
-    /// be a backend (the Endpoints API forbids it).
-    vips: HashMap<IpAddr, u64>,
-    /// Every endpoint that was known before a Service with the same address.
-    endpoints: HashMap<IpAddr, ObjectId>,
-    ports: HashMap<(IpAddr, Protocol), Ports>,
+    /// Sorted by rank.
+    pitches: HashMap<Pitch, Vec<(Claim, NamespacedName)>>,
+    of_service: HashMap<NamespacedName, Vec<Claim>>,
 }
 
 impl Claims {
-    pub(super) fn new(index: &Index, rules: &Rules) -> Self {
-        let mut vips: HashMap<IpAddr, u64> = HashMap::new();
-        for service in index.services() {
-            for vip in service.object.vips.iter().filter(|vip| rules.allows(vip)) {
-                let first = vips.entry(vip.address).or_insert(service.order);
-                *first = service.order.min(*first);
-            }
-        }
-        let mut endpoints: HashMap<IpAddr, (u64, ObjectId)> = HashMap::new();
-        for slice in index.slices() {
-            for endpoint in &slice.object.endpoints {
-                let address = endpoint.address;
-                if vips.get(&address).is_none_or(|vip| *vip < slice.order) {
-                    continue;
-                }
-                let first = endpoints.get(&address);
-                if first.is_none_or(|(order, _)| slice.order < *order) {
-                    endpoints.insert(address, (slice.order, id_of_slice(&slice.object)));
-                }
-            }
-        }
-        // What was an endpoint first stays one, or a typing error in a new Service would take the
-        // backends of others.
-        vips.retain(|address, _| !endpoints.contains_key(address));
-        let endpoints = endpoints
-            .into_iter()
-            .map(|(address, (_, id))| (address, id));
-        Self {
-            node_addresses: rules.node_addresses.clone(),
-            vips,
-            endpoints: endpoints.collect(),
-            ports: HashMap::new(),
-        }
-    }
-
-    /// Whether the address is a Service's.
-    pub(super) fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.contains_key(&address)
-    }
-
-    /// Gives the frontend to `owner`, or tells why it cannot have it.
-    pub(super) fn claim(
+    /// Replaces what `service` wants. Returns the others that may get more or less than before.
+    pub(super) fn replace(
         &mut self,
-        owner: &ObjectId,
-        frontend: &Frontend,
-        protocol: Protocol,
-    ) -> Result<(), String> {
-        let address = frontend.address;
-        if frontend.kind.is_vip() && self.node_addresses.contains(&address) {
-            return Err(format!(
-                "{address} is the gateway's own address (node_ports.addresses) and cannot be \
-                 a Service's; {owner} does not get it"
-            ));
+        service: &NamespacedName,
+        claims: Vec<Claim>,
+    ) -> BTreeSet<NamespacedName> {
+        let before = self.of_service.remove(service).unwrap_or_default();
+        let mut others = BTreeSet::new();
+        for claim in before.iter().filter(|claim| !claims.contains(claim)) {
+            self.drop_one(claim, &mut others);
         }
-        let endpoint = self.endpoints.get(&address);
-        if let Some(slice) = endpoint.filter(|_| frontend.kind.is_vip()) {
-            return Err(format!(
-                "{address} is an endpoint of {slice} already and cannot be a Service's; {owner} \
-                 does not get it"
-            ));
+        for claim in claims.iter().filter(|claim| !before.contains(claim)) {
+            self.add_one(claim, service, &mut others);
         }
-        let ports = self.ports.entry((address, protocol)).or_default();
-        ports.claim(owner, frontend).map_err(|(taken, first)| {
-            format!(
-                "{address} {taken}/{protocol} is served by {first} already; {owner} does not get \
-                 it"
-            )
-        })
+        if !claims.is_empty() {
+            self.of_service.insert(service.clone(), claims);
+        }
+        others.remove(service);
+        others
     }
-}
 
-impl Ports {
-    /// A port wins over a range that holds it, so only like and like exclude each other.
-    fn claim(&mut self, owner: &ObjectId, frontend: &Frontend) -> Result<(), (String, ObjectId)> {
-        let (first, last) = (frontend.port, frontend.last_port);
-        if !frontend.is_range() {
-            if let Some(other) = self.single.get(&first) {
-                return Err((format!("port {first}"), other.clone()));
+    /// The claim that has what `claim` wants, when that is another's or another one of the same
+    /// Service.
+    pub(super) fn winner(&self, claim: &Claim) -> Option<(&Claim, &NamespacedName)> {
+        let claims = self.pitches.get(&claim.pitch())?;
+        let mut granted: Vec<&(Claim, NamespacedName)> = Vec::new();
+        for entry in claims {
+            let winner = granted
+                .iter()
+                .find(|(granted, _)| granted.overlaps(&entry.0));
+            if entry.0.rank == claim.rank {
+                return winner.map(|(claim, service)| (claim, service));
             }
-            self.single.insert(first, owner.clone());
-            return Ok(());
+            if winner.is_none() {
+                granted.push(entry);
+            }
         }
-        let overlaps = |(low, high, _): &&(u16, u16, ObjectId)| *low <= last && first <= *high;
-        if let Some((low, high, other)) = self.ranges.iter().find(overlaps) {
-            return Err((format!("ports {low}-{high}"), other.clone()));
+        None
+    }
+
+    fn add_one(
+        &mut self,
+        claim: &Claim,
+        service: &NamespacedName,
+        others: &mut BTreeSet<NamespacedName>,
+    ) {
+        let claims = self.pitches.entry(claim.pitch()).or_default();
+        let place = claims.partition_point(|(other, _)| other.rank < claim.rank);
+        others.extend(claims.iter().skip(place).map(|(_, name)| name.clone()));
+        claims.insert(place, (claim.clone(), service.clone()));
+    }
+
+    fn drop_one(&mut self, claim: &Claim, others: &mut BTreeSet<NamespacedName>) {
+        let pitch = claim.pitch();
+        let Some(claims) = self.pitches.get_mut(&pitch) else {
+            return;
+        };
+        let place = claims.partition_point(|(other, _)| other.rank < claim.rank);
+        if claims.get(place).is_some_and(|(other, _)| other == claim) {
+            claims.remove(place);
         }
-        self.ranges.push((first, last, owner.clone()));
-        Ok(())
+        others.extend(claims.iter().skip(place).map(|(_, name)| name.clone()));
+        if claims.is_empty() {
+            self.pitches.remove(&pitch);
+        }
     }
 }

@@ -8,7 +8,7 @@ use sluice_conf::settings::controlplane::{Defaults, SourceNatMode};
 use sluice_conf::{Backend, BackendGone, BackendState, Ping, Pool, Refusal, SourceNat, codec};
 
 use super::*;
-use crate::testing::{apply, lines, service, slice};
+use crate::testing::{Gateway, lines, service, slice};
 
 fn rules() -> Rules {
     Rules {
@@ -18,12 +18,17 @@ fn rules() -> Rules {
     }
 }
 
+/// What a control plane compiles of these files, read one after the other.
 fn compiled(files: &[String]) -> Compiled {
-    let mut index = Index::default();
+    compiled_by(files, rules())
+}
+
+fn compiled_by(files: &[String], rules: Rules) -> Compiled {
+    let mut gateway = Gateway::new(rules);
     for (number, text) in files.iter().enumerate() {
-        apply(&mut index, &format!("{number}.yaml"), text);
+        gateway.apply(&format!("{number}.yaml"), text);
     }
-    compile(&index, &rules())
+    gateway.compiled()
 }
 
 fn frontends(compiled: &Compiled) -> Vec<String> {
@@ -186,16 +191,14 @@ fn a_port_that_no_slice_has_is_reported_unless_there_is_no_endpoint() {
 
 #[test]
 fn a_node_port_without_an_address_of_the_gateway_is_reported() {
-    let mut index = Index::default();
     let text =
         served("web", "10.96.0.1", "10.0.2.1").replace("spec:\n", "spec:\n  type: NodePort\n");
     let text = text.replace("- port: 80\n", "- port: 80\n    nodePort: 30080\n");
-    apply(&mut index, "f", &text);
-    let compiled = compile(&index, &Rules::default());
+    let compiled = compiled_by(&[text], Rules::default());
     assert_eq!(
         lines(&compiled.problems),
         [
-            "f:9 Service default/web spec.ports[0]: node port 30080 is not served: node_ports.addresses of the settings is empty"
+            "0.yaml:9 Service default/web spec.ports[0]: node port 30080 is not served: node_ports.addresses of the settings is empty"
         ]
     );
 }
@@ -215,14 +218,11 @@ fn slices_of_another_namespace_do_not_serve() {
 
 #[test]
 fn the_settings_are_the_default_of_the_annotations() {
-    let mut index = Index::default();
-    apply(&mut index, "a", &service("a", "10.96.0.1"));
     let noted = "metadata:\n  annotations: {sluice.dev/source-nat: masquerade, sluice.dev/backend-gone: reset, sluice.dev/refusal: icmp, sluice.dev/ping: ready, sluice.dev/mss-clamp: \"1300\", sluice.dev/forwarding: nat}\n";
-    apply(
-        &mut index,
-        "b",
-        &service("b", "10.96.0.2").replace("metadata:\n", noted),
-    );
+    let files = [
+        service("a", "10.96.0.1"),
+        service("b", "10.96.0.2").replace("metadata:\n", noted),
+    ];
     let rules = Rules {
         defaults: Defaults {
             source_nat: SourceNatMode::Preserve,
@@ -234,7 +234,7 @@ fn the_settings_are_the_default_of_the_annotations() {
         },
         ..Rules::default()
     };
-    let services = compile(&index, &rules).table.services;
+    let services = compiled_by(&files, rules).table.services;
     let policies = |s: &Service| {
         let source_nat = s.frontends[0].others.source_nat;
         (

@@ -19,9 +19,9 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::Event;
 use super::files::{Identity, is_manifest};
 use super::scan::{Found, Hints, Scanner};
+use super::{Event, Source};
 use crate::clock::Clock;
 use crate::words;
 
@@ -129,7 +129,9 @@ impl Folder {
             // plane can tell "nothing" from "not yet".
             let tell = !changes.is_empty() || (readable && !readable_once);
             readable_once |= readable;
-            let end = (tell && readable_once).then_some(Event::Synced);
+            let end = (tell && readable_once).then_some(Event::Synced {
+                source: Source::Folder,
+            });
             for event in changes.into_iter().chain(end) {
                 if events.blocking_send(event).is_err() {
                     return;

@@ -312,6 +312,7 @@ impl Known {
                 object: found.object,
                 issues: found.issues,
                 lines: found.lines,
+                admitted: false,
             });
         }
         let mut problems = manifest.problems;

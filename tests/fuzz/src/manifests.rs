@@ -1,33 +1,38 @@
 //! Files of Kubernetes objects, all the way to the service table. Problems stand on lines that the
 //! file has, and what the control plane compiles of any file the dataplane accepts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_controlplane::compile::Rules;
-use sluice_controlplane::compile::compile;
-use sluice_controlplane::index::Index;
+use sluice_controlplane::engine::Engine;
+use sluice_controlplane::rules::Rules;
 use sluice_controlplane::source::manifest::{self, Manifest};
+use sluice_controlplane::source::{Event, Source};
+use sluice_controlplane::tables::Tables;
 
 /// Takes the bytes for a file.
 pub fn run(data: &[u8]) {
     let manifest = manifest::read("f.yaml", data);
     ensure_lines(data, &manifest);
-    let mut index = Index::default();
+    let tables = Arc::new(Tables::default());
+    let mut engine = Engine::new(Rules::default(), &[Source::Folder], Arc::clone(&tables));
     for found in manifest.objects {
-        index.apply(
-            found.id,
-            found.origin,
-            found.object.as_ref(),
-            found.issues,
-            &found.lines,
-            Duration::ZERO,
-        );
+        let event = Event::Apply {
+            id: found.id,
+            origin: found.origin,
+            object: found.object,
+            issues: found.issues,
+            lines: found.lines,
+            admitted: false,
+        };
+        engine.handle(event, Duration::ZERO);
     }
-    let compiled = compile(&index, &Rules::default());
-    if let Err(error) = compiled.table.validate() {
+    engine.settle();
+    let table = tables.newest().table.unwrap_or_default();
+    if let Err(error) = table.validate() {
         unreachable!("the table compiled of it is not valid: {error}");
     }
-    let names = compiled.table.services.iter().map(|service| &service.name);
+    let names = table.services.iter().map(|service| &service.name);
     assert!(names.is_sorted(), "the table is not sorted");
 }
 

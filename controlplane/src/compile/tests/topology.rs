@@ -2,6 +2,8 @@
 
 use sluice_conf::Networks;
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::testing::objects;
 

@@ -6,14 +6,12 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
-use crate::index::Index;
-use crate::object::describe;
-use crate::testing::service;
+use crate::testing::{Gateway, service};
 
 struct Scene {
     home: TempDir,
     scanner: Scanner,
-    index: Index,
+    gateway: Gateway,
 }
 
 impl Scene {
@@ -24,7 +22,7 @@ impl Scene {
         Self {
             home,
             scanner: Scanner::new(folder),
-            index: Index::default(),
+            gateway: Gateway::default(),
         }
     }
 
@@ -54,21 +52,26 @@ impl Scene {
     fn scan_with(&mut self, hints: &Hints, ms: u64) -> Option<Duration> {
         let found = self.scanner.scan(hints, Duration::from_millis(ms));
         for event in found.events {
-            self.index.handle(event, Duration::ZERO);
+            self.gateway.event(event);
         }
+        self.gateway.settle();
         found.again
     }
 
     fn served(&self) -> Vec<String> {
-        let services = self.index.services();
-        let names = services.map(|s| format!("{} {}", s.object.name, s.object.vips[0].address));
+        let services = self.gateway.services();
+        let names = services
+            .iter()
+            .map(|s| format!("{} {}", s.object.name, s.object.vips[0].address));
         names.collect()
     }
 
     fn problems(&self) -> Vec<String> {
         let folder = format!("{}/", self.scanner.folder.display());
-        let problems = self.index.problems();
-        let lines = problems.iter().map(describe);
+        let mut problems = self.gateway.problems();
+        problems.retain(|line| !line.contains("has no EndpointSlice"));
+        problems.retain(|line| !line.contains("does not get it"));
+        let lines = problems.iter();
         lines.map(|line| line.replace(&folder, "")).collect()
     }
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 use sluice_conf::settings::controlplane::{Defaults, SourceNatMode};
 use sluice_conf::{Networks, Protocol, ServiceTable};
 use sluice_controlplane::address;
-use sluice_controlplane::compile::{Rules, table_of};
+use sluice_controlplane::compile::table_of;
+use sluice_controlplane::rules::Rules;
 
 use super::form::{Config, Scenario, Slice};
 use super::{objects, strings};

@@ -50,7 +50,7 @@ impl From<&Controlplane> for Rules {
 }
 
 impl Rules {
-    pub(super) fn here(&self) -> Here<'_> {
+    pub(crate) fn here(&self) -> Here<'_> {
         Here {
             nodes: &self.local_nodes,
             zone: self.zone.as_deref(),
@@ -58,14 +58,14 @@ impl Rules {
     }
 
     /// Whether a Service may have this address.
-    pub(super) fn allows(&self, vip: &Vip) -> bool {
+    pub(crate) fn allows(&self, vip: &Vip) -> bool {
         let mut allowed = self.external_ips.iter();
         vip.kind != FrontendKind::ExternalIp || allowed.any(|net| net.contains(&vip.address))
     }
 
     /// Whether pods of the family of `address` can be told from other clients (what kube-proxy
     /// calls a local detector).
-    pub(super) fn detects_pods(&self, address: IpAddr) -> bool {
+    pub(crate) fn detects_pods(&self, address: IpAddr) -> bool {
         let mut pods = self.networks.pods.iter();
         pods.any(|net| net.addr().is_ipv4() == address.is_ipv4())
     }
