@@ -33,6 +33,8 @@ pub mod address;
 
 pub mod annotations;
 
+pub mod kinds;
+
 pub mod service;
 
 pub mod endpoints;

@@ -60,35 +60,52 @@ pub struct Policies {
 impl Policies {
     pub(crate) fn read(annotations: &Annotations, report: &mut Report) -> Self {
         let policies = Self {
-            source_nat: parsed(annotations, SOURCE_NAT, report, |text| {
-                word(text, "masquerade, preserve or kubernetes")
-            }),
+            source_nat: parsed(annotations, SOURCE_NAT, report, source_nat),
             backend_gone: parsed(annotations, BACKEND_GONE, report, str::parse),
-            refusal: parsed(annotations, REFUSAL, report, |text| {
-                word(text, "icmp, tcp-reset or drop")
-            }),
-            ping: parsed(annotations, PING, report, |text| {
-                word(text, "never, ready or always")
-            }),
+            refusal: parsed(annotations, REFUSAL, report, refusal),
+            ping: parsed(annotations, PING, report, ping),
             mss_clamp: parsed(annotations, MSS_CLAMP, report, |text| {
                 number(text, Service::MSS_CLAMP, "536 to 65495 bytes")
             }),
-            forwarding: parsed(annotations, FORWARDING, report, |text| {
-                word(text, "nat or direct-return")
-            }),
+            forwarding: parsed(annotations, FORWARDING, report, forwarding),
             tier_minimum: parsed(annotations, TIER_MINIMUM, report, |text| {
                 number(text, 1.., "1 to 65535")
             }),
         };
-        let masquerades = policies
-            .source_nat
-            .is_some_and(|mode| mode != SourceNatMode::Preserve);
-        if masquerades && policies.forwarding == Some(Forwarding::DirectReturn) {
-            let message = "has no effect: direct return keeps the client's address";
-            report.warn(field(SOURCE_NAT), message);
-        }
+        policies.warn_of_lost(report, &field(SOURCE_NAT));
         policies
     }
+
+    /// Reports source address translation, written at `field`, where it has no effect.
+    pub(crate) fn warn_of_lost(&self, report: &mut Report, field: &str) {
+        let masquerades = self
+            .source_nat
+            .is_some_and(|mode| mode != SourceNatMode::Preserve);
+        if masquerades && self.forwarding == Some(Forwarding::DirectReturn) {
+            let message = "has no effect: direct return keeps the client's address";
+            report.warn(field, message);
+        }
+    }
+}
+
+/// Whose source address is translated.
+pub(crate) fn source_nat(text: &str) -> Result<SourceNatMode, String> {
+    word(text, "masquerade, preserve or kubernetes")
+}
+
+/// What clients get when nobody may serve them.
+pub(crate) fn refusal(text: &str) -> Result<Refusal, String> {
+    word(text, "icmp, tcp-reset or drop")
+}
+
+/// When pings are answered.
+pub(crate) fn ping(text: &str) -> Result<Ping, String> {
+    word(text, "never, ready or always")
+}
+
+/// How packets get to the backend.
+pub(crate) fn forwarding(text: &str) -> Result<Forwarding, String> {
+    word(text, "nat or direct-return")
 }
 
 fn word<T: DeserializeOwned>(text: &str, words: &str) -> Result<T, String> {

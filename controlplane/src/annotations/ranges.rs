@@ -47,21 +47,30 @@ impl fmt::Display for PortRange {
 
 /// The ranges of a Service, none of which overlaps another.
 pub(crate) fn port_ranges(annotations: &Annotations, report: &mut Report) -> Vec<PortRange> {
-    let mut ranges: Vec<PortRange> = Vec::new();
     let text = get(annotations, PORT_RANGES).unwrap_or_default();
-    for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+    let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
+    read(entries.map(|entry| (field(PORT_RANGES), entry)), report)
+}
+
+/// Ranges that stand at these fields, none of which overlaps another.
+pub(crate) fn read<'a>(
+    entries: impl Iterator<Item = (String, &'a str)>,
+    report: &mut Report,
+) -> Vec<PortRange> {
+    let mut ranges: Vec<PortRange> = Vec::new();
+    for (field, entry) in entries {
         let Some(range) = range(entry) else {
             let message = format!(
                 "{entry:?} is not a range of ports; write 5060-5090/udp, 5060/tcp or all/tcp"
             );
-            report.refuse(field(PORT_RANGES), message);
+            report.refuse(field, message);
             continue;
         };
         if let Some(other) = ranges.iter().find(|other| other.overlaps(&range)) {
-            report.refuse(field(PORT_RANGES), format!("{range} overlaps {other}"));
+            report.refuse(field, format!("{range} overlaps {other}"));
         } else if ranges.len() == MAX_RANGES {
             let message = format!("has more than {MAX_RANGES} ranges");
-            report.refuse(field(PORT_RANGES), message);
+            report.refuse(field, message);
             break;
         } else {
             ranges.push(range);
