@@ -1,13 +1,81 @@
 //! Which version of a Service is served, and with what it was given.
+//!
+//! ```text
+//!   as written --> defaulted --> registry: rules, ClusterIPs, node ports --.
+//!   as an API server has it ------------------------------------------------+--> pools: balancer addresses
+//!                                                                           |
+//!                                     ServiceSpec, for the compiler  <------'--> store, before it is served
+//! ```
+//!
+//! Guarantees: a version that is refused takes nothing and leaves the one before in use; what a
+//! Service was given is in the store before anybody is told of it, and is its own until it is gone,
+//! also over restarts; Services that hold something already are decided on before others, those that
+//! ask for something definite before those that take what is left. What an API server has admitted is
+//! not changed, and gets load-balancer addresses only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
+use sluice_conf::settings::Controlplane;
+use tracing::warn;
 
-use crate::index::{Known, Version};
-use crate::object::{Checked, Issue, NamespacedName};
+use crate::field::FieldError;
+use crate::index::{Good, Known, Version};
+use crate::kinds::policy::PolicySpec;
+use crate::kinds::pool::PoolSpec;
+use crate::object::{Checked, Issue, Lines, NamespacedName, Origin};
+use crate::pools::{self, Pools};
+use crate::registry::{Cluster, Registry, defaulted};
 use crate::service::{self, ServiceSpec};
+use crate::store::{Store, StoreError};
+
+mod balancer;
+mod classes;
+mod record;
+
+pub use classes::Classes;
+use record::Record;
+
+/// How Services are admitted.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// What there is to allocate from.
+    pub cluster: Cluster,
+    /// How load-balancer addresses are given.
+    pub pools: pools::Options,
+    /// Which Services of type LoadBalancer are given addresses.
+    pub classes: Classes,
+}
+
+impl From<&Controlplane> for Settings {
+    fn from(settings: &Controlplane) -> Self {
+        Self {
+            cluster: Cluster {
+                services: settings.cluster.service_networks.clone(),
+                node_ports: settings.node_ports.range.clone(),
+            },
+            pools: pools::Options {
+                outside_pools: settings.load_balancers.outside_pools,
+            },
+            classes: Classes {
+                unset: settings.load_balancers.unset_class,
+            },
+        }
+    }
+}
+
+/// A Service that asks to be served.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Which Service.
+    pub name: NamespacedName,
+    /// Where its version comes from.
+    pub version: Version,
+    /// The version.
+    pub service: Arc<core::Service>,
+}
 
 /// What became of a Service.
 #[derive(Debug)]
@@ -22,47 +90,367 @@ pub struct Decision {
     pub notes: Vec<String>,
 }
 
+/// A Service that is served.
+#[derive(Debug)]
+struct Admitted {
+    /// As it is stored.
+    service: Arc<core::Service>,
+    version: Version,
+    /// Why it has no load-balancer address, or not the one that it should have.
+    pending: Option<String>,
+}
+
 /// Admits Services.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Admission {
-    admitted: BTreeMap<NamespacedName, Arc<core::Service>>,
+    settings: Settings,
+    registry: Registry,
+    pools: Pools,
+    policies: BTreeMap<NamespacedName, Arc<PolicySpec>>,
+    admitted: BTreeMap<NamespacedName, Admitted>,
+    /// Refused, maybe for want of something that another holds.
+    waiting: BTreeMap<NamespacedName, Asked>,
+    /// Whether something became free that somebody may wait for.
+    released: bool,
+    /// Not served because they could not be stored.
+    held_back: BTreeSet<NamespacedName>,
+    record: Record,
 }
 
 impl Admission {
-    /// Whether a version of the Service is served.
-    pub fn serves(&self, name: &NamespacedName) -> bool {
-        self.admitted.contains_key(name)
+    /// Admits on top of what is stored; without a store nothing outlives the process.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn new(settings: Settings, store: Option<Store>) -> Result<Self, StoreError> {
+        let mut admission = Self {
+            registry: Registry::new(&settings.cluster),
+            pools: Pools::new(settings.pools),
+            policies: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            released: false,
+            held_back: BTreeSet::new(),
+            record: Record::new(store),
+            settings,
+        };
+        for (name, service) in admission.record.load()? {
+            admission.restore(name, service);
+        }
+        Ok(admission)
     }
 
-    /// Takes note that nobody has these Services any more.
+    /// Takes over a Service of an earlier process. It is in use from now on, but known only when a
+    /// source has it.
+    fn restore(&mut self, name: NamespacedName, service: core::Service) {
+        if let Err(errors) = self.registry.adopt(&service) {
+            let errors: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+            warn!("forgot what Service {name} had: {}", errors.join("; "));
+            return self.record.forget(name);
+        }
+        if self.settings.classes.serve(&service) {
+            balancer::adopt(&mut self.pools, &service, &[]);
+        }
+        let service = Arc::new(service);
+        let version = Version {
+            good: Good::Service(Arc::clone(&service)),
+            origin: Origin {
+                file: "store".to_owned(),
+                line: None,
+            },
+            order: 0,
+            first_seen: Duration::ZERO,
+            admitted: false,
+            lines: Lines::default(),
+        };
+        let pending = None;
+        self.admitted.insert(
+            name,
+            Admitted {
+                service,
+                version,
+                pending,
+            },
+        );
+    }
+
+    /// Names of all Services of which a version is in use.
+    pub fn names(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.admitted.keys()
+    }
+
+    /// A Service as it was admitted, and whether an API server did that.
+    pub fn service(&self, name: &NamespacedName) -> Option<(&Arc<core::Service>, bool)> {
+        let admitted = self.admitted.get(name)?;
+        Some((&admitted.service, admitted.version.admitted))
+    }
+
+    /// Why a Service has no load-balancer address, or not the one that it should have.
+    pub fn pending(&self, name: &NamespacedName) -> Option<&str> {
+        self.admitted.get(name)?.pending.as_deref()
+    }
+
+    /// What has to be tried again although nothing changes, and why.
+    pub fn trouble(&self) -> Option<&str> {
+        self.record.trouble()
+    }
+
+    /// Replaces the pools; all Services of type LoadBalancer are decided on anew.
+    pub fn set_pools(&mut self, pools: BTreeMap<String, PoolSpec>) -> Vec<Decision> {
+        self.pools.set_pools(pools);
+        let balanced = self.admitted.iter();
+        let balanced = balanced.filter(|(_, a)| self.settings.classes.serve(&a.service));
+        let names = balanced.map(|(name, _)| name.clone()).collect();
+        self.review(names)
+    }
+
+    /// Replaces the policies of Services; those concerned are decided on anew.
+    pub fn set_policies(
+        &mut self,
+        policies: BTreeMap<NamespacedName, Arc<PolicySpec>>,
+    ) -> Vec<Decision> {
+        let before = std::mem::replace(&mut self.policies, policies);
+        let mut names: BTreeSet<&NamespacedName> = before.keys().collect();
+        names.extend(self.policies.keys());
+        names.retain(|name| before.get(*name) != self.policies.get(*name));
+        let names = names.into_iter().cloned().collect();
+        self.review(names)
+    }
+
+    /// Decides anew on versions that are in use.
+    pub fn review(&mut self, names: Vec<NamespacedName>) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for name in names {
+            if let Some(admitted) = self.admitted.get(&name) {
+                let version = admitted.version.clone();
+                let service = (*admitted.service).clone();
+                decisions.push(self.serve(&name, version, service));
+            }
+        }
+        self.save(&mut decisions);
+        decisions
+    }
+
+    /// Takes note that nobody has these Services any more: what they held is free.
     pub fn forget(&mut self, names: &BTreeSet<NamespacedName>) {
         for name in names {
-            self.admitted.remove(name);
+            self.waiting.remove(name);
+            let Some(admitted) = self.admitted.remove(name) else {
+                continue;
+            };
+            self.pools.release(name);
+            if !admitted.version.admitted {
+                self.release(&admitted.service);
+                self.record.forget(name.clone());
+            }
+            self.released = true;
         }
     }
 
-    /// Decides on new versions of Services.
-    pub fn decide(
-        &mut self,
-        asked: Vec<(NamespacedName, Version, Arc<core::Service>)>,
-    ) -> Vec<Decision> {
-        let mut decisions = Vec::with_capacity(asked.len());
-        for (name, version, service) in asked {
-            let Checked {
-                good,
-                issues,
-                notes,
-            } = service::check(&name.namespace, &name.name, &service, &version.lines);
-            if good.is_some() {
-                self.admitted.insert(name.clone(), service);
-            }
-            decisions.push(Decision {
-                name,
-                served: good.map(|spec| version.known(Arc::new(spec))),
-                issues,
-                notes,
-            });
+    /// Frees what a Service holds. A file that is gone is gone: nobody works off finalizers.
+    fn release(&mut self, service: &core::Service) {
+        let mut service = service.clone();
+        service.metadata.finalizers = None;
+        self.registry.delete(&service);
+    }
+
+    /// Decides on new versions of Services, then on those that waited for what is free now.
+    pub fn decide(&mut self, asked: Vec<Asked>) -> Vec<Decision> {
+        for asked in &asked {
+            self.waiting.remove(&asked.name);
         }
+        let mut decisions = self.decide_all(asked);
+        if std::mem::take(&mut self.released) {
+            let waiting = std::mem::take(&mut self.waiting);
+            decisions.extend(self.decide_all(waiting.into_values().collect()));
+        }
+        self.save(&mut decisions);
         decisions
+    }
+
+    fn decide_all(&mut self, mut asked: Vec<Asked>) -> Vec<Decision> {
+        asked.sort_by_cached_key(|asked| (self.rank(asked), asked.name.clone()));
+        asked
+            .into_iter()
+            .map(|asked| self.decide_one(asked))
+            .collect()
+    }
+
+    /// Who is decided on first: who holds something, who asks for something definite, the others.
+    fn rank(&self, asked: &Asked) -> u8 {
+        let spec = asked.service.spec.as_ref();
+        let address = spec.and_then(|spec| spec.cluster_ip.as_deref());
+        let ports = spec.and_then(|spec| spec.ports.as_deref());
+        let mut ports = ports.into_iter().flatten();
+        if self.admitted.contains_key(&asked.name) {
+            0
+        } else if address.is_some_and(|ip| !ip.is_empty()) || ports.any(|p| p.node_port.is_some()) {
+            1
+        } else {
+            2
+        }
+    }
+
+    fn decide_one(&mut self, asked: Asked) -> Decision {
+        let before = self.admitted.get(&asked.name);
+        let own = before.filter(|before| !before.version.admitted);
+        let own = own.map(|before| Arc::clone(&before.service));
+        let result = match asked.version.admitted {
+            true => {
+                // It moved to an API server, which has its own addresses.
+                if let Some(own) = &own {
+                    self.release(own);
+                    self.record.forget(asked.name.clone());
+                }
+                Ok((*asked.service).clone())
+            }
+            false => self.admit(&asked, own.as_deref()),
+        };
+        match result {
+            Ok(service) => {
+                self.released |= own.is_some_and(|own| own.spec != service.spec);
+                self.serve(&asked.name, asked.version, service)
+            }
+            Err(issues) => {
+                let name = asked.name.clone();
+                self.waiting.insert(name.clone(), asked);
+                Decision {
+                    issues,
+                    ..Decision::nothing(name)
+                }
+            }
+        }
+    }
+
+    /// The Service with all that it is given.
+    fn admit(
+        &mut self,
+        asked: &Asked,
+        before: Option<&core::Service>,
+    ) -> Result<core::Service, Vec<Issue>> {
+        let NamespacedName { namespace, name } = &asked.name;
+        let lines = &asked.version.lines;
+        let written = service::check(namespace, name, &asked.service, lines);
+        if written.good.is_none() {
+            return Err(written.issues);
+        }
+        let new = defaulted((*asked.service).clone());
+        let result = match before {
+            Some(before) => self.registry.update(before, new),
+            None => self.registry.create(new),
+        };
+        let issue = |FieldError { field, message, .. }| Issue {
+            field,
+            message,
+            fatal: true,
+        };
+        result
+            .map(|service| with_written_status(service, &asked.service))
+            .map_err(|errors| errors.into_iter().map(issue).collect())
+    }
+
+    /// Puts an admitted version in use, with its load-balancer addresses.
+    fn serve(
+        &mut self,
+        name: &NamespacedName,
+        version: Version,
+        mut service: core::Service,
+    ) -> Decision {
+        let policy = self.policies.get(name).cloned();
+        let ranges = policy.as_ref().map(|policy| policy.port_ranges.clone());
+        let mut outcome = pools::Outcome::default();
+        if self.settings.classes.serve(&service) {
+            outcome = balancer::assign(&mut self.pools, &service, &ranges.unwrap_or_default());
+            balancer::write(&mut service, &outcome.addresses);
+        } else {
+            self.pools.release(name);
+        }
+        let Checked {
+            good,
+            mut issues,
+            notes,
+        } = service::check(&name.namespace, &name.name, &service, &version.lines);
+        let served = good.map(|mut spec| {
+            balancer::keep_only(&mut spec, &outcome.addresses);
+            if let Some(policy) = policy {
+                spec.follow(policy);
+            }
+            version.known(Arc::new(spec))
+        });
+        issues.extend(outcome.problem.iter().map(|problem| Issue {
+            field: "status.loadBalancer".to_owned(),
+            message: problem.clone(),
+            fatal: false,
+        }));
+        if !version.admitted {
+            self.record.keep(name, &service);
+        }
+        let admitted = Admitted {
+            service: Arc::new(service),
+            version,
+            pending: outcome.problem,
+        };
+        self.admitted.insert(name.clone(), admitted);
+        Decision {
+            served,
+            issues,
+            notes,
+            ..Decision::nothing(name.clone())
+        }
+    }
+
+    /// Tries again to store what could not be stored.
+    pub fn retry(&mut self) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        self.save(&mut decisions);
+        decisions
+    }
+
+    /// Stores what was decided. What cannot be stored is not served, and is as soon as it can be.
+    fn save(&mut self, decisions: &mut Vec<Decision>) {
+        match self.record.save() {
+            Ok(()) => {
+                for name in std::mem::take(&mut self.held_back) {
+                    if let Some(admitted) = self.admitted.get(&name) {
+                        let version = admitted.version.clone();
+                        let service = (*admitted.service).clone();
+                        decisions.push(self.serve(&name, version, service));
+                    }
+                }
+            }
+            Err(unsaved) => {
+                let trouble = self.record.trouble().unwrap_or_default().to_owned();
+                let held_back = decisions.iter_mut().filter(|d| unsaved.contains(&d.name));
+                for decision in held_back {
+                    decision.served = None;
+                    decision.issues.push(Issue {
+                        field: String::new(),
+                        message: format!("cannot be stored, so it is not served yet: {trouble}"),
+                        fatal: true,
+                    });
+                }
+                self.held_back = unsaved;
+            }
+        }
+    }
+}
+
+/// A registered Service with the balancer's addresses that were written with it.
+fn with_written_status(mut service: core::Service, written: &core::Service) -> core::Service {
+    let is_balancer = |spec: &core::ServiceSpec| spec.type_.as_deref() == Some("LoadBalancer");
+    if service.spec.as_ref().is_some_and(is_balancer) && written.status.is_some() {
+        service.status.clone_from(&written.status);
+    }
+    service
+}
+
+impl Decision {
+    fn nothing(name: NamespacedName) -> Self {
+        Self {
+            name,
+            served: None,
+            issues: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 }

@@ -15,6 +15,10 @@ pub mod ranges;
 const PREFIX: &str = "sluice.dev/";
 /// On a Service: load-balancer addresses, separated by commas.
 pub const LOAD_BALANCER_IPS: &str = "sluice.dev/load-balancer-ips";
+/// On a Service: the only AddressPool that its addresses may come from.
+pub const ADDRESS_POOL: &str = "sluice.dev/address-pool";
+/// On a Service: a key; Services with the same one may share a load-balancer address.
+pub const ALLOW_SHARED_IP: &str = "sluice.dev/allow-shared-ip";
 /// On an EndpointSlice: priority of its endpoints, 0 is first.
 pub const TIER: &str = "sluice.dev/tier";
 /// On an EndpointSlice: weights of endpoints, `10.0.2.10=3,10.0.2.11=1`.

@@ -24,6 +24,8 @@ pub struct Catalog {
     slices: BTreeMap<NamespacedName, BTreeMap<String, Known<Slice>>>,
     /// Services that the slices name.
     named: HashMap<NamespacedName, NamespacedName>,
+    /// Names of the slices that were derived for each Service.
+    derived: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
     vips: Holders,
     endpoints: Holders,
     concerned: BTreeSet<NamespacedName>,
@@ -58,6 +60,7 @@ impl Catalog {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             named: HashMap::new(),
+            derived: HashMap::new(),
             vips: HashMap::new(),
             endpoints: HashMap::new(),
             concerned: BTreeSet::new(),
@@ -131,6 +134,29 @@ impl Catalog {
         for endpoint in slice.iter().flat_map(|slice| &slice.object.endpoints) {
             self.concern_about(endpoint.address);
             release(&mut self.endpoints, endpoint.address, name);
+        }
+    }
+
+    /// Replaces the slices that were derived for a Service.
+    pub fn put_derived(&mut self, service: &NamespacedName, slices: Vec<Known<Slice>>) {
+        let name =
+            |slice: &Known<Slice>| NamespacedName::new(&slice.object.namespace, &slice.object.name);
+        let after: BTreeSet<NamespacedName> = slices.iter().map(name).collect();
+        let before = self.derived.insert(service.clone(), after.clone());
+        for gone in before.unwrap_or_default().difference(&after) {
+            self.remove_slice(gone);
+        }
+        if after.is_empty() {
+            self.derived.remove(service);
+        }
+        for slice in slices {
+            let stays = self
+                .slices
+                .get(service)
+                .and_then(|s| s.get(&slice.object.name));
+            if stays.is_none_or(|known| *known != slice) {
+                self.put_slice(slice);
+            }
         }
     }
 

@@ -4,25 +4,28 @@
 //! of the log, which names the Services that differ; a problem is logged once when it appears and
 //! once when it is gone, of many at once the first [`MAX_LOGGED`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1 as core;
 use sluice_conf::message::controlplane::Problem;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
-use crate::admission::{Admission, Decision};
+use crate::admission::{Admission, Asked, Decision};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::compile::Compiler;
 use crate::endpoints::Slice;
 use crate::index::{Change, Good, Index, Known, Version};
+use crate::kinds::policy::{self, Beaten, PolicySpec};
+use crate::kinds::pool::PoolSpec;
 use crate::metrics;
-use crate::object::{Kind, NamespacedName, ObjectId};
+use crate::object::{Issue, Kind, NamespacedName, ObjectId};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
+use crate::slices::deriver::{Deriver, Refreshed};
+use crate::slices::{self};
 use crate::source::{Event, Source};
 use crate::tables::Tables;
 
@@ -49,6 +52,15 @@ pub struct View {
     pub problems: Vec<Problem>,
 }
 
+/// What has changed and is for the admission to decide on.
+#[derive(Default)]
+struct News {
+    asked: Vec<Asked>,
+    gone: BTreeSet<NamespacedName>,
+    pools: bool,
+    policies: bool,
+}
+
 /// Asks the engine what it knows.
 #[derive(Debug, Clone)]
 pub struct Questions(mpsc::Sender<oneshot::Sender<View>>);
@@ -66,7 +78,12 @@ impl Questions {
 /// Owns the objects.
 pub struct Engine {
     index: Index,
+    pools: BTreeMap<String, PoolSpec>,
+    policies: BTreeMap<NamespacedName, Arc<PolicySpec>>,
     admission: Admission,
+    /// Whether what an earlier process has left was looked through.
+    restored: bool,
+    deriver: Deriver,
     catalog: Catalog,
     compiler: Compiler,
     tables: Arc<Tables>,
@@ -79,12 +96,24 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that knows nothing yet, and compiles nothing before these sources have told all.
-    pub fn new(rules: Rules, sources: &[Source], tables: Arc<Tables>) -> Self {
+    pub fn new(
+        rules: Rules,
+        admission: Admission,
+        sources: &[Source],
+        tables: Arc<Tables>,
+    ) -> Self {
         let rules = Arc::new(rules);
         let (sender, questions) = mpsc::channel(QUESTIONS);
         Self {
             index: Index::default(),
-            admission: Admission::default(),
+            pools: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            admission,
+            restored: false,
+            deriver: Deriver::new(slices::Settings {
+                needs_node: false,
+                ..slices::Settings::default()
+            }),
             catalog: Catalog::new(Arc::clone(&rules)),
             compiler: Compiler::new(rules),
             tables,
@@ -148,60 +177,157 @@ impl Engine {
     /// Brings the table up to what is known.
     pub fn settle(&mut self) {
         metrics::reloaded();
-        let changes = self.index.take_changes();
-        let mut asked = Vec::new();
-        let mut gone = BTreeSet::new();
-        for Change { id, version } in changes {
-            let name = NamespacedName::new(id.namespace, id.name);
-            match (id.kind, version) {
-                (Kind::Service, None) => {
-                    gone.insert(name);
-                }
-                (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
-                (_, Some(version)) => match &version.good {
-                    Good::Service(service) => {
-                        let service = Arc::clone(service);
-                        asked.push((name, version, service));
-                    }
-                    Good::Slice(slice) => {
-                        let slice = Arc::clone(slice);
-                        self.catalog.put_slice(version.known(slice));
-                    }
-                },
-            }
+        let news = self.take_in_changes();
+        let mut decisions = Vec::new();
+        if news.pools {
+            decisions.extend(self.admission.set_pools(self.pools.clone()));
         }
-        self.admit(asked, &gone);
+        if news.policies {
+            let policies = self.attached_policies();
+            decisions.extend(self.admission.set_policies(policies));
+        }
+        let gone = self.gone(news.gone);
+        self.admission.forget(&gone);
+        for name in gone {
+            self.catalog.remove_service(&name);
+            self.deriver.remove_service(&name);
+        }
+        decisions.extend(self.admission.decide(news.asked));
+        for decision in decisions {
+            self.follow(decision);
+        }
+        self.derive();
         self.compile();
     }
 
-    fn admit(
-        &mut self,
-        asked: Vec<(NamespacedName, Version, Arc<core::Service>)>,
-        gone: &BTreeSet<NamespacedName>,
-    ) {
-        self.admission.forget(gone);
-        for name in gone {
-            self.catalog.remove_service(name);
+    /// Sorts what has changed to those whom it concerns.
+    fn take_in_changes(&mut self) -> News {
+        let mut news = News::default();
+        for Change { id, version } in self.index.take_changes() {
+            let name = id.named();
+            match (id.kind, version) {
+                (_, Some(version)) => self.take_in_version(name, version, &mut news),
+                (Kind::Service, None) => {
+                    news.gone.insert(name);
+                }
+                (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
+                (Kind::Pod, None) => self.deriver.remove_pod(&name),
+                (Kind::Node, None) => self.deriver.remove_node(&name.name),
+                (Kind::AddressPool, None) => {
+                    news.pools |= self.pools.remove(&name.name).is_some();
+                }
+                (Kind::ServicePolicy, None) => {
+                    news.policies |= self.policies.remove(&name).is_some();
+                }
+                (Kind::Namespace, None) => {}
+            }
         }
-        for decision in self.admission.decide(asked) {
-            let Decision {
+        news
+    }
+
+    fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut News) {
+        match version.good.clone() {
+            Good::Namespace => {}
+            Good::Node(node) => self.deriver.set_node((*node).clone()),
+            Good::Pod(pod) => self.deriver.set_pod((*pod).clone()),
+            Good::Slice(slice) => self.catalog.put_slice(version.known(slice)),
+            Good::Pool(pool) => {
+                self.pools.insert(name.name, (*pool).clone());
+                news.pools = true;
+            }
+            Good::Policy(policy) => {
+                self.policies.insert(name, policy);
+                news.policies = true;
+            }
+            Good::Service(service) => news.asked.push(Asked {
                 name,
-                served,
-                issues,
-                notes,
-            } = decision;
-            let id = ObjectId {
-                kind: Kind::Service,
-                namespace: name.namespace,
-                name: name.name,
-            };
-            for note in notes {
-                info!("{id}: {note}");
-            }
-            if let Some(served) = served {
-                self.catalog.put_service(served);
-            }
+                version,
+                service,
+            }),
+        }
+    }
+
+    /// Which policy holds for each Service. Those that have no effect are told so.
+    fn attached_policies(&mut self) -> BTreeMap<NamespacedName, Arc<PolicySpec>> {
+        let all = self.policies.iter().map(|(name, policy)| (name, &**policy));
+        let (attached, beaten) = policy::attach(all);
+        let mut issues: BTreeMap<&NamespacedName, Vec<Issue>> = self
+            .policies
+            .keys()
+            .map(|name| (name, Vec::new()))
+            .collect();
+        for Beaten {
+            policy,
+            field,
+            message,
+        } in beaten
+        {
+            let of_policy = issues.get_mut(&policy).into_iter();
+            of_policy.for_each(|issues| {
+                issues.push(Issue {
+                    field: field.clone(),
+                    message: message.clone(),
+                    fatal: false,
+                });
+            });
+        }
+        for (name, issues) in issues {
+            let id = ObjectId::of(Kind::ServicePolicy, name);
             self.index.judge(&id, issues);
+        }
+        let policy = |(service, policy): (NamespacedName, &NamespacedName)| {
+            Some((service, Arc::clone(self.policies.get(policy)?)))
+        };
+        attached.into_iter().filter_map(policy).collect()
+    }
+
+    /// Services that nobody has any more; at the first time also those of an earlier process.
+    fn gone(&mut self, mut gone: BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
+        if std::mem::replace(&mut self.restored, true) {
+            return gone;
+        }
+        let index = &self.index;
+        let unknown = |name: &&NamespacedName| !index.has(&ObjectId::of(Kind::Service, name));
+        gone.extend(self.admission.names().filter(unknown).cloned());
+        gone
+    }
+
+    /// Serves what was decided.
+    fn follow(&mut self, decision: Decision) {
+        let Decision {
+            name,
+            served,
+            issues,
+            notes,
+        } = decision;
+        let id = ObjectId::of(Kind::Service, &name);
+        for note in notes {
+            info!("{id}: {note}");
+        }
+        self.index.judge(&id, issues);
+        let Some(served) = served else { return };
+        self.catalog.put_service(served);
+        match self.admission.service(&name) {
+            // An API server has a controller that makes its slices.
+            Some((service, false)) => self.deriver.set_service(Arc::clone(service)),
+            _ => self.deriver.remove_service(&name),
+        }
+    }
+
+    /// Makes the slices of Services that select Pods.
+    fn derive(&mut self) {
+        for Refreshed {
+            service, slices, ..
+        } in self.deriver.refresh()
+        {
+            let known = self.catalog.service(&service);
+            let known = known.map(|known| Known::at(known.origin.clone(), known.order));
+            let slice = |slice: &Arc<slices::slice::Slice>| {
+                let slice = slice.checked(&service.namespace, &service.name);
+                Some(known.clone()?.with(slice))
+            };
+            let slices = slices.iter().filter_map(slice).collect();
+            self.catalog.put_derived(&service, slices);
         }
     }
 
@@ -225,10 +351,16 @@ impl Engine {
     }
 
     fn review_problems(&mut self) {
-        let catalog = &self.catalog;
+        let (catalog, deriver) = (&self.catalog, &self.deriver);
+        let (pools, policies) = (&self.pools, &self.policies);
         let served = |id: &ObjectId| match id.kind {
             Kind::Service => catalog.service(&id.named()).is_some(),
             Kind::EndpointSlice => catalog.has_slice(&id.named()),
+            Kind::Pod => deriver.pod(&id.named()).is_some(),
+            Kind::Node => deriver.nodes().get(&id.name).is_some(),
+            Kind::AddressPool => pools.contains_key(&id.name),
+            Kind::ServicePolicy => policies.contains_key(&id.named()),
+            Kind::Namespace => true,
         };
         let mut problems = self.index.problems(served);
         problems.extend(self.compiler.problems().cloned());

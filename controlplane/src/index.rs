@@ -19,7 +19,12 @@ use sluice_conf::message::controlplane::Problem;
 use tracing::info;
 
 use crate::endpoints::{self, Slice};
-use crate::object::{self, Issue, Kind, Lines, Object, ObjectId, Origin};
+use crate::field::FieldError;
+use crate::kinds::policy::{self, PolicySpec};
+use crate::kinds::pool::{self, PoolSpec};
+use crate::object::{self, Checked, Issue, Kind, Lines, Object, ObjectId, Origin, Report};
+use crate::slices::node::{self, Node};
+use crate::slices::pod::{self, Pod};
 use crate::source::Event;
 
 /// The objects.
@@ -66,10 +71,20 @@ struct Claim {
 /// A version of an object, in the form in which it is kept.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Good {
+    /// A Namespace.
+    Namespace,
+    /// A Node.
+    Node(Arc<Node>),
+    /// An AddressPool.
+    Pool(Arc<PoolSpec>),
+    /// A ServicePolicy.
+    Policy(Arc<PolicySpec>),
     /// A Service as it was written; what it lacks is for the admission.
     Service(Arc<core::Service>),
     /// An EndpointSlice.
     Slice(Arc<Slice>),
+    /// A Pod.
+    Pod(Arc<Pod>),
 }
 
 /// An object in use.
@@ -325,7 +340,11 @@ impl Entry {
         let mut candidates = self.candidates();
         let claim = match (incumbent, candidates.next(), candidates.next()) {
             (Some(claim), ..) | (None, Some(claim), None) => claim,
-            _ => return None,
+            _ => {
+                drop(candidates);
+                self.chosen = None;
+                return None;
+            }
         };
         let version = Version {
             good: claim.good.clone()?,
@@ -457,20 +476,38 @@ impl Claim {
 
 /// The object in the form in which it is kept, when it can be, and its notes.
 fn check(id: &ObjectId, object: &Object, issues: &mut Vec<Issue>) -> (Option<Good>, Vec<String>) {
+    fn kept<T>(
+        checked: Checked<T>,
+        issues: &mut Vec<Issue>,
+        good: fn(Arc<T>) -> Good,
+    ) -> (Option<Good>, Vec<String>) {
+        issues.extend(checked.issues);
+        (checked.good.map(Arc::new).map(good), checked.notes)
+    }
     match object {
-        Object::Service(service) => (
-            Some(Good::Service(Arc::new((**service).clone()))),
-            Vec::new(),
-        ),
+        Object::Namespace(_) => (Some(Good::Namespace), Vec::new()),
+        Object::Node(node) => kept(facts(node::check(node), &**node), issues, Good::Node),
+        Object::AddressPool(pool) => kept(pool::check(pool), issues, Good::Pool),
+        Object::ServicePolicy(policy) => kept(policy::check(policy), issues, Good::Policy),
+        Object::Service(service) => {
+            let service = Arc::new((**service).clone());
+            (Some(Good::Service(service)), Vec::new())
+        }
         Object::EndpointSlice(slice) => {
             let checked = endpoints::check(&id.namespace, &id.name, slice);
-            issues.extend(checked.issues);
-            (
-                checked.good.map(|s| Good::Slice(Arc::new(s))),
-                checked.notes,
-            )
+            kept(checked, issues, Good::Slice)
         }
+        Object::Pod(pod) => kept(facts(pod::check(pod), &**pod), issues, Good::Pod),
     }
+}
+
+/// The facts of an object in which these mistakes were found.
+fn facts<'a, A, F: From<&'a A>>(mistakes: Vec<FieldError>, object: &'a A) -> Checked<F> {
+    let mut report = Report::default();
+    for FieldError { field, message, .. } in mistakes {
+        report.refuse(field, message);
+    }
+    report.finish(F::from(object))
 }
 
 #[cfg(test)]
@@ -502,6 +539,7 @@ mod tests {
     fn doubt(gateway: &mut Gateway, file: &str) {
         let file = file.to_owned();
         gateway.event(Event::Doubt { id: web(), file });
+        gateway.settle();
     }
 
     fn delete(gateway: &mut Gateway, file: &str) {

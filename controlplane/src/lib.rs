@@ -39,15 +39,23 @@ pub mod service;
 
 pub mod endpoints;
 
+pub mod slices;
+
 pub mod index;
+
+pub mod registry;
+
+pub mod pools;
+
+pub mod store;
+
+pub mod admission;
 
 pub mod rules;
 
 pub mod catalog;
 
 pub mod compile;
-
-pub mod admission;
 
 pub mod tables;
 

@@ -4,29 +4,77 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_conf::message::controlplane::Problem;
 
+use crate::kinds::{AddressPool, ServicePolicy};
 use crate::source::document::Node;
 use crate::words;
 
 /// The kinds of object that the control plane reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
+    /// `sluice.dev/v1alpha1` AddressPool.
+    AddressPool,
+    /// `sluice.dev/v1alpha1` ServicePolicy.
+    ServicePolicy,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// `v1` Pod.
+    Pod,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 7] = [
+        Kind::Namespace,
+        Kind::Node,
+        Kind::AddressPool,
+        Kind::ServicePolicy,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Pod,
+    ];
+
+    /// Its name in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::Node => "Node",
+            Kind::AddressPool => "AddressPool",
+            Kind::ServicePolicy => "ServicePolicy",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::Pod => "Pod",
+        }
+    }
+
+    /// Its `apiVersion` in manifests.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Kind::Namespace | Kind::Node | Kind::Service | Kind::Pod => "v1",
+            Kind::EndpointSlice => "discovery.k8s.io/v1",
+            Kind::AddressPool | Kind::ServicePolicy => "sluice.dev/v1alpha1",
+        }
+    }
+
+    /// Whether its objects stand in namespaces.
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Kind::Namespace | Kind::Node | Kind::AddressPool)
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Service => "Service",
-            Kind::EndpointSlice => "EndpointSlice",
-        })
+        f.write_str(self.as_str())
     }
 }
 
@@ -35,13 +83,22 @@ impl fmt::Display for Kind {
 pub struct ObjectId {
     /// Kind.
     pub kind: Kind,
-    /// Namespace; manifests without one mean `default`.
+    /// Namespace; manifests without one mean `default`. Empty for kinds without.
     pub namespace: String,
     /// Name.
     pub name: String,
 }
 
 impl ObjectId {
+    /// The object of that kind and name.
+    pub fn of(kind: Kind, name: &NamespacedName) -> Self {
+        Self {
+            kind,
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+        }
+    }
+
     /// Its name without its kind.
     pub fn named(&self) -> NamespacedName {
         NamespacedName::new(&self.namespace, &self.name)
@@ -50,7 +107,10 @@ impl ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        match self.kind.is_namespaced() {
+            true => write!(f, "{} {}/{}", self.kind, self.namespace, self.name),
+            false => write!(f, "{} {}", self.kind, self.name),
+        }
     }
 }
 
@@ -81,21 +141,35 @@ impl fmt::Display for NamespacedName {
 
 /// The id that metadata give; a namespace that is not written is `default`.
 pub(crate) fn id(kind: Kind, metadata: &ObjectMeta) -> ObjectId {
-    let namespace = metadata.namespace.as_deref().filter(|n| !n.is_empty());
+    let written = metadata.namespace.as_deref().filter(|n| !n.is_empty());
+    let namespace = match kind.is_namespaced() {
+        true => written.unwrap_or("default"),
+        false => "",
+    };
     ObjectId {
         kind,
-        namespace: namespace.unwrap_or("default").to_owned(),
+        namespace: namespace.to_owned(),
         name: metadata.name.clone().unwrap_or_default(),
     }
 }
 
-/// An object as the Kubernetes API defines it, not checked beyond its types.
+/// An object as the Kubernetes API, or Sluice's own group, defines it, not checked beyond its types.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
+    /// A Namespace.
+    Namespace(Box<core::Namespace>),
+    /// A Node.
+    Node(Box<core::Node>),
+    /// An AddressPool.
+    AddressPool(Box<AddressPool>),
+    /// A ServicePolicy.
+    ServicePolicy(Box<ServicePolicy>),
     /// A Service.
-    Service(Box<Service>),
+    Service(Box<core::Service>),
     /// An EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
+    /// A Pod.
+    Pod(Box<core::Pod>),
 }
 
 /// Where an object was written.

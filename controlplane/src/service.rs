@@ -5,6 +5,7 @@
 //! them may not share is for the compiler.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
@@ -13,6 +14,7 @@ use sluice_conf::{FrontendKind, Pool, Protocol};
 use crate::annotations::policies::Policies;
 use crate::annotations::ranges::PortRange;
 use crate::annotations::{self, policies, ranges};
+use crate::kinds::policy::PolicySpec;
 use crate::object::{Checked, Lines, Report, is_label};
 
 mod gaps;
@@ -50,7 +52,7 @@ impl ServiceType {
 }
 
 /// A Service that can be served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServiceSpec {
     /// Namespace.
     pub namespace: String,
@@ -76,8 +78,21 @@ pub struct ServiceSpec {
     pub affinity_seconds: Option<u32>,
     /// Who may use the LoadBalancer addresses, sorted; empty: everybody.
     pub source_ranges: Vec<IpNet>,
-    /// What the annotations ask for.
+    /// What the annotations ask for, and where they say nothing, the policy.
     pub policies: Policies,
+    /// The ServicePolicy in force.
+    pub policy: Option<Arc<PolicySpec>>,
+}
+
+impl ServiceSpec {
+    /// Takes over what a policy says and the annotations leave open.
+    pub fn follow(&mut self, policy: Arc<PolicySpec>) {
+        self.policies = std::mem::take(&mut self.policies).or(&policy.policies);
+        if self.port_ranges.is_empty() {
+            self.port_ranges.clone_from(&policy.port_ranges);
+        }
+        self.policy = Some(policy);
+    }
 }
 
 /// An address that clients use.
@@ -162,6 +177,7 @@ impl Checker<'_> {
         let known: Vec<&str> = policies::NAMES
             .into_iter()
             .chain([ranges::PORT_RANGES, annotations::LOAD_BALANCER_IPS])
+            .chain([annotations::ADDRESS_POOL, annotations::ALLOW_SHARED_IP])
             .collect();
         annotations::guard(notes, "Service", &known, &mut self.report);
         let kind = self.kind(&spec);
@@ -194,6 +210,7 @@ impl Checker<'_> {
             affinity_seconds,
             source_ranges,
             policies: Policies::read(notes, &mut self.report),
+            policy: None,
         }
     }
 

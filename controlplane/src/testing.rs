@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sluice_conf::ServiceTable;
 use sluice_conf::message::controlplane::Problem;
 
+use crate::admission::{self, Admission};
 use crate::compile::Compiled;
 use crate::engine::Engine;
 use crate::index::Known;
@@ -64,7 +65,8 @@ impl Default for Gateway {
 impl Gateway {
     pub(crate) fn new(rules: Rules) -> Self {
         let tables = Arc::new(Tables::default());
-        let engine = Engine::new(rules, &[Source::Folder], Arc::clone(&tables));
+        let admission = Admission::new(admission::Settings::default(), None).unwrap();
+        let engine = Engine::new(rules, admission, &[Source::Folder], Arc::clone(&tables));
         Self { engine, tables }
     }
 
@@ -156,6 +158,7 @@ pub(crate) fn objects(text: &str) -> (Vec<api::Service>, Vec<EndpointSlice>) {
         match found.object {
             Some(Object::Service(service)) => services.push(*service),
             Some(Object::EndpointSlice(slice)) => slices.push(*slice),
+            Some(_) => panic!("neither a Service nor a slice: {text}"),
             None => panic!("{:?}: {text}", found.issues),
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::Problem;
+use sluice_controlplane::admission::{self, Admission};
 use sluice_controlplane::clock::Clock;
 use sluice_controlplane::engine::{Engine, View};
 use sluice_controlplane::object::describe;
@@ -54,6 +55,7 @@ impl Watched {
             events,
             engine: Engine::new(
                 Rules::default(),
+                Admission::new(admission::Settings::default(), None).unwrap(),
                 &[Source::Folder],
                 Arc::new(Tables::default()),
             ),

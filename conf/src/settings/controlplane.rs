@@ -4,6 +4,7 @@
 mod words;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -23,9 +24,15 @@ pub struct Controlplane {
     /// The cluster behind the gateway.
     #[serde(default)]
     pub cluster: Cluster,
+    /// Where what outlives a restart is kept.
+    #[serde(default)]
+    pub store: Store,
     /// Node ports.
     #[serde(default)]
     pub node_ports: NodePorts,
+    /// Services of type LoadBalancer.
+    #[serde(default)]
+    pub load_balancers: LoadBalancers,
     /// What a Service gets that says nothing else.
     #[serde(default)]
     pub defaults: Defaults,
@@ -51,12 +58,60 @@ pub struct Manifests {
     pub folder: PathBuf,
 }
 
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// File that holds what Services were given, so that a restart takes nothing away.
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "/var/lib/sluice/controlplane.redb".into(),
+        }
+    }
+}
+
 /// `[node_ports]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodePorts {
     /// Addresses of the gateway on which node ports are served. Empty: node ports are not served.
     pub addresses: Vec<IpAddr>,
+    /// Node ports that there are, both ends included.
+    #[serde(with = "words::ports")]
+    pub range: RangeInclusive<u16>,
+}
+
+impl Default for NodePorts {
+    /// The range is that of the API server (`--service-node-port-range`).
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            range: 30_000..=32_767,
+        }
+    }
+}
+
+/// `[load_balancers]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadBalancers {
+    /// Whether a Service may write an address that no AddressPool holds although there are some.
+    pub outside_pools: bool,
+    /// Whether Services without `spec.loadBalancerClass` are served.
+    pub unset_class: bool,
+}
+
+impl Default for LoadBalancers {
+    fn default() -> Self {
+        Self {
+            outside_pools: false,
+            unset_class: true,
+        }
+    }
 }
 
 /// `[cluster]`.
@@ -196,7 +251,9 @@ mod tests {
         let minimal = Controlplane::parse(minimal, "cp.toml").unwrap();
         assert_eq!(example.manifests, minimal.manifests);
         assert_eq!(example.cluster, minimal.cluster);
+        assert_eq!(example.store, minimal.store);
         assert_eq!(example.node_ports, minimal.node_ports);
+        assert_eq!(example.load_balancers, minimal.load_balancers);
         assert_eq!(example.defaults, minimal.defaults);
         assert_eq!(example.dataplane, minimal.dataplane);
         assert_eq!(example.control, minimal.control);
@@ -247,6 +304,10 @@ mod tests {
             (
                 "[defaults]\nbackend_gone = \"drain\"\n",
                 "cp.toml:4: defaults.backend_gone: \"drain\" is not possible; use keep, reset or drain=SECONDS",
+            ),
+            (
+                "[node_ports]\nrange = \"32767-30000\"\n",
+                "cp.toml:4: node_ports.range: \"32767-30000\" is not a range of ports; write 30000-32767",
             ),
             (
                 "[defaults]\nmss_clamp = 535\n",

@@ -58,6 +58,19 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// These, and where they say nothing, those.
+    pub(crate) fn or(self, those: &Self) -> Self {
+        Self {
+            source_nat: self.source_nat.or(those.source_nat),
+            backend_gone: self.backend_gone.or(those.backend_gone),
+            refusal: self.refusal.or(those.refusal),
+            ping: self.ping.or(those.ping),
+            mss_clamp: self.mss_clamp.or(those.mss_clamp),
+            forwarding: self.forwarding.or(those.forwarding),
+            tier_minimum: self.tier_minimum.or(those.tier_minimum),
+        }
+    }
+
     pub(crate) fn read(annotations: &Annotations, report: &mut Report) -> Self {
         let policies = Self {
             source_nat: parsed(annotations, SOURCE_NAT, report, source_nat),

@@ -24,7 +24,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
     }
 }

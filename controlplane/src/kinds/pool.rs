@@ -17,6 +17,7 @@ use crate::object::{Checked, Report, is_label, is_subdomain};
 mod range;
 
 pub use range::AddressRange;
+pub(crate) use range::{next, previous};
 
 /// Addresses that Services of type LoadBalancer are given.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_conf::message::controlplane::Problem;
@@ -208,30 +206,24 @@ impl<'a> Reader<'a> {
             }
         }
         let [version, kind] = identity;
-        match (version, kind) {
-            ("v1", "Service") => self.object(Kind::Service, node),
-            ("discovery.k8s.io/v1", "EndpointSlice") => self.object(Kind::EndpointSlice, node),
-            ("v1", "List" | "ServiceList") | ("discovery.k8s.io/v1", "EndpointSliceList") => {
-                let element = kind.strip_suffix("List").unwrap_or_default().to_owned();
-                let version = version.to_owned();
-                self.list(node, &version, &element);
-            }
-            (_, "EndpointSlice") if version.starts_with("discovery.k8s.io/") => {
-                let message = format!("{version:?} is not supported; use discovery.k8s.io/v1");
-                let field = "apiVersion";
+        if let Some(kind) = known(version, kind) {
+            return self.object(kind, node);
+        }
+        let element = kind.strip_suffix("List");
+        let typed = element.and_then(|element| known(version, element));
+        if (version, kind) == ("v1", "List") || typed.is_some() {
+            return self.list(node, typed);
+        }
+        match mistaken(version, kind) {
+            Some((field, message)) => {
                 self.unreadable(Some(node.line_of(field)), Some(field), message);
             }
-            _ => match mistaken(version, kind) {
-                Some((field, message)) => {
-                    self.unreadable(Some(node.line_of(field)), Some(field), message);
-                }
-                None => self.note(ignored(self.file, node.line, version, kind)),
-            },
+            None => self.note(ignored(self.file, node.line, version, kind)),
         }
     }
 
     /// Expands `items`; those of a typed list may leave out `apiVersion` and `kind`.
-    fn list(&mut self, mut node: Node, version: &str, element: &str) {
+    fn list(&mut self, mut node: Node, element: Option<Kind>) {
         let items = match &mut node.value {
             Value::Map(entries) => entries.iter_mut().find(|(key, _)| key == "items"),
             _ => None,
@@ -241,8 +233,9 @@ impl<'a> Reader<'a> {
             None | Some(Value::Null) => {}
             Some(Value::List(items)) => {
                 for mut item in items {
-                    if let (Value::Map(entries), false) = (&mut item.value, element.is_empty()) {
-                        for (key, text) in [("apiVersion", version), ("kind", element)] {
+                    if let (Value::Map(entries), Some(kind)) = (&mut item.value, element) {
+                        let fields = [("apiVersion", kind.api_version()), ("kind", kind.as_str())];
+                        for (key, text) in fields {
                             if !entries.iter().any(|(k, _)| k == key) {
                                 let value = Value::String(text.to_owned());
                                 entries.push((
@@ -280,14 +273,10 @@ impl<'a> Reader<'a> {
                 return self.unreadable(Some(node.line_of(field)), Some(field), message);
             }
         };
-        let namespace = node.get("metadata").and_then(|m| m.get("namespace"));
-        let namespace = match namespace.map(|namespace| &namespace.value) {
-            None | Some(Value::Null) => "default",
-            Some(Value::String(namespace)) if namespace.is_empty() => "default",
-            Some(Value::String(namespace)) => namespace,
-            Some(_) => {
+        let namespace = match namespace(kind, &node) {
+            Ok(namespace) => namespace,
+            Err(message) => {
                 let field = "metadata.namespace";
-                let message = "is not text; put it in quotes".to_owned();
                 return self.unreadable(Some(node.line_of(field)), Some(field), message);
             }
         };
@@ -305,16 +294,7 @@ impl<'a> Reader<'a> {
             return self.problem(object::problem(&id, &origin, None, message));
         }
         self.first_lines.insert(id.clone(), node.line);
-        let (object, issues) = match kind {
-            Kind::Service => {
-                let (service, issues) = typed::<Service>(&node);
-                (service.map(|s| Object::Service(Box::new(s))), issues)
-            }
-            Kind::EndpointSlice => {
-                let (slice, issues) = typed::<EndpointSlice>(&node);
-                (slice.map(|s| Object::EndpointSlice(Box::new(s))), issues)
-            }
-        };
+        let (object, issues) = read_as(kind, &node);
         self.manifest.objects.push(Found {
             id,
             origin,
@@ -325,23 +305,74 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The kind, when it is one that is read.
+fn known(version: &str, kind: &str) -> Option<Kind> {
+    let mut kinds = Kind::ALL.into_iter();
+    kinds.find(|known| known.api_version() == version && known.as_str() == kind)
+}
+
+/// The namespace that an object is written for; empty for kinds without.
+fn namespace(kind: Kind, node: &Node) -> Result<&str, String> {
+    let written = node.get("metadata").and_then(|m| m.get("namespace"));
+    let written = match written.map(|namespace| &namespace.value) {
+        None | Some(Value::Null) => "",
+        Some(Value::String(namespace)) => namespace,
+        Some(_) => return Err("is not text; put it in quotes".to_owned()),
+    };
+    match (kind.is_namespaced(), written) {
+        (true, "") => Ok("default"),
+        (true, namespace) => Ok(namespace),
+        (false, "") => Ok(""),
+        (false, _) => Err(format!("is not possible: a {kind} is in no namespace")),
+    }
+}
+
+/// The object, when it has the types of its kind, and what is wrong with its fields.
+fn read_as(kind: Kind, node: &Node) -> (Option<Object>, Vec<Issue>) {
+    fn boxed<T: DeserializeOwned + Serialize>(
+        node: &Node,
+        object: fn(Box<T>) -> Object,
+    ) -> (Option<Object>, Vec<Issue>) {
+        let (typed, issues) = typed::<T>(node);
+        (typed.map(Box::new).map(object), issues)
+    }
+    match kind {
+        Kind::Namespace => boxed(node, Object::Namespace),
+        Kind::Node => boxed(node, Object::Node),
+        Kind::AddressPool => boxed(node, Object::AddressPool),
+        Kind::ServicePolicy => boxed(node, Object::ServicePolicy),
+        Kind::Service => boxed(node, Object::Service),
+        Kind::EndpointSlice => boxed(node, Object::EndpointSlice),
+        Kind::Pod => boxed(node, Object::Pod),
+    }
+}
+
 /// The field and the mistake, when an object that is not for this gateway seems to be meant for it.
 fn mistaken(version: &str, kind: &str) -> Option<(&'static str, String)> {
-    let ours = "Service of v1 and EndpointSlice of discovery.k8s.io/v1 are read";
-    match version {
-        "v1" if !CORE_KINDS.contains(&kind) && !kind.ends_with("List") => {
-            Some(("kind", format!("{kind:?} is not a kind of v1; {ours}")))
-        }
-        "discovery.k8s.io/v1" => {
-            let message = format!("{kind:?} is not a kind of discovery.k8s.io/v1; {ours}");
-            Some(("kind", message))
-        }
-        // The group without a name never had another version.
-        _ if version != "v1" && !version.contains('/') => {
-            Some(("apiVersion", format!("{version:?} does not exist; {ours}")))
-        }
-        _ => None,
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let of_group = |kind: &&Kind| {
+        let own = kind.api_version();
+        own.split_once('/').map_or("", |(group, _)| group) == group
+    };
+    let ours: Vec<Kind> = Kind::ALL.iter().filter(of_group).copied().collect();
+    let first = ours.first()?;
+    let right = first.api_version();
+    // The group without a name never had another version.
+    if version != right {
+        let message = match group.is_empty() {
+            true => format!("{version:?} does not exist; use {right}"),
+            false => format!("{version:?} is not supported; use {right}"),
+        };
+        let is_ours = group.is_empty() || ours.iter().any(|ours| ours.as_str() == kind);
+        return is_ours.then_some(("apiVersion", message));
     }
+    if right == "v1" && (CORE_KINDS.contains(&kind) || kind.ends_with("List")) {
+        return None;
+    }
+    let names: Vec<&str> = ours.iter().map(|kind| kind.as_str()).collect();
+    let names = names.join(", ");
+    let message = format!("{kind:?} is not a kind of {version}; read are {names}");
+    Some(("kind", message))
 }
 
 fn ignored(file: &str, line: u32, version: &str, kind: &str) -> String {

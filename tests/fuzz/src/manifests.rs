@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_controlplane::admission::{self, Admission};
 use sluice_controlplane::engine::Engine;
 use sluice_controlplane::rules::Rules;
 use sluice_controlplane::source::manifest::{self, Manifest};
@@ -15,7 +16,10 @@ pub fn run(data: &[u8]) {
     let manifest = manifest::read("f.yaml", data);
     ensure_lines(data, &manifest);
     let tables = Arc::new(Tables::default());
-    let mut engine = Engine::new(Rules::default(), &[Source::Folder], Arc::clone(&tables));
+    let Ok(admission) = Admission::new(admission::Settings::default(), None) else {
+        unreachable!("without a store nothing can go wrong");
+    };
+    let mut engine = Engine::new(Rules::default(), admission, &[Source::Folder], Arc::clone(&tables));
     for found in manifest.objects {
         let event = Event::Apply {
             id: found.id,

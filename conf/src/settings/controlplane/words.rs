@@ -57,3 +57,31 @@ pub(super) mod networks {
         }
     }
 }
+
+/// A range of ports as `FIRST-LAST`.
+pub(super) mod ports {
+    use std::ops::RangeInclusive;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        ports: &RangeInclusive<u16>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}-{}", ports.start(), ports.end()))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<RangeInclusive<u16>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let ends = text.split_once('-').and_then(|(a, b)| Some((port(a)?, port(b)?)));
+        match ends {
+            Some((first, last)) if first <= last => Ok(first..=last),
+            _ => Err(D::Error::custom(format!(
+                "{text:?} is not a range of ports; write 30000-32767"
+            ))),
+        }
+    }
+}
