@@ -21,7 +21,7 @@ fn home() -> (TempDir, PathBuf) {
     fs::create_dir(home.path().join("m")).unwrap();
     let path = home.path().display();
     let text = format!(
-        "[manifests]\nfolder = \"{path}/m\"\n[dataplane]\nsocket = \"{path}/dp.sock\"\n[control]\nsocket = \"{path}/cp.sock\"\n"
+        "[manifests]\nfolder = \"{path}/m\"\n[store]\npath = \"{path}/cp.redb\"\n[dataplane]\nsocket = \"{path}/dp.sock\"\n[control]\nsocket = \"{path}/cp.sock\"\n"
     );
     let config = home.path().join("cp.toml");
     fs::write(&config, text).unwrap();

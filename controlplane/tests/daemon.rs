@@ -107,7 +107,7 @@ impl Running {
 fn settings(home: &Path) -> Controlplane {
     let home = home.display();
     let text = format!(
-        "[manifests]\nfolder = \"{home}/m\"\n[dataplane]\nsocket = \"{home}/dp.sock\"\n[control]\nsocket = \"{home}/run/cp.sock\"\n"
+        "[manifests]\nfolder = \"{home}/m\"\n[store]\npath = \"{home}/cp.redb\"\n[dataplane]\nsocket = \"{home}/dp.sock\"\n[control]\nsocket = \"{home}/run/cp.sock\"\n"
     );
     Controlplane::parse(&text, "test.toml").unwrap()
 }

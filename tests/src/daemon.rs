@@ -95,9 +95,10 @@ pub fn controlplane_settings(
         .map(|address| format!("\"{address}\""))
         .collect();
     format!(
-        "[manifests]\nfolder = \"{}\"\n[node_ports]\naddresses = [{}]\n[dataplane]\nsocket = \"{}\"\n\
+        "[manifests]\nfolder = \"{}\"\n[store]\npath = \"{}\"\n[node_ports]\naddresses = [{}]\n[dataplane]\nsocket = \"{}\"\n\
          [control]\nsocket = \"{}\"\n[metrics]\nlisten = \"{CONTROLPLANE_METRICS}\"\n[log]\nlevel = \"debug\"\n{more}",
         folder.display(),
+        paths.dir.join("controlplane.redb").display(),
         addresses.join(", "),
         paths.dataplane_socket().display(),
         paths.controlplane_socket().display(),
