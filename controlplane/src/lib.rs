@@ -31,6 +31,8 @@ pub mod source;
 
 pub mod address;
 
+pub mod validation;
+
 pub mod annotations;
 
 pub mod kinds;

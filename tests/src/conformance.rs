@@ -3,7 +3,8 @@
 //! ```text
 //!   SUITE.yaml --> document --> cases --+--> flows:  objects -> compile -> table -> gateway in memory
 //!                                       |            frames there and back, read by another parser
-//!                                       '--> maglev: tables of the dataplane's own Maglev
+//!                                       |--> maglev: tables of the dataplane's own Maglev
+//!                                       '--> service-validation: objects -> fields in error
 //!                                                          |
 //!                                                          v
 //!                                              outcome of each case -> report
@@ -22,6 +23,7 @@ mod document;
 mod flows;
 mod maglev;
 mod outcome;
+mod validation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -32,7 +34,7 @@ pub use outcome::{Outcome, Report};
 use serde_json::Value;
 
 /// The suites that there are.
-pub const SUITES: [&str; 2] = [flows::NAME, maglev::NAME];
+pub const SUITES: [&str; 3] = [flows::NAME, maglev::NAME, validation::NAME];
 
 /// Runs all cases of `DIR/SUITE.yaml`.
 ///
@@ -42,6 +44,7 @@ pub fn run(suite: &str, dir: &Path) -> anyhow::Result<Report> {
     let judge = match suite {
         flows::NAME => flows::judge,
         maglev::NAME => maglev::judge,
+        validation::NAME => validation::judge,
         other => bail!("{other:?} is not a suite; there are: {}", SUITES.join(", ")),
     };
     let document = Document::read(suite, dir)?;

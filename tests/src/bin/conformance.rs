@@ -12,7 +12,7 @@ use sluice_tests::conformance;
 #[derive(Parser)]
 #[command(about = "Judges Sluice by the cases of DIR/SUITE.yaml")]
 struct Arguments {
-    /// Which cases: proxy-flows or maglev.
+    /// Which cases: proxy-flows, maglev or service-validation.
     suite: String,
     /// Folder of the files.
     dir: PathBuf,
