@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 /// Measures the time since the process started.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -24,5 +26,10 @@ impl Clock {
     /// Time since [`Clock::start`]; never goes backwards.
     pub fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// The time of day, to be shown to people; it may jump.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::now()
     }
 }

@@ -61,6 +61,8 @@ pub mod compile;
 
 pub mod tables;
 
+pub mod health_check;
+
 pub mod metrics;
 
 pub mod engine;

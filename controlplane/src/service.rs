@@ -4,6 +4,7 @@
 //! table; everything else was named with its field. It looks at one Service alone: what two of
 //! them may not share is for the compiler.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ mod gaps;
 mod ports;
 mod traffic;
 mod vips;
+
+/// The class of Services that are this gateway's when classes are told apart
+/// (`spec.loadBalancerClass`).
+pub const LOAD_BALANCER_CLASS: &str = "sluice.dev/gateway";
 
 /// `spec.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +83,15 @@ pub struct ServiceSpec {
     pub affinity_seconds: Option<u32>,
     /// Who may use the LoadBalancer addresses, sorted; empty: everybody.
     pub source_ranges: Vec<IpNet>,
+    /// Where load balancers ask for local endpoints (`healthCheckNodePort`); only of a LoadBalancer
+    /// whose external traffic goes to local endpoints.
+    pub health_check_node_port: Option<u16>,
+    /// Which load balancer it is for (`loadBalancerClass`).
+    pub load_balancer_class: Option<String>,
+    /// Labels of its pods; empty: somebody else writes its EndpointSlices.
+    pub selector: BTreeMap<String, String>,
+    /// Whether endpoints count as ready whatever their pods say.
+    pub publish_not_ready_addresses: bool,
     /// What the annotations ask for, and where they say nothing, the policy.
     pub policies: Policies,
     /// The ServicePolicy in force.
@@ -194,7 +208,7 @@ impl Checker<'_> {
         let source_ranges = self.source_ranges(kind, &spec);
         let affinity_seconds = self.affinity(&spec);
         self.distribution(&spec);
-        gaps::features(&spec, &mut self.report);
+        gaps::class(kind, &spec, &mut self.report);
         gaps::address(kind, &spec, &vips, &mut self.report);
         ServiceSpec {
             namespace: namespace.to_owned(),
@@ -209,6 +223,10 @@ impl Checker<'_> {
             external,
             affinity_seconds,
             source_ranges,
+            health_check_node_port: self.health_check_node_port(kind, external, &spec),
+            load_balancer_class: spec.load_balancer_class.clone(),
+            selector: spec.selector.clone().unwrap_or_default(),
+            publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or_default(),
             policies: Policies::read(notes, &mut self.report),
             policy: None,
         }

@@ -13,11 +13,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sluice_conf::{Backend, BackendState, Protocol};
 
 use super::{Conditions, Endpoint, Slice, SlicePort};
+use crate::service::ServiceSpec;
 
 /// Which endpoints of the slices are meant, and at which port.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,23 @@ pub fn backends(
         }));
     }
     backends
+}
+
+/// How many endpoints of a Service are ready here: what its health check node port tells. Terminating
+/// ones do not count although they may still serve, so that load balancers leave first (KEP-1669);
+/// an address counts once, whatever its ports (kube-proxy pkg/proxy/endpointschangetracker.go,
+/// `LocalReadyEndpoints`). Of two families the one with more endpoints is told: a pod that has both
+/// is one endpoint of each.
+pub fn local_ready(spec: &ServiceSpec, slices: &[&Slice], here: Here<'_>) -> usize {
+    // Ports of ranges need no port in a slice; nothing else can be served without one.
+    let may_serve = |slice: &&&Slice| !slice.ports.is_empty() || !spec.port_ranges.is_empty();
+    let serving = slices.iter().filter(may_serve);
+    let ready = serving
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|endpoint| endpoint.conditions.ready && here.is_home(endpoint));
+    let addresses: BTreeSet<IpAddr> = ready.map(|endpoint| endpoint.address).collect();
+    let of_ipv4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    of_ipv4.max(addresses.len() - of_ipv4)
 }
 
 fn candidates<'a>(

@@ -4,17 +4,24 @@
 use k8s_openapi::api::core::v1 as api;
 use sluice_conf::FrontendKind;
 
-use super::{ServiceType, Vip, is_headless};
+use super::{LOAD_BALANCER_CLASS, ServiceType, Vip, is_headless};
 use crate::object::Report;
 
-/// Names what the API has, an operator may count on, and this gateway does not do.
-pub(super) fn features(spec: &api::ServiceSpec, report: &mut Report) {
-    if spec.health_check_node_port.is_some_and(|port| port != 0) {
-        report.warn("spec.healthCheckNodePort", "is not served yet");
-    }
-    if spec.load_balancer_class.is_some() {
-        let message = "has no effect: this gateway serves every Service of its folder";
-        report.warn("spec.loadBalancerClass", message);
+/// Names a class that is not this gateway's, or of no use.
+pub(super) fn class(kind: ServiceType, spec: &api::ServiceSpec, report: &mut Report) {
+    let field = "spec.loadBalancerClass";
+    match spec.load_balancer_class.as_deref() {
+        None => {}
+        Some(_) if kind != ServiceType::LoadBalancer => {
+            let kind = kind.as_str();
+            let message = format!("has no effect for type {kind}; it needs type LoadBalancer");
+            report.warn(field, message);
+        }
+        Some(LOAD_BALANCER_CLASS) => {}
+        Some(_) => {
+            let message = "has no effect: this gateway serves every Service of its folder";
+            report.warn(field, message);
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1 as api;
 
+use sluice_conf::Pool;
+
 use super::{Checker, ServicePort, ServiceType, protocol};
 use crate::object::is_label;
 
@@ -75,6 +77,25 @@ impl Checker<'_> {
             node_port,
             place: self.place(field.to_owned()),
         })
+    }
+
+    /// `healthCheckNodePort`; 0 is none. It exists where clients would be lost at a gateway without
+    /// local endpoints and nowhere else (core/v1 ServiceSpec).
+    pub(super) fn health_check_node_port(
+        &mut self,
+        kind: ServiceType,
+        external: Pool,
+        spec: &api::ServiceSpec,
+    ) -> Option<u16> {
+        let field = "spec.healthCheckNodePort";
+        let written = spec.health_check_node_port.filter(|port| *port != 0)?;
+        let port = self.number(field.to_owned(), written)?;
+        if kind == ServiceType::LoadBalancer && external == Pool::Local {
+            return Some(port);
+        }
+        let message = "has no effect: it needs type LoadBalancer and externalTrafficPolicy Local";
+        self.report.warn(field, message);
+        None
     }
 
     fn number(&mut self, field: String, number: i32) -> Option<u16> {

@@ -342,3 +342,39 @@ fn source_ranges_are_trimmed_and_sorted() {
     let ranges: Vec<String> = spec.source_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["192.0.2.0/24", "203.0.113.0/25", "2001:db8::/32"]);
 }
+
+#[test]
+fn a_health_check_node_port_needs_a_load_balancer_and_the_policy_local() {
+    let spec = |kind: &str, policy: &str, port: i64| {
+        format!(
+            "type: {kind}, clusterIP: 10.0.0.9, loadBalancerIP: 192.0.2.2, ports: [{{port: 1, nodePort: 30001}}], externalTrafficPolicy: {policy}, healthCheckNodePort: {port}"
+        )
+    };
+    let balanced = |policy, port| spec("LoadBalancer", policy, port);
+    let served = good("", &balanced("Local", 30500));
+    assert_eq!(served.health_check_node_port, Some(30500));
+    assert_eq!(good("", &balanced("Local", 0)).health_check_node_port, None);
+    let field = "spec.healthCheckNodePort";
+    for spec in [balanced("Cluster", 30500), spec("NodePort", "Local", 30500)] {
+        let checked = check_service(&manifest("", &spec));
+        assert_eq!(checked.good.unwrap().health_check_node_port, None);
+        let told = checked.issues.iter().find(|issue| issue.field == field);
+        assert_eq!(
+            told.unwrap().message,
+            "has no effect: it needs type LoadBalancer and externalTrafficPolicy Local"
+        );
+    }
+    for port in [-1, 65536] {
+        let told = issues(&balanced("Local", port));
+        let message = format!("{port} is not a port; use 1 to 65535");
+        assert_eq!(told, [(field.to_owned(), message)]);
+    }
+}
+
+#[test]
+fn the_gateways_own_class_is_no_problem() {
+    let spec = "type: LoadBalancer, clusterIP: 10.0.0.9, loadBalancerIP: 192.0.2.2, ports: [{port: 1}], loadBalancerClass: sluice.dev/gateway";
+    assert_eq!(issues(spec), []);
+    let class = good("", spec).load_balancer_class;
+    assert_eq!(class.as_deref(), Some(LOAD_BALANCER_CLASS));
+}

@@ -8,19 +8,22 @@
 //!   gateway serves both families at once, so it only must be one.
 //! - A gateway has addresses of its own, which no case uses; `masquerade` means one of those.
 //! - What the API server would have removed from a Service is removed: a node port of a ClusterIP
-//!   Service, a health check node port without the policy Local.
+//!   Service.
 //! - A flow is a case of its own. Flows of the profile `iptables` contradict those of `nftables`,
 //!   by which Sluice is judged.
 
 mod affinity;
 mod cluster;
+mod endpoint_map;
 mod flow;
 pub mod form;
 mod gateway;
+mod health;
 mod objects;
 mod probe;
 mod programming;
 mod sequence;
+mod services;
 mod usable;
 mod wire;
 
@@ -29,45 +32,51 @@ use serde_json::Value;
 use self::cluster::Cluster;
 use self::form::{Flow, Profile, Scenario};
 use super::document::{Case, Document};
-use super::{Outcome, Report, each, guarded, not_applicable};
+use super::{Outcome, Report, each, guarded};
 
 /// Name of the suite.
 pub const NAME: &str = "proxy-flows";
 
-/// Sections about the control plane's own answers.
-const LATER: [&str; 4] = [
+/// The sections that there are.
+const SECTIONS: [&str; 11] = [
+    "scenarios",
     "health_check_server",
+    "endpoint_categorisation",
     "endpoint_map",
     "service_map",
-    "terminating_health",
-];
-
-const JUDGED: [&str; 7] = [
-    "scenarios",
-    "endpoint_categorisation",
     "no_local_endpoints",
     "sequences",
     "vip_programming",
     "normalisation",
     "session_affinity",
+    "terminating_health",
 ];
 
 /// Judges every case of the file.
 pub fn judge(document: &Document, report: &mut Report) -> anyhow::Result<()> {
     for section in document.sections() {
-        if !LATER.contains(&section) && !JUDGED.contains(&section) {
+        if !SECTIONS.contains(&section) {
             report.note(format!("unknown section {section} is not read"));
         }
     }
     for case in document.cases("scenarios")? {
         scenario(&case, report);
     }
+    each(document, "health_check_server", report, |asked, _| {
+        health::judge(asked).into()
+    })?;
     each(
         document,
         "endpoint_categorisation",
         report,
         usable::categorised,
     )?;
+    each(document, "endpoint_map", report, |change, value| {
+        endpoint_map::judge(change, value).into()
+    })?;
+    each(document, "service_map", report, |map, value| {
+        services::mapped(map, value).into()
+    })?;
     each(
         document,
         "no_local_endpoints",
@@ -83,9 +92,9 @@ pub fn judge(document: &Document, report: &mut Report) -> anyhow::Result<()> {
     each(document, "session_affinity", report, |fact, value| {
         affinity::judge(fact, value, &scenarios).into()
     })?;
-    for section in LATER {
-        not_applicable(document, section, "follows with the control plane", report)?;
-    }
+    each(document, "terminating_health", report, |fact, value| {
+        services::terminating(fact, value).into()
+    })?;
     Ok(())
 }
 

@@ -339,3 +339,39 @@ fn a_fixed_port_makes_one_backend_of_an_endpoint_with_several() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].port, found[0].state), (80, Active));
 }
+
+#[test]
+fn health_checks_count_each_ready_address_of_here_once_and_the_fuller_family() {
+    let service = |port_ranges: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, annotations: {{{port_ranges}}}}}\nspec: {{clusterIP: 10.0.0.9, ports: [{{port: 1}}]}}\n"
+        );
+        crate::testing::check_service(&text).good.unwrap()
+    };
+    let (plain, ranged) = (service(""), service("sluice.dev/port-ranges: 100-200/udp"));
+    let of = |name: &str, family: &str, ports: &str, endpoints: &str| {
+        let text = format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: {{kubernetes.io/service-name: web}}}}\naddressType: {family}\nports: [{ports}]\nendpoints: [{endpoints}]\n"
+        );
+        crate::testing::check_slice(&text).good.unwrap()
+    };
+    let here = "{addresses: [10.1.0.1], nodeName: a}, {addresses: [10.1.0.2], nodeName: a}";
+    let others = "{addresses: [10.1.0.3], nodeName: b}, {addresses: [10.1.0.4]}, {addresses: [10.1.0.5], nodeName: a, conditions: {ready: false, serving: true, terminating: true}}";
+    let slices = [
+        of("s1", "IPv4", "{port: 80}", &format!("{here}, {others}")),
+        of("s2", "IPv4", "{name: x, port: 81}", here),
+        of(
+            "s3",
+            "IPv6",
+            "{port: 80}",
+            "{addresses: ['fd00::1'], nodeName: a}",
+        ),
+        of("s4", "IPv4", "", "{addresses: [10.1.0.6], nodeName: a}"),
+    ];
+    let slices: Vec<&Slice> = slices.iter().collect();
+    let at_a = Place::at("a", None);
+    assert_eq!(local_ready(&plain, &slices, at_a.here()), 2);
+    assert_eq!(local_ready(&ranged, &slices, at_a.here()), 3);
+    assert_eq!(local_ready(&plain, &slices, ANYWHERE.here()), 4);
+    assert_eq!(local_ready(&plain, &[], ANYWHERE.here()), 0);
+}

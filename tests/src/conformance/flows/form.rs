@@ -132,6 +132,9 @@ impl<T> Listed<T> {
 pub struct Slice {
     /// `namespace/name` of the Service.
     pub service: String,
+    /// Which of its slices it is.
+    #[serde(rename = "slice")]
+    pub _number: Option<u32>,
     /// IPv4, IPv6 or FQDN; the family of the first endpoint when it is not written.
     pub address_type: Option<String>,
     /// Ports.

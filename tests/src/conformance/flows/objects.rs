@@ -41,17 +41,10 @@ fn list(value: Option<Value>) -> Vec<Value> {
     }
 }
 
-/// Node ports of a Service that has none, and health check node ports of one that has no local
-/// endpoints to tell about (pkg/registry/core/service of kubernetes/kubernetes).
+/// Node ports of a Service that has none (pkg/registry/core/service of kubernetes/kubernetes).
 fn remove_what_no_api_server_keeps(spec: &mut Map<String, Value>) {
-    let is = |spec: &Map<String, Value>, key, word: &str| {
-        spec.get(key).and_then(Value::as_str).unwrap_or_default() == word
-    };
-    let balanced = is(spec, "type", "LoadBalancer");
-    if !balanced || !is(spec, "externalTrafficPolicy", "Local") {
-        spec.remove("healthCheckNodePort");
-    }
-    if balanced || is(spec, "type", "NodePort") {
+    let kind = spec.get("type").and_then(Value::as_str);
+    if matches!(kind, Some("NodePort" | "LoadBalancer")) {
         return;
     }
     let ports = spec.get_mut("ports").and_then(Value::as_array_mut);

@@ -172,6 +172,7 @@ fn slices(front: Front, endpoints: &BTreeSet<SocketAddr>) -> Vec<Slice> {
     }
     let slice = |(port, endpoints): (u16, Vec<Endpoint>)| Slice {
         service: format!("default/{}", service_name(front.0.ip())),
+        _number: None,
         address_type: None,
         ports: vec![SlicePort {
             name: Some(port_name(front)),

@@ -177,6 +177,7 @@ fn slice(service: &str, ports: &[(&str, u16)], endpoints: Vec<Endpoint>) -> Slic
     };
     Slice {
         service: service.to_owned(),
+        _number: None,
         address_type: None,
         ports: ports.iter().map(port).collect(),
         endpoints,
@@ -236,6 +237,7 @@ fn count(case: &WithoutLocal, value: &Value) -> Result<(), String> {
     });
     let slice = Slice {
         service: name.join("/"),
+        _number: None,
         address_type: None,
         ports: ports.collect(),
         endpoints: endpoints.collect(),
