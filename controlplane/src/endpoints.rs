@@ -25,8 +25,6 @@ pub struct Slice {
     pub name: String,
     /// Service that it belongs to.
     pub service: Option<String>,
-    /// Priority of the endpoints (`sluice.dev/tier`); 0 is first.
-    pub tier: u16,
     /// Ports that every endpoint listens on.
     pub ports: Vec<SlicePort>,
     /// Endpoints of both families.
@@ -53,6 +51,14 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// Node, when named.
     pub node: Option<String>,
+    /// Zone, when named.
+    pub zone: Option<String>,
+    /// Pod that it stands for, when named, in the namespace of the slice.
+    pub pod: Option<String>,
+    /// Own host name, under which DNS knows it.
+    pub hostname: Option<String>,
+    /// Priority; 0 is first.
+    pub tier: u16,
     /// Share of new connections.
     pub weight: u16,
     /// Whom it is meant for.
@@ -105,19 +111,18 @@ pub fn check(namespace: &str, name: &str, slice: &api::EndpointSlice) -> Checked
         &mut report,
     );
     let weights = annotations::weights(annotations, &mut report);
-    let endpoints = endpoints(slice, &weights, &mut report);
+    let tier = annotations::tier(annotations, &mut report);
+    let endpoints = endpoints(slice, tier, &weights, &mut report);
     let listed: BTreeSet<IpAddr> = endpoints.iter().map(|e| e.address).collect();
     for address in weights.keys().filter(|address| !listed.contains(address)) {
         let message = format!("{address} is not an endpoint of this slice");
         report.warn(annotations::field(annotations::WEIGHTS), message);
     }
-    let tier = annotations::tier(annotations, &mut report);
     let ports = ports(slice, &mut report);
     report.finish(Slice {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         service,
-        tier,
         ports,
         endpoints,
     })
@@ -160,6 +165,7 @@ fn ports(slice: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
 
 fn endpoints(
     slice: &api::EndpointSlice,
+    tier: u16,
     weights: &BTreeMap<IpAddr, u16>,
     report: &mut Report,
 ) -> Vec<Endpoint> {
@@ -193,12 +199,21 @@ fn endpoints(
                 address,
                 conditions: Conditions::of(endpoint.conditions.as_ref()),
                 node: endpoint.node_name.clone(),
+                zone: endpoint.zone.clone(),
+                pod: pod(endpoint),
+                hostname: endpoint.hostname.clone(),
+                tier,
                 weight: weights.get(&address).copied().unwrap_or(1),
                 hints: Hints::of(endpoint.hints.as_ref()),
             });
         }
     }
     endpoints
+}
+
+fn pod(endpoint: &api::Endpoint) -> Option<String> {
+    let target = endpoint.target_ref.as_ref()?;
+    (target.kind.as_deref() == Some("Pod")).then(|| target.name.clone())?
 }
 
 fn address_of(field: &str, text: &str, family: &str, report: &mut Report) -> Option<IpAddr> {

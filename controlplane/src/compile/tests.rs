@@ -95,18 +95,19 @@ fn served(name: &str, address: &str, endpoint: &str) -> String {
 
 #[test]
 fn who_was_known_first_keeps_a_disputed_frontend() {
-    let compiled = compiled(&[
-        served("zebra", "10.96.0.1", "10.0.2.1"),
-        served("ant", "10.96.0.1", "10.0.2.1"),
-    ]);
+    let external = |name| {
+        let text = served(name, "10.96.0.1", "10.0.2.1");
+        text.replace("clusterIP: 10.96.0.1", "externalIPs: [10.96.0.1]")
+    };
+    let compiled = compiled(&[external("zebra"), external("ant")]);
     assert_eq!(
         frontends(&compiled),
-        ["default/zebra/TCP 10.96.0.1:80 ClusterIp"]
+        ["default/zebra/TCP 10.96.0.1:80 ExternalIp"]
     );
     assert_eq!(
         lines(&compiled.problems),
         [
-            "1.yaml:6 Service default/ant spec.clusterIP: 10.96.0.1 port 80/TCP is served by Service default/zebra already; Service default/ant does not get it"
+            "1.yaml:6 Service default/ant spec.externalIPs[0]: 10.96.0.1 port 80/TCP is served by Service default/zebra already; Service default/ant does not get it"
         ]
     );
     assert_eq!(

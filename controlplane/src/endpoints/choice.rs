@@ -60,7 +60,6 @@ impl Here<'_> {
 #[derive(Debug, Clone, Copy)]
 struct Candidate<'a> {
     endpoint: &'a Endpoint,
-    tier: u16,
 }
 
 impl Candidate<'_> {
@@ -155,10 +154,9 @@ fn candidates<'a>(
         for port in ports {
             for endpoint in slice.endpoints.iter().filter(of_family) {
                 let address = SocketAddr::new(endpoint.address, port);
-                let tier = slice.tier;
-                let other = Candidate { endpoint, tier };
+                let other = Candidate { endpoint };
                 let best = found.entry(address).or_insert(other);
-                let rank = |c: &Candidate<'_>| (c.is().rank(), Reverse(c.tier));
+                let rank = |c: &Candidate<'_>| (c.is().rank(), Reverse(c.endpoint.tier));
                 if rank(&other) > rank(best) {
                     *best = other;
                 }
@@ -194,7 +192,7 @@ impl<'a> Choice<'a> {
     fn of(members: &[Candidate<'_>], tier_minimum: u16) -> Self {
         let mut ready: BTreeMap<u16, usize> = BTreeMap::new();
         for member in members {
-            *ready.entry(member.tier).or_default() += usize::from(member.is().ready);
+            *ready.entry(member.endpoint.tier).or_default() += usize::from(member.is().ready);
         }
         let (mut last_tier, mut before) = (0, 0);
         for (tier, ready) in ready {
@@ -237,7 +235,7 @@ impl<'a> Choice<'a> {
             Readiness::Ready => candidate.is().ready,
             Readiness::Terminating => candidate.terminates_and_serves(),
         };
-        may && candidate.tier <= self.last_tier && self.hints.suits(candidate.endpoint)
+        may && candidate.endpoint.tier <= self.last_tier && self.hints.suits(candidate.endpoint)
     }
 }
 

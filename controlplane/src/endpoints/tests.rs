@@ -125,7 +125,7 @@ fn hints_and_tier_are_read() {
     let checked = check_slice(&format!("{text}{rest}"));
     assert_eq!((&checked.issues, &checked.notes), (&vec![], &vec![]));
     let slice = checked.good.unwrap();
-    assert_eq!(slice.tier, 1);
+    assert_eq!(slice.endpoints[1].tier, 1);
     assert_eq!(slice.endpoints[0].hints.zones, ["a", "b"]);
     assert_eq!(slice.endpoints[0].hints.nodes, ["node"]);
     assert_eq!(slice.endpoints[1].hints, Hints::default());

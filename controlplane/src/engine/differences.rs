@@ -129,6 +129,7 @@ mod tests {
         let mut gateway = Gateway::default();
         gateway.apply("a", &two);
         let old = gateway.table();
+        assert_eq!(old.services.len(), 2, "{:?}", gateway.problems());
         gateway.apply("a", &two.replace("\n  - port: 81\n    name: y", ""));
         assert_eq!(told(&old, &gateway.table()).unwrap(), "changed default/a");
         assert_eq!(told(&gateway.table(), &old).unwrap(), "changed default/a");
@@ -136,8 +137,13 @@ mod tests {
 
     #[test]
     fn of_many_changed_services_a_few_are_named() {
-        let many = ["a", "b", "c", "d", "e"].map(|name| (name, "10.0.0.1"));
-        let new = table(&many);
+        let new = table(&[
+            ("a", "10.0.0.1"),
+            ("b", "10.0.0.2"),
+            ("c", "10.0.0.3"),
+            ("d", "10.0.0.4"),
+            ("e", "10.0.0.5"),
+        ]);
         assert_eq!(
             told(&ServiceTable::default(), &new).unwrap(),
             "added default/a, default/b, default/c and 2 more"

@@ -202,6 +202,10 @@ impl Endpoint {
                 terminating: self.conditions.terminating.unwrap_or(false),
             },
             node: self.node.as_deref().map(str::to_owned),
+            zone: self.zone.as_deref().map(str::to_owned),
+            pod: self.target.as_ref().map(|pod| pod.name.to_string()),
+            hostname: self.hostname.as_deref().map(str::to_owned),
+            tier: 0,
             weight: 1,
             hints: endpoints::Hints {
                 nodes: text(&self.hints.nodes),
@@ -250,7 +254,6 @@ impl Slice {
             namespace: namespace.to_owned(),
             name: self.name.clone(),
             service: Some(service.to_owned()),
-            tier: 0,
             ports: self
                 .ports
                 .iter()

@@ -259,11 +259,10 @@ fn a_ready_endpoint_that_hints_leave_out_keeps_its_connections() {
 
 /// A slice of `tier` with endpoints that end in these bytes.
 fn tiered(tier: u16, members: &[(u8, &str)]) -> Slice {
-    Slice {
-        tier,
-        name: format!("tier-{tier}"),
-        ..endpoints(members)
-    }
+    let mut slice = endpoints(members);
+    slice.name = format!("tier-{tier}");
+    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.tier = tier);
+    slice
 }
 
 #[test]

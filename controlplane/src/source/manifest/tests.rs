@@ -102,7 +102,7 @@ fn a_misspelt_kind_or_version_is_a_problem_and_the_object_may_still_be_there() {
     ] {
         let manifest = read("f", WEB.replace("kind: Service", wrong).as_bytes());
         let expected = format!(
-            "{place}: {message}; Service of v1 and EndpointSlice of discovery.k8s.io/v1 are read"
+            "{place}: {message}; read are Namespace, Node, Service, Pod"
         );
         assert_eq!(lines(&manifest), [expected]);
         assert!(!manifest.complete);

@@ -89,14 +89,14 @@ fn a_file_that_is_empty_for_a_moment_takes_nothing_away() {
         scene.noticed(&["a.yaml"], 100),
         Some(Duration::from_millis(100 + EMPTIED))
     );
-    assert_eq!(scene.served(), ["a 10.0.0.1"]);
-    scene.write("a.yaml", &service("a", "10.0.0.2"));
+    assert_eq!(scene.served(), ["a 10.0.0.1:80"]);
+    scene.write("a.yaml", &service("a", "10.0.0.1").replace("80", "81"));
     assert_eq!(scene.noticed(&["a.yaml"], 110), None);
-    assert_eq!(scene.served(), ["a 10.0.0.2"]);
+    assert_eq!(scene.served(), ["a 10.0.0.1:81"]);
     scene.write("a.yaml", "");
     scene.noticed(&["a.yaml"], 120);
     scene.scan(119 + EMPTIED);
-    assert_eq!(scene.served(), ["a 10.0.0.2"]);
+    assert_eq!(scene.served(), ["a 10.0.0.1:81"]);
     scene.scan(120 + EMPTIED);
     assert_eq!(scene.served(), [""; 0]);
 }
@@ -134,12 +134,12 @@ fn a_file_that_is_gone_for_a_moment_takes_nothing_away() {
     scene.scan(0);
     fs::remove_file(scene.path("a.yaml")).unwrap();
     assert!(scene.noticed(&["a.yaml"], 10).is_some());
-    assert_eq!(scene.served(), ["a 10.0.0.1"]);
+    assert_eq!(scene.served(), ["a 10.0.0.1:80"]);
     scene.write("a.yaml", &service("a", "10.0.0.1"));
     scene.noticed(&["a.yaml"], 20);
     fs::remove_file(scene.path("a.yaml")).unwrap();
     assert!(scene.scan(30 + LOST).is_some());
-    assert_eq!(scene.served(), ["a 10.0.0.1"]);
+    assert_eq!(scene.served(), ["a 10.0.0.1:80"]);
     assert_eq!(scene.scan(30 + 2 * LOST), None);
     assert_eq!(scene.served(), [""; 0]);
 }
@@ -171,14 +171,14 @@ fn an_empty_folder_in_the_place_of_another_takes_nothing_away() {
     fs::create_dir(&scene.scanner.folder).unwrap();
     for ms in [1000, 10_000, 100_000] {
         scene.scan(ms);
-        assert_eq!(scene.served(), ["a 10.0.0.1"]);
+        assert_eq!(scene.served(), ["a 10.0.0.1:80"]);
         assert_eq!(scene.problems().len(), 1);
         assert!(scene.problems()[0].contains("is another folder than before"));
     }
     scene.write("b.yaml", &service("b", "10.0.0.2"));
     scene.scan(100_100);
     assert_eq!(scene.problems(), [""; 0]);
-    assert_eq!(scene.served(), ["a 10.0.0.1", "b 10.0.0.2"]);
+    assert_eq!(scene.served(), ["a 10.0.0.1:80", "b 10.0.0.2:80"]);
     // Whoever fills the folder has a while for each file.
     scene.write("c.yaml", &service("c", "10.0.0.3"));
     scene.scan(101_000);
@@ -186,7 +186,7 @@ fn an_empty_folder_in_the_place_of_another_takes_nothing_away() {
     scene.scan(100_100 + settle);
     assert_eq!(scene.served().len(), 3);
     scene.scan(101_000 + settle);
-    assert_eq!(scene.served(), ["b 10.0.0.2", "c 10.0.0.3"]);
+    assert_eq!(scene.served(), ["b 10.0.0.2:80", "c 10.0.0.3:80"]);
 }
 
 #[test]
