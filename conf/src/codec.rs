@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const HEADER_LEN: usize = 8;
 
 /// Version of header and messages; both sides must speak the same one.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Largest body of a request or an answer, in bytes. A table of 10,000 Services with 100,000
 /// endpoints encodes to about 1.5 MB; the limit leaves room for forty times that.
@@ -193,7 +193,7 @@ mod tests {
             Err(CodecError::Version(1))
         );
         assert_eq!(
-            body_len(b"Sl\x04\0\x0b\0\0\0", 10),
+            body_len(b"Sl\x05\0\x0b\0\0\0", 10),
             Err(CodecError::TooLong(11, 10))
         );
     }

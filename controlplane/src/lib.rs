@@ -71,6 +71,8 @@ pub mod framing;
 
 pub mod push;
 
+pub mod evidence;
+
 pub mod view;
 
 pub mod listener;

@@ -6,6 +6,7 @@
 //! connections.
 
 mod answers;
+mod evidence;
 mod socket;
 
 use std::io::{self, Read, Write};

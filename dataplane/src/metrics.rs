@@ -98,6 +98,10 @@ fn describe() {
         "Bytes of a backend of a Service, by direction"
     );
     describe_counter!(
+        "sluice_backend_attempts_total",
+        "Connections that a backend of a Service answered, refused or was silent about"
+    );
+    describe_counter!(
         "sluice_service_connections_total",
         "Connections given to any backend of a Service"
     );
@@ -267,6 +271,15 @@ fn services(gateway: &Gateway) {
             let labels = [("service", name.clone()), ("backend", end)];
             let totals = Totals::of(&backend.counters);
             counter!("sluice_backend_connections_total", &labels).absolute(totals.connections);
+            for (outcome, n) in [
+                ("answered", totals.attempts.answered),
+                ("refused", totals.attempts.refused),
+                ("silent", totals.attempts.silent),
+            ] {
+                let [service, backend] = labels.clone();
+                let labels = [service, backend, ("outcome", outcome.to_owned())];
+                counter!("sluice_backend_attempts_total", &labels).absolute(n);
+            }
             for (direction, Traffic { frames, bytes }) in totals.directions() {
                 let [service, backend] = labels.clone();
                 let labels = [service, backend, ("direction", direction.to_owned())];

@@ -23,6 +23,7 @@
 mod answer;
 mod burst;
 mod complaint;
+mod evidence;
 mod explain;
 mod express;
 mod forward;

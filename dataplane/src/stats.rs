@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
-use sluice_conf::message::dataplane::Traffic;
+use sluice_conf::message::dataplane::{Attempts, Traffic};
 
 use crate::flow::Direction;
 use crate::io::{InterfaceId, RingStats};
@@ -30,6 +30,16 @@ impl Counter {
     /// The value as some recent moment had it.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// As [`Counter::set`]; who reads it by [`Counter::follow`] sees all that was counted before.
+    pub fn lead(&self, n: u64) {
+        self.0.store(n, Ordering::Release);
+    }
+
+    /// As [`Counter::get`]; see [`Counter::lead`].
+    pub fn follow(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -103,6 +113,8 @@ pub struct WorkerCounters {
     pub source_ports_scarce: Counter,
     /// Clients that session affinity forgot before their time for others.
     pub affinity_evicted: Counter,
+    /// Pieces of evidence about backends.
+    pub evidence: Counter,
     /// Fragmented packets that were given up for others.
     pub fragments_evicted: Counter,
     /// Segments whose announced segment size was lowered.
@@ -217,6 +229,50 @@ pub struct BackendCounters {
     pub original: TrafficCounter,
     /// Backend to client.
     pub reply: TrafficCounter,
+    /// What it made of connections.
+    pub attempts: AttemptCounters,
+}
+
+/// What one worker counts of what a backend makes of the connections opened to it.
+#[derive(Debug, Default)]
+pub struct AttemptCounters {
+    outcomes: [Counter; 3],
+    /// Number of the worker's last piece of evidence about it.
+    last: Counter,
+}
+
+/// What a backend makes of a connection opened to it; see [`Attempts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers.
+    Answered,
+    /// It refuses, or somebody on the way to it says that it cannot be reached.
+    Refused,
+    /// It says nothing.
+    Silent,
+}
+
+impl AttemptCounters {
+    /// Counts the piece of evidence that is the worker's `number`th.
+    pub fn add(&self, outcome: Outcome, number: u64) {
+        self.outcomes[outcome as usize].add(1);
+        self.last.set(number);
+    }
+
+    /// Whether something was counted after the worker's `number`th piece of evidence.
+    pub fn is_newer_than(&self, number: u64) -> bool {
+        self.last.get() > number
+    }
+
+    /// All counts.
+    pub fn get(&self) -> Attempts {
+        let [answered, refused, silent] = &self.outcomes;
+        Attempts {
+            answered: answered.get(),
+            refused: refused.get(),
+            silent: silent.get(),
+        }
+    }
 }
 
 impl BackendCounters {
@@ -267,6 +323,8 @@ pub struct Totals {
     pub original: Traffic,
     /// Backend to client.
     pub reply: Traffic,
+    /// What became of the connections.
+    pub attempts: Attempts,
 }
 
 impl Totals {
@@ -276,6 +334,7 @@ impl Totals {
             connections: counters.iter().map(|c| c.connections.get()).sum(),
             original: total(counters.iter().map(|c| c.original.get())),
             reply: total(counters.iter().map(|c| c.reply.get())),
+            attempts: attempts(counters.iter().map(|c| c.attempts.get())),
         }
     }
 
@@ -291,6 +350,7 @@ impl std::iter::Sum for Totals {
             connections: sum.connections + one.connections,
             original: total([sum.original, one.original].into_iter()),
             reply: total([sum.reply, one.reply].into_iter()),
+            attempts: attempts([sum.attempts, one.attempts].into_iter()),
         })
     }
 }
@@ -300,5 +360,14 @@ pub fn total(readings: impl Iterator<Item = Traffic>) -> Traffic {
     readings.fold(Traffic::default(), |sum, one| Traffic {
         frames: sum.frames + one.frames,
         bytes: sum.bytes + one.bytes,
+    })
+}
+
+/// Sum of several readings.
+pub fn attempts(readings: impl Iterator<Item = Attempts>) -> Attempts {
+    readings.fold(Attempts::default(), |sum, one| Attempts {
+        answered: sum.answered + one.answered,
+        refused: sum.refused + one.refused,
+        silent: sum.silent + one.silent,
     })
 }

@@ -89,6 +89,18 @@ impl Dataplane {
         }
     }
 
+    /// What backends have made of connections since the mark of the last answer.
+    ///
+    /// # Errors
+    /// No answer, or another one.
+    pub fn evidence(&mut self, since: dataplane::Mark) -> Result<dataplane::Evidence> {
+        let question = dataplane::Request::Evidence { since };
+        match self.0.ask(&question)? {
+            dataplane::Reply::Evidence(evidence) => Ok(evidence),
+            other => bail!("answer to a question for evidence: {other:?}"),
+        }
+    }
+
     /// The connections that match.
     ///
     /// # Errors

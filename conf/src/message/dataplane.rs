@@ -36,6 +36,11 @@ pub enum AnyRequest<T> {
     Status,
     /// Answered by [`Reply::Stats`].
     Stats,
+    /// What backends have made of the connections opened to them. Answered by [`Reply::Evidence`].
+    Evidence {
+        /// The mark of the last answer; the default one for everything since the start.
+        since: Mark,
+    },
     /// Answered by [`Reply::Connections`].
     Connections(ConnectionFilter),
     /// Answered by [`Reply::Explained`].
@@ -71,6 +76,8 @@ pub enum Reply {
     Status(Status),
     /// What it has counted.
     Stats(Stats),
+    /// What backends have made of the connections opened to them.
+    Evidence(Evidence),
     /// The connections that matched.
     Connections(Connections),
     /// What would become of the packet.
@@ -198,6 +205,50 @@ pub struct BackendStats {
     pub original: Traffic,
     /// From the backend to clients.
     pub reply: Traffic,
+    /// What it has made of those connections.
+    pub attempts: Attempts,
+}
+
+/// What a backend has made of the connections opened to it, since it was first listed. An attempt
+/// counts when it fails and when it is answered: one that the backend took only when the client
+/// repeated it counts as silent and as answered, and only one that it goes on to refuse counts as
+/// failed twice. What is still open, what the client gave up and what a full table forgot counts as
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attempts {
+    /// It answered: a SYN with SYN-ACK, an INIT with INIT-ACK, a datagram with a datagram.
+    pub answered: u64,
+    /// It refused: TCP with a reset, SCTP with an ABORT, or the first packet came back as an ICMP
+    /// error, destination unreachable (RFC 792, RFC 4443 section 3.1). With UDP and SCTP each such
+    /// error counts.
+    pub refused: u64,
+    /// It said nothing to a SYN: the client repeated it in a later second, or the connection expired.
+    /// Never with UDP, which need not be answered, nor with SCTP and direct return, where a first
+    /// answer is not noticed.
+    pub silent: u64,
+}
+
+/// How far a client has been told of evidence. Means something only to the process that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mark(pub Vec<u64>);
+
+/// Counts of the backends that have changed since the mark of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// For the next question.
+    pub mark: Mark,
+    /// Per Service, sorted by name; only those with a backend that has changed, and no more
+    /// backends than the table has.
+    pub services: Vec<ServiceEvidence>,
+}
+
+/// Counts of those backends of one Service that have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEvidence {
+    /// Which Service.
+    pub name: ServiceName,
+    /// Per backend, sorted by address and port.
+    pub backends: Vec<(SocketAddr, Attempts)>,
 }
 
 /// Which connections to list.

@@ -59,16 +59,25 @@ impl State {
     #[must_use]
     pub fn seen_from_one_side(self, signal: &Signal) -> Self {
         match (self, signal) {
-            (State::Tcp(TcpState::SynSent | TcpState::PickedUp), Signal::Tcp(segment))
-                if segment.flags.any(TcpFlags::ACK) =>
-            {
-                State::Tcp(TcpState::Established)
-            }
+            (
+                State::Tcp(TcpState::SynSent | TcpState::SynFailed | TcpState::PickedUp),
+                Signal::Tcp(segment),
+            ) if segment.flags.any(TcpFlags::ACK) => State::Tcp(TcpState::Established),
             (State::Sctp(SctpState::CookieEchoed), Signal::Sctp(0)) => {
                 State::Sctp(SctpState::Established)
             }
             (same, _) => same,
         }
+    }
+
+    /// Whether the client's first packet has had no answer yet.
+    pub const fn awaits_answer(self) -> bool {
+        matches!(
+            self,
+            State::Tcp(TcpState::SynSent | TcpState::SynFailed)
+                | State::Sctp(SctpState::CookieWait)
+                | State::UdpNew
+        )
     }
 
     /// Whether it is one of UDP's.
@@ -79,7 +88,7 @@ impl State {
     /// Seconds without a packet after which the connection is forgotten.
     pub fn timeout(self, timeouts: &Timeouts) -> u32 {
         match self {
-            State::Tcp(TcpState::SynSent) => timeouts.tcp_syn_sent,
+            State::Tcp(TcpState::SynSent | TcpState::SynFailed) => timeouts.tcp_syn_sent,
             State::Tcp(TcpState::SynReceived) => timeouts.tcp_syn_received,
             State::Tcp(TcpState::PickedUp) => timeouts.tcp_syn_received,
             State::Tcp(TcpState::Established) => timeouts.tcp_established,
@@ -101,7 +110,12 @@ impl State {
         match self {
             State::Tcp(TcpState::TimeWait | TcpState::Close | TcpState::LastAck)
             | State::Sctp(SctpState::Closed | SctpState::Shutdown) => Value::Ended,
-            State::Tcp(TcpState::SynSent | TcpState::SynReceived | TcpState::PickedUp)
+            State::Tcp(
+                TcpState::SynSent
+                | TcpState::SynFailed
+                | TcpState::SynReceived
+                | TcpState::PickedUp,
+            )
             | State::Sctp(SctpState::CookieWait | SctpState::CookieEchoed)
             | State::UdpNew => Value::Opening,
             State::UdpAnswered => Value::Answered,

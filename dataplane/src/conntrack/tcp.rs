@@ -17,6 +17,9 @@ const MAX_SHIFT: u8 = 14;
 pub enum TcpState {
     /// The client sent SYN.
     SynSent,
+    /// As [`TcpState::SynSent`], and it was noted that the backend has not answered: the client sent
+    /// SYN again, or an error came back.
+    SynFailed,
     /// The backend answered SYN-ACK.
     SynReceived,
     /// The handshake was not seen: the client went on where another gateway, or this one before a
@@ -272,8 +275,9 @@ impl Event {
 
 impl TcpState {
     /// Every state.
-    pub const ALL: [TcpState; 9] = [
+    pub const ALL: [TcpState; 10] = [
         TcpState::SynSent,
+        TcpState::SynFailed,
         TcpState::SynReceived,
         TcpState::PickedUp,
         TcpState::Established,
@@ -288,11 +292,12 @@ impl TcpState {
     #[must_use]
     pub fn next(self, direction: Direction, flags: TcpFlags) -> Self {
         use TcpState::{
-            CloseWait, Established, FinWait, LastAck, PickedUp, SynReceived, SynSent, TimeWait,
+            CloseWait, Established, FinWait, LastAck, PickedUp, SynFailed, SynReceived, SynSent,
+            TimeWait,
         };
         match (Event::of(flags), direction, self) {
             (Event::Rst, _, _) => TcpState::Close,
-            (Event::SynAck, Direction::Reply, SynSent) => SynReceived,
+            (Event::SynAck, Direction::Reply, SynSent | SynFailed) => SynReceived,
             (Event::Fin, _, SynReceived | Established | PickedUp) => FinWait,
             (Event::Ack, Direction::Reply, PickedUp) => Established,
             (Event::Fin, _, FinWait | CloseWait) => LastAck,
@@ -314,7 +319,7 @@ impl TcpState {
     /// Name, as `conntrack -L` prints it.
     pub const fn name(self) -> &'static str {
         match self {
-            TcpState::SynSent => "SYN_SENT",
+            TcpState::SynSent | TcpState::SynFailed => "SYN_SENT",
             TcpState::SynReceived => "SYN_RECV",
             TcpState::PickedUp => "PICKED_UP",
             TcpState::Established => "ESTABLISHED",

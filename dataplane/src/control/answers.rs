@@ -1,6 +1,5 @@
 //! What the dataplane answers to each request.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +7,12 @@ use crossbeam::channel::{RecvTimeoutError, bounded};
 use sluice_conf::message::dataplane::explain::{Explanation, Question};
 use sluice_conf::message::dataplane::tap::{TapBatch, TapSettings};
 use sluice_conf::message::dataplane::{
-    BackendStats, Connection, ConnectionFilter, Connections, Drop, Interface, Reply, Request,
-    ServiceStats, Stats, Status, Worker,
+    BackendStats, Connection, ConnectionFilter, Connections, Drop, Evidence, Interface, Mark,
+    Reply, Request, ServiceStats, Stats, Status, Worker,
 };
 use sluice_conf::{Generation, ServiceTable, TableChange};
 
+use super::evidence;
 use crate::clock::Clock;
 use crate::gateway::{Base, ChangeRefused, Gateway};
 use crate::listing::{Query, Wanted};
@@ -76,6 +76,7 @@ impl Answers {
             Request::Hello(_) => self.hello(),
             Request::Status => Reply::Status(self.status()),
             Request::Stats => Reply::Stats(self.stats()),
+            Request::Evidence { since } => Reply::Evidence(self.evidence(&since)),
             Request::Connections(filter) => self.connections(filter),
             Request::Explain(question) => self.explain(question),
             Request::Push(table) => self.push(table, base),
@@ -193,6 +194,11 @@ impl Answers {
         }
     }
 
+    fn evidence(&self, since: &Mark) -> Evidence {
+        let services = Arc::clone(&self.gateway.snapshot().services);
+        evidence::gather(&services, self.gateway.counters().iter(), since)
+    }
+
     /// What was ours and never reached a worker.
     fn kernel_drops(&self) -> impl Iterator<Item = Drop> {
         KernelDrop::ALL.iter().map(|reason| Drop {
@@ -299,12 +305,13 @@ fn backend_stats(backend: &CompiledBackend) -> BackendStats {
         connections,
         original,
         reply,
+        attempts,
     } = Totals::of(&backend.counters);
-    let address = SocketAddr::new(backend.entry.address, backend.entry.port);
     BackendStats {
-        address,
+        address: backend.address(),
         connections,
         original,
         reply,
+        attempts,
     }
 }

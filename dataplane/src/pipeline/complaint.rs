@@ -1,9 +1,11 @@
 //! ICMP errors about packets of a connection: translated back to the sender of the packet, so that
 //! path-MTU discovery and traceroute work through the gateway (RFC 5508 section 4).
 
+use super::evidence::refuses;
 use super::forward::send;
 use super::known::way_of;
 use super::{Engine, Moment, Tracked};
+use crate::flow::Direction;
 use crate::io::PacketIo;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::complaint::translate;
@@ -51,10 +53,15 @@ impl Engine {
         if complaint.place.len() > way.link.mtu as usize {
             return Verdict::Drop(DropReason::FrameTooLong);
         }
+        let refuses =
+            direction == Direction::Reply && refuses(complaint, &connection, io.bytes(frame));
         if !translate(io.bytes_mut(frame), complaint, to, &sent) {
             return Verdict::Drop(DropReason::Truncated);
         }
         self.count(|counters| counters.complaints_translated.add(1));
+        if refuses {
+            self.refused(id, &connection, moment);
+        }
         send(io, frame, way.hop.interface, way.link, way.ethernet, moment)
     }
 }

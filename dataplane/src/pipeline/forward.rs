@@ -1,5 +1,6 @@
 //! The last stage of a packet that goes on: next hop, size, translation, tags.
 
+use super::evidence::outcome;
 use super::pieces::may_change_ports;
 use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{Connection, Handling, State};
@@ -106,12 +107,17 @@ impl Engine {
         {
             self.clamp(io, frame, packet, limit);
         }
+        let before = connection.state;
         connection.state = self.note(packet, found, connection, moment);
         if let Some(backend) = service.zip(connection.binding.backend)
             && let Some(backend) = backend.0.backends.get(usize::from(backend.1))
             && let Some(counters) = backend.counters.of(self.worker)
         {
             counters.traffic(found.direction).add(bytes);
+            if before != connection.state {
+                let outcome = outcome(before, connection.state, found.direction);
+                self.testify(&counters.attempts, outcome);
+            }
         }
         if connection.is_settled() {
             self.learn(found, connection, &way, moment);

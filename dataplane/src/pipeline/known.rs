@@ -2,6 +2,7 @@
 
 use sluice_conf::{BackendGone, Protocol};
 
+use super::evidence::is_repeated;
 use super::lane::Ended;
 use super::{Engine, Found, Moment, Tracked};
 use crate::conntrack::{
@@ -10,6 +11,7 @@ use crate::conntrack::{
 use crate::flow::Direction;
 use crate::io::PacketIo;
 use crate::service::{ServiceMap, Target};
+use crate::stats::Outcome;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::parse::{Packet, Segment, Signal, TcpFlags};
 
@@ -85,6 +87,9 @@ impl Engine {
             && worth != ResetWorth::Exact
         {
             return self.doubtful_reset(io, frame, packet, found, worth, moment);
+        }
+        if is_repeated(&connection, found.direction, packet, moment.seconds) {
+            connection.state = self.fail(found.id, &connection, Outcome::Silent, moment);
         }
         match moment.way(way_of(&connection, found.direction)) {
             Ok(way) => self.forward(io, frame, packet, found, &mut connection, way, moment),

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use super::evidence::{Witness, is_asked_in_vain};
 use super::known::{rebind, wants_reset};
 use super::lane::Ended;
 use super::{Engine, Lane, MAX_BURST, Moment, Tracked};
@@ -12,6 +13,7 @@ use crate::conntrack::{ConnId, Connection, SctpState, Seconds, State, TcpState};
 use crate::flow::Direction;
 use crate::io::{InterfaceId, PacketIo};
 use crate::snapshot::Snapshot;
+use crate::stats::Outcome;
 use crate::wire::parse::ETHERNET_LEN;
 use crate::wire::reset::{self, Reset};
 use crate::wire::rewrite::write_ethernet;
@@ -67,7 +69,7 @@ impl Engine {
         // Called in every turn, so each part is entered only where it has something to do.
         self.expire_fragments(moment.seconds);
         if self.review.done != Some(moment.seconds) {
-            self.expire(moment.seconds);
+            self.expire(moment);
         }
         self.processed = 0;
         if self.review.is_under_way(moment) {
@@ -92,10 +94,13 @@ impl Engine {
     }
 
     /// Looks at connections that may be due.
-    fn expire(&mut self, now: Seconds) {
+    fn expire(&mut self, moment: Moment<'_>) {
+        let now = moment.seconds;
         let budget = EXPIRY_BUDGET + self.processed.min(MAX_BURST);
         let before = self.connections();
-        let has_more = expire(&mut self.v4, now, budget) | expire(&mut self.v6, now, budget);
+        let witness = Witness::new(&self.counters, self.worker, moment);
+        let has_more =
+            expire(&mut self.v4, budget, &witness) | expire(&mut self.v6, budget, &witness);
         self.review.done = (!has_more).then_some(now);
         let expired = (before - self.connections()) as u64;
         self.count(|counters| counters.connections_expired.add(expired));
@@ -165,11 +170,15 @@ impl Engine {
 }
 
 /// True when there may be more.
-fn expire<A: Tracked>(lane: &mut Lane<A>, now: Seconds, budget: usize) -> bool {
+fn expire<A: Tracked>(lane: &mut Lane<A>, budget: usize, witness: &Witness<'_>) -> bool {
     let Lane { table, ended, .. } = lane;
+    let now = witness.moment.seconds;
     table.expire(now, budget, |connection| {
         if connection.is_overdue(now) && wants_reset(&connection) {
             ended.push(Ended::both(connection));
+        }
+        if is_asked_in_vain(&connection) {
+            witness.testify_of(&connection, Outcome::Silent);
         }
     })
 }

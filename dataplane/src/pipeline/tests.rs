@@ -5,6 +5,7 @@ mod changes;
 mod closing;
 mod crossing;
 mod errors;
+mod evidence;
 mod explained;
 mod express;
 mod forwarding;

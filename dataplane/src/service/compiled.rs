@@ -1,6 +1,6 @@
 //! One Service, ready for new connections.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::HashMap as FastMap;
@@ -21,6 +21,11 @@ pub struct CompiledBackend {
 }
 
 impl CompiledBackend {
+    /// As the table lists it; port 0 stands for the one that a client uses.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.entry.address, self.entry.port)
+    }
+
     /// Where it is, for a client that used port `port`.
     pub fn end<A: Address>(&self, port: u16) -> Option<End<A>> {
         let own = match self.entry.port {

@@ -52,6 +52,10 @@ pub trait Family: Address {
     /// Whether an ICMP type is an error, which quotes a packet.
     fn is_error(kind: u8) -> bool;
 
+    /// Whether an ICMP error says that a packet's destination cannot be reached, whatever the packet
+    /// (RFC 792, RFC 4443 section 3.1); one that is only too big can be.
+    fn is_unreachable(kind: u8, code: u8) -> bool;
+
     /// The sum of the pseudo header of a transport segment (RFC 9293 section 3.1, RFC 8200 section
     /// 8.1).
     fn pseudo_header(source: Self, destination: Self, protocol: u8, len: usize) -> Sum16BitWords;
@@ -103,6 +107,11 @@ impl Family for Ipv4Addr {
         // Unreachable, time exceeded, parameter problem. Source quench is dead (RFC 6633), and a
         // redirect is for the next host only.
         matches!(kind, 3 | 11 | 12)
+    }
+
+    fn is_unreachable(kind: u8, code: u8) -> bool {
+        const TOO_BIG: u8 = 4;
+        kind == 3 && code != TOO_BIG
     }
 
     fn pseudo_header(source: Self, destination: Self, protocol: u8, len: usize) -> Sum16BitWords {
@@ -199,6 +208,10 @@ impl Family for Ipv6Addr {
     fn is_error(kind: u8) -> bool {
         // Unreachable, too big, time exceeded, parameter problem.
         matches!(kind, 1..=4)
+    }
+
+    fn is_unreachable(kind: u8, _: u8) -> bool {
+        kind == 1
     }
 
     fn pseudo_header(source: Self, destination: Self, protocol: u8, len: usize) -> Sum16BitWords {

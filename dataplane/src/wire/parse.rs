@@ -392,6 +392,19 @@ impl<A: Family> Complaint<A> {
     pub fn has_right_checksum(&self, frame: &[u8]) -> bool {
         icmp::is_right(frame, self.source, self.destination, &self.place)
     }
+
+    /// Whether it says that the destination of the packet cannot be reached.
+    pub fn is_unreachable(&self, frame: &[u8]) -> bool {
+        let header = frame.get(usize::from(self.place.transport)..);
+        matches!(header, Some([kind, code, ..]) if A::is_unreachable(*kind, *code))
+    }
+
+    /// The sequence number of the TCP segment complained of, which an error always quotes (RFC 792).
+    pub fn quoted_sequence(&self, frame: &[u8]) -> Option<u32> {
+        let quoted = frame.get(usize::from(self.quoted_transport)..)?;
+        let bytes = quoted.get(4..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes))
+    }
 }
 
 #[cfg(test)]
