@@ -4,8 +4,10 @@
 //! where two objects claim one address, on which was known first. The outcome always passes
 //! [`sluice_conf::ServiceTable::validate`]; what could not be served is a problem, never an error.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -20,6 +22,7 @@ use crate::catalog::{Catalog, Owner as Holder};
 use crate::endpoints::{self, Slice};
 use crate::index::Known;
 use crate::object::{self, Kind, Lines, NamespacedName, ObjectId, Origin};
+use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::{self, Place, ServiceSpec, ServiceType};
 
@@ -31,12 +34,23 @@ mod counts;
 use claims::{Claim, Claims};
 pub use counts::{Sizes, WithoutLocal, count_without_local};
 
+/// What is thought of endpoints, at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoints<'a> {
+    /// Who thinks so.
+    pub readiness: &'a Readiness,
+    /// The moment.
+    pub moment: Moment,
+}
+
 /// Keeps what every Service was compiled to, and compiles anew what a change concerns.
 #[derive(Debug)]
 pub struct Compiler {
     rules: Arc<Rules>,
     claims: Claims,
     outcomes: BTreeMap<NamespacedName, Outcome>,
+    /// When which Service is compiled anew.
+    due: BTreeSet<(Duration, NamespacedName)>,
     sizes: Sizes,
 }
 
@@ -47,6 +61,8 @@ struct Outcome {
     services: Vec<Arc<Service>>,
     /// What could not be served.
     problems: BTreeSet<Problem>,
+    /// When it is compiled anew although nothing changes, on the clock of the process.
+    due: Option<Duration>,
 }
 
 impl Compiler {
@@ -56,16 +72,22 @@ impl Compiler {
             rules,
             claims: Claims::default(),
             outcomes: BTreeMap::new(),
+            due: BTreeSet::new(),
             sizes: Sizes::default(),
         }
     }
 
     /// Compiles these Services of the catalog, and those that may get more or less by it. Returns
     /// whether the problems are others than before.
-    pub fn update(&mut self, catalog: &Catalog, mut concerned: BTreeSet<NamespacedName>) -> bool {
+    pub fn update(
+        &mut self,
+        catalog: &Catalog,
+        endpoints: &Endpoints<'_>,
+        mut concerned: BTreeSet<NamespacedName>,
+    ) -> bool {
         let mut differ = false;
         while let Some(name) = concerned.pop_first() {
-            let wanted = Job::new(catalog, &self.rules, &name);
+            let wanted = Job::new(catalog, endpoints, &self.rules, &name);
             let claims = wanted.as_ref().map(Job::claims).unwrap_or_default();
             concerned.extend(self.claims.replace(&name, claims));
             let outcome = match wanted {
@@ -80,6 +102,12 @@ impl Compiler {
     /// Puts an outcome in place of the one before. Returns whether its problems are others.
     fn settle(&mut self, name: NamespacedName, mut outcome: Outcome) -> bool {
         let before = self.outcomes.remove(&name).unwrap_or_default();
+        if let Some(due) = before.due {
+            self.due.remove(&(due, name.clone()));
+        }
+        if let Some(due) = outcome.due {
+            self.due.insert((due, name.clone()));
+        }
         let known: HashMap<&ServiceName, &Arc<Service>> =
             before.services.iter().map(|s| (&s.name, s)).collect();
         for service in &mut outcome.services {
@@ -121,6 +149,14 @@ impl Compiler {
         Arc::clone(&self.rules)
     }
 
+    /// Services that are due at `now`, and when the next is.
+    pub fn due(&self, now: Duration) -> (BTreeSet<NamespacedName>, Option<Duration>) {
+        let late = self.due.iter().take_while(|(due, _)| *due <= now);
+        let late = late.map(|(_, name)| name.clone()).collect();
+        let next = self.due.iter().map(|(due, _)| *due).find(|due| *due > now);
+        (late, next)
+    }
+
     /// How much there is in the table.
     pub const fn sizes(&self) -> &Sizes {
         &self.sizes
@@ -138,9 +174,10 @@ pub struct Compiled {
 }
 
 /// Compiles everything that the catalog holds.
-pub fn compile(catalog: &Catalog, rules: Arc<Rules>) -> Compiled {
+pub fn compile(catalog: &Catalog, endpoints: &Endpoints<'_>, rules: Arc<Rules>) -> Compiled {
     let mut compiler = Compiler::new(rules);
-    compiler.update(catalog, catalog.names().into_iter().cloned().collect());
+    let all = catalog.names().into_iter().cloned().collect();
+    compiler.update(catalog, endpoints, all);
     Compiled {
         table: compiler.table(),
         problems: compiler.problems().cloned().collect(),
@@ -182,7 +219,12 @@ pub fn table_of(
             catalog.put_slice(known(order).with(slice));
         }
     }
-    let compiled = compile(&catalog, rules);
+    let readiness = Readiness::default();
+    let endpoints = Endpoints {
+        readiness: &readiness,
+        moment: Moment::default(),
+    };
+    let compiled = compile(&catalog, &endpoints, rules);
     problems.extend(compiled.problems);
     (compiled.table, problems.into_iter().collect())
 }
@@ -208,6 +250,7 @@ struct Job<'a> {
     /// Every frontend that is wanted, with the listing that it is for and the field that asks.
     wanted: Vec<Wanted<'a>>,
     problems: BTreeSet<Problem>,
+    due: Option<Duration>,
 }
 
 struct Wanted<'a> {
@@ -222,7 +265,7 @@ struct Owner<'a> {
     id: ObjectId,
     origin: &'a Origin,
     spec: &'a ServiceSpec,
-    slices: Vec<&'a Slice>,
+    slices: Vec<Cow<'a, Slice>>,
     forwarding: Forwarding,
 }
 
@@ -262,9 +305,17 @@ fn listings(spec: &ServiceSpec) -> impl Iterator<Item = Listing<'_>> {
 
 impl<'a> Job<'a> {
     /// The job of a Service; `None` when it is not there.
-    fn new(catalog: &'a Catalog, rules: &'a Rules, name: &NamespacedName) -> Option<Self> {
+    fn new(
+        catalog: &'a Catalog,
+        endpoints: &Endpoints<'_>,
+        rules: &'a Rules,
+        name: &NamespacedName,
+    ) -> Option<Self> {
         let known = catalog.service(name)?;
         let spec = &*known.object;
+        let slices = catalog.slices_of(name).map(|slice| &*slice.object);
+        let moment = endpoints.moment;
+        let look = endpoints.readiness.look(spec, slices, moment);
         let owner = Owner {
             id: ObjectId {
                 kind: Kind::Service,
@@ -286,7 +337,12 @@ impl<'a> Job<'a> {
             order: known.order,
             wanted: Vec::new(),
             problems: BTreeSet::new(),
+            due: look.next.map(|next| moment.now.saturating_add(next)),
         };
+        if let Some(ignored) = look.ignored {
+            let problem = object::problem(&job.owner.id, job.owner.origin, None, ignored);
+            job.problems.insert(problem);
+        }
         if job.is_served() {
             for (number, listing) in listings(spec).enumerate() {
                 job.want(number, &listing);
@@ -342,6 +398,7 @@ impl<'a> Job<'a> {
         Outcome {
             services,
             problems: self.problems,
+            due: self.due,
         }
     }
 

@@ -15,13 +15,14 @@ use tracing::{debug, info};
 use crate::admission::{Admission, Asked, Decision};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Endpoints};
 use crate::endpoints::Slice;
 use crate::index::{Change, Good, Index, Known, Version};
 use crate::kinds::policy::{self, Beaten, PolicySpec};
 use crate::kinds::pool::PoolSpec;
 use crate::metrics;
 use crate::object::{Issue, Kind, NamespacedName, ObjectId};
+use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
 use crate::slices::deriver::{Deriver, Refreshed};
@@ -84,6 +85,7 @@ pub struct Engine {
     /// Whether what an earlier process has left was looked through.
     restored: bool,
     deriver: Deriver,
+    readiness: Readiness,
     catalog: Catalog,
     compiler: Compiler,
     tables: Arc<Tables>,
@@ -99,6 +101,7 @@ impl Engine {
     pub fn new(
         rules: Rules,
         admission: Admission,
+        readiness: Readiness,
         sources: &[Source],
         tables: Arc<Tables>,
     ) -> Self {
@@ -114,6 +117,7 @@ impl Engine {
                 needs_node: false,
                 ..slices::Settings::default()
             }),
+            readiness,
             catalog: Catalog::new(Arc::clone(&rules)),
             compiler: Compiler::new(rules),
             tables,
@@ -175,7 +179,7 @@ impl Engine {
     }
 
     /// Brings the table up to what is known.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, moment: Moment) {
         metrics::reloaded();
         let news = self.take_in_changes();
         let mut decisions = Vec::new();
@@ -197,7 +201,15 @@ impl Engine {
             self.follow(decision);
         }
         self.derive();
-        self.compile();
+        self.compile(moment);
+    }
+
+    /// Follows verdicts that have changed.
+    pub fn judge(&mut self, judged: &[Judged], moment: Moment) {
+        for service in self.readiness.concerned(judged) {
+            self.catalog.concern(service);
+        }
+        self.compile(moment);
     }
 
     /// Sorts what has changed to those whom it concerns.
@@ -331,9 +343,20 @@ impl Engine {
         }
     }
 
-    fn compile(&mut self) {
-        let concerned = self.catalog.take_concerned();
-        let differ = self.compiler.update(&self.catalog, concerned);
+    fn compile(&mut self, moment: Moment) {
+        let mut concerned = self.catalog.take_concerned();
+        concerned.append(&mut self.compiler.due(moment.now).0);
+        for name in &concerned {
+            let spec = self.catalog.service(name).map(|known| &*known.object);
+            let slices: Vec<&Slice> =
+                self.catalog.slices_of(name).map(|slice| &*slice.object).collect();
+            self.readiness.watch(name, spec, &slices, moment);
+        }
+        let endpoints = Endpoints {
+            readiness: &self.readiness,
+            moment,
+        };
+        let differ = self.compiler.update(&self.catalog, &endpoints, concerned);
         metrics::without_local(self.compiler.sizes().without_local);
         let before = self.tables.newest().table;
         if let Some(change) = self.tables.publish(self.compiler.table()) {

@@ -57,6 +57,10 @@ pub mod rules;
 
 pub mod catalog;
 
+pub mod health;
+
+pub mod readiness;
+
 pub mod compile;
 
 pub mod tables;

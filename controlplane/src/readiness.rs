@@ -35,7 +35,7 @@ use drains::{Drains, Stage};
 const RAMP_SCALE: u16 = 10;
 
 /// A moment on both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moment {
     /// On the clock of the process.
     pub now: Duration,
@@ -44,9 +44,10 @@ pub struct Moment {
 }
 
 /// Judges endpoints.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Readiness {
-    health: Health,
+    /// Absent: nothing is judged.
+    health: Option<Health>,
     drains: Drains,
     /// What each Service wants judged.
     wanted: HashMap<NamespacedName, Vec<Target>>,
@@ -71,7 +72,7 @@ impl Readiness {
     /// Judges by these verdicts and drains.
     pub fn new(health: Health, drains: Drains) -> Self {
         Self {
-            health,
+            health: Some(health),
             drains,
             wanted: HashMap::new(),
             users: BTreeMap::new(),
@@ -113,7 +114,9 @@ impl Readiness {
                 let users = self.users.entry(target.clone()).or_default();
                 users.insert(service.clone());
             }
-            self.health.set(service, targets.clone());
+            if let Some(health) = &self.health {
+                health.set(service, targets.clone());
+            }
             match targets.is_empty() {
                 true => self.wanted.remove(service),
                 false => self.wanted.insert(service.clone(), targets),
@@ -225,7 +228,8 @@ impl Readiness {
     ) -> (HashMap<IpAddr, bool>, Option<String>) {
         let mut healthy: BTreeMap<IpAddr, bool> = BTreeMap::new();
         for target in targets::of(policy, slices) {
-            let fit = self.health.verdict(&target).is_none_or(|v| is_fit(policy, &v));
+            let verdict = self.health.as_ref().and_then(|h| h.verdict(&target));
+            let fit = verdict.is_none_or(|verdict| is_fit(policy, &verdict));
             *healthy.entry(target.address.ip()).or_insert(true) &= fit;
         }
         let floor = policy.fail_open_percent.unwrap_or_default();
@@ -240,7 +244,8 @@ impl Readiness {
         let wanted = self.wanted.get(service)?;
         let mut of_address = wanted.iter().filter(|t| t.address.ip() == address.ip());
         let exact = wanted.iter().find(|target| target.address == address);
-        self.health.verdict(exact.or_else(|| of_address.next())?)
+        let target = exact.or_else(|| of_address.next())?;
+        self.health.as_ref()?.verdict(target)
     }
 }
 

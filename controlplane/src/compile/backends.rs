@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use sluice_conf::{Backend, Forwarding, Protocol, ServiceTable};
 
 use super::{Holder, Job, Listing};
-use crate::endpoints::SlicePort;
+use crate::endpoints::{Slice, SlicePort};
 use crate::endpoints::choice::{self, Wanted};
 use crate::object;
 
@@ -24,8 +24,9 @@ impl Job<'_> {
                 }
             }
         };
+        let slices: Vec<&Slice> = self.owner.slices.iter().map(AsRef::as_ref).collect();
         let minimum = self.owner.spec.policies.tier_minimum.unwrap_or(1);
-        let mut backends = choice::backends(&self.owner.slices, wanted, self.rules.here(), minimum);
+        let mut backends = choice::backends(&slices, wanted, self.rules.here(), minimum);
         let looping: BTreeSet<IpAddr> = backends
             .iter()
             .map(|backend| backend.address)
@@ -54,8 +55,11 @@ impl Job<'_> {
     /// Names a port that no slice has although there are endpoints: most likely the names differ;
     /// and ports that direct return cannot reach.
     fn mismatches(&mut self, listing: &Listing<'_>, direct: bool) {
-        let slices = self.owner.slices.iter().copied();
-        let filled: Vec<_> = slices.filter(|slice| !slice.endpoints.is_empty()).collect();
+        let slices = self.owner.slices.clone();
+        let filled: Vec<_> = slices
+            .iter()
+            .filter(|slice| !slice.endpoints.is_empty())
+            .collect();
         let ports = || filled.iter().flat_map(|slice| &slice.ports);
         let matching = |p: &&SlicePort| p.name == listing.name && p.protocol == listing.protocol;
         if filled.is_empty() {
