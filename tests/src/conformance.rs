@@ -1,10 +1,12 @@
 //! The conformance runner: cases in files, judged by the real control plane and the real engine.
 //!
 //! ```text
-//!   SUITE.yaml --> document --> cases --+--> flows:  objects -> compile -> table -> gateway in memory
-//!                                       |            frames there and back, read by another parser
-//!                                       |--> maglev: tables of the dataplane's own Maglev
-//!                                       '--> service-validation: objects -> fields in error
+//!   SUITE.yaml --> document --> cases --+--> validation: objects -> fields in error
+//!                                       |--> allocation: Services -> registry -> what they were given
+//!                                       |--> slices:     Services and Pods -> EndpointSlices
+//!                                       |--> flows:      objects -> compile -> table -> gateway in memory
+//!                                       |                frames there and back, read by another parser
+//!                                       '--> maglev:     tables of the dataplane's own Maglev
 //!                                                          |
 //!                                                          v
 //!                                              outcome of each case -> report
@@ -19,10 +21,12 @@
 //! Does not cover: the XDP program itself (its twin in Rust, `steer::Filter`, decides here) and the
 //! way through the daemons' sockets.
 
+mod allocation;
 mod document;
 mod flows;
 mod maglev;
 mod outcome;
+mod slices;
 mod validation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,7 +38,13 @@ pub use outcome::{Outcome, Report};
 use serde_json::Value;
 
 /// The suites that there are.
-pub const SUITES: [&str; 3] = [flows::NAME, maglev::NAME, validation::NAME];
+pub const SUITES: [&str; 5] = [
+    validation::NAME,
+    allocation::NAME,
+    slices::NAME,
+    flows::NAME,
+    maglev::NAME,
+];
 
 /// Runs all cases of `DIR/SUITE.yaml`.
 ///
@@ -45,6 +55,8 @@ pub fn run(suite: &str, dir: &Path) -> anyhow::Result<Report> {
         flows::NAME => flows::judge,
         maglev::NAME => maglev::judge,
         validation::NAME => validation::judge,
+        slices::NAME => slices::judge,
+        allocation::NAME => allocation::judge,
         other => bail!("{other:?} is not a suite; there are: {}", SUITES.join(", ")),
     };
     let document = Document::read(suite, dir)?;

@@ -35,7 +35,8 @@ pub(super) fn set(nodes: &Nodes, writes: &mut Writes) {
 fn try_set(nodes: &Nodes, writes: &mut Writes) -> Option<()> {
     let unchanged = writes.unchanged.iter().map(|slice| &**slice);
     let slices = writes.create.iter().chain(&writes.update).chain(unchanged);
-    let ready = slices.flat_map(ready).count();
+    let zones: Option<Vec<&Arc<str>>> = slices.flat_map(ready).map(|e| e.zone.as_ref()).collect();
+    let ready = zones?.len();
     let allocations = allocations(nodes, ready)?;
     let mut hinted = Counts::new();
     writes.rewrite(|slice| !fits(slice, &allocations, &mut hinted));
@@ -47,8 +48,7 @@ fn try_set(nodes: &Nodes, writes: &mut Writes) -> Option<()> {
         .collect();
     for endpoint in &mut written {
         endpoint.hints = Hints::default();
-        if endpoint.is_ready() {
-            let zone = endpoint.zone.clone()?;
+        if let Some(zone) = endpoint.zone.clone().filter(|_| endpoint.is_ready()) {
             *hinted.entry(Arc::clone(&zone)).or_default() += 1;
             endpoint.hints.zones.push(zone);
         }

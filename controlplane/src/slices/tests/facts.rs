@@ -162,7 +162,10 @@ fn services_are_found_by_any_label_and_forgotten_when_they_go() {
     pod.labels = labels.map(|(key, value)| (key.into(), value.into())).into();
     let found = selectors.select(&pod);
     let name = crate::object::NamespacedName::new("default", "s-7");
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [name.clone()]);
+    assert_eq!(
+        found.into_iter().collect::<Vec<_>>(),
+        std::slice::from_ref(&name)
+    );
     selectors.remove(&name);
     assert!(selectors.select(&pod).is_empty());
 }
