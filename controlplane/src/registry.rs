@@ -16,7 +16,7 @@
 //! A dry run is a run on a clone.
 
 mod addresses;
-mod carry;
+pub mod carry;
 mod claim;
 mod defaults;
 mod families;
@@ -38,7 +38,9 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use self::claim::Claim;
 pub use self::defaults::defaulted;
 use self::networks::Family;
+use self::pool::Pool;
 use self::pools::{Held, Pools};
+pub use self::shape::tidy;
 pub use self::status::load_balancer_ingress;
 use crate::field::{FieldError, Reason};
 use crate::object::NamespacedName;
@@ -70,6 +72,15 @@ pub struct Registry {
     holders: BTreeMap<NamespacedName, Held>,
 }
 
+/// What a deletion led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The Service is gone.
+    Gone,
+    /// `metadata.finalizers` hold it.
+    Pending,
+}
+
 impl Registry {
     /// A registry without Services.
     pub fn new(cluster: &Cluster) -> Self {
@@ -98,17 +109,21 @@ impl Registry {
         self.admit(Some(old), new)
     }
 
-    /// Lets a Service go; all that it held is free.
-    pub fn delete(&mut self, service: &Service) {
-        let Some(held) = self.holders.remove(&name_of(service)) else {
-            return;
-        };
+    /// Lets a Service go; all that it held is free. While finalizers hold the Service, it keeps
+    /// what it has: delete it again without them.
+    pub fn delete(&mut self, service: &Service) -> Deletion {
+        let finalizers = service.metadata.finalizers.iter().flatten();
+        if finalizers.count() > 0 {
+            return Deletion::Pending;
+        }
+        let held = self.holders.remove(&name_of(service)).unwrap_or_default();
         for port in held.ports() {
             self.pools.release_port(port);
         }
         for address in held.addresses {
             self.pools.release_address(address);
         }
+        Deletion::Gone
     }
 
     /// Takes in a stored Service with all that it holds, at a start. Values outside the ranges stay
@@ -146,15 +161,20 @@ impl Registry {
         stored
     }
 
-    /// Whether a Service holds an address.
-    pub fn holds_address(&self, address: IpAddr) -> bool {
-        let pool = self.pools.addresses(Family::of(address));
-        pool.contains(networks::number(address))
+    /// The addresses of a family.
+    pub fn addresses(&self, family: Family) -> &Pool {
+        self.pools.addresses(family)
     }
 
-    /// Whether a Service holds a node port, for one of its ports or its health check.
-    pub fn holds_node_port(&self, port: u16) -> bool {
-        self.pools.ports().contains(port.into())
+    /// The node ports, those of health checks included.
+    pub fn node_ports(&self) -> &Pool {
+        self.pools.ports()
+    }
+
+    /// Whether a Service holds an address.
+    pub fn holds_address(&self, address: IpAddr) -> bool {
+        let pool = self.addresses(Family::of(address));
+        pool.contains(networks::number(address))
     }
 
     fn is_new(&self, name: &NamespacedName) -> Result<(), Vec<FieldError>> {

@@ -11,7 +11,7 @@ use super::shape;
 ///
 /// Node ports follow the name of their port; one that the update has given to another port does
 /// not.
-pub(super) fn keep_allocated(new: &mut ServiceSpec, old: &ServiceSpec) {
+pub fn keep_allocated(new: &mut ServiceSpec, old: &ServiceSpec) {
     if !shape::is_external_name(old) && !shape::is_external_name(new) {
         if new.cluster_ip.is_none() {
             new.cluster_ip.clone_from(&old.cluster_ip);
@@ -44,7 +44,7 @@ fn keep_node_ports(new: &mut ServiceSpec, old: &ServiceSpec) {
 
 /// Aligns `clusterIPs` with `clusterIP`, so that a client that knows only the latter can do its
 /// work (`normalizeClusterIPs`).
-pub(super) fn normalise_cluster_ips(new: &mut ServiceSpec, old: Option<&ServiceSpec>) {
+pub fn normalise_cluster_ips(new: &mut ServiceSpec, old: Option<&ServiceSpec>) {
     let only_first = |spec: &ServiceSpec| spec.cluster_ip.clone().map(|first| vec![first]);
     let Some(old) = old else {
         if new.cluster_ips.is_none() {
@@ -63,7 +63,7 @@ pub(super) fn normalise_cluster_ips(new: &mut ServiceSpec, old: Option<&ServiceS
 
 /// Clears what the new type has no use for, unless the update changed it too: then it is left for
 /// validation to refuse (`dropTypeDependentFields`).
-pub(super) fn drop_type_dependent(new: &mut ServiceSpec, old: &ServiceSpec) {
+pub fn drop_type_dependent(new: &mut ServiceSpec, old: &ServiceSpec) {
     if shape::is_external_name(new) && !shape::is_external_name(old) {
         drop_addresses(new, old);
     }

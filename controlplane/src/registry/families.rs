@@ -32,7 +32,7 @@ pub(super) fn settle(
         return Ok(());
     }
     let policy = choose_policy(new, old);
-    none(addresses::check(new))?;
+    agreed(addresses::check(new))?;
     let mut errors = Vec::new();
     if let Some(old) = old {
         reduce(new, old, &policy, &mut errors);
@@ -41,9 +41,9 @@ pub(super) fn settle(
         single_means_one(new, &mut errors);
     }
     infer_families(new, pools, &mut errors);
-    none(errors)?;
+    agreed(errors)?;
     if !is_free(new) {
-        none(not_in_cluster(new, &policy, pools))?;
+        agreed(not_in_cluster(new, &policy, pools))?;
     }
     complete(new, &policy, pools);
     Ok(())
@@ -74,7 +74,7 @@ fn is_free(spec: &ServiceSpec) -> bool {
     shape::is_headless(spec) && !shape::has_selector(spec)
 }
 
-fn none(errors: Vec<FieldError>) -> Result<(), Vec<FieldError>> {
+fn agreed(errors: Vec<FieldError>) -> Result<(), Vec<FieldError>> {
     match errors.is_empty() {
         true => Ok(()),
         false => Err(errors),

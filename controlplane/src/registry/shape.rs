@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 /// `clusterIP` of a headless Service.
 pub(super) const NONE: &str = "None";
 
-/// Makes values that mean "not set" absent.
-pub(super) fn tidy(spec: &mut ServiceSpec) {
+/// Makes values that mean "not set" absent, as all rules here expect it.
+pub fn tidy(spec: &mut ServiceSpec) {
     for text in [
         &mut spec.type_,
         &mut spec.cluster_ip,
