@@ -98,7 +98,7 @@ impl Pools {
                 let problem = found.iter().find_map(|held| self.complaint(held, claim));
                 (found, problem)
             }
-            Err(reason) => (held, Some(reason)),
+            Err(reason) => (still_asked(claim, held), Some(reason)),
         };
         let addresses = held.iter().map(|held| held.address).collect();
         self.holdings.replace(claim, held);
@@ -172,6 +172,13 @@ impl Pools {
              put it back into a pool, or create the Service anew to move it"
         ))
     }
+}
+
+/// What a Service keeps that cannot be given what it asks for. An address that it wrote itself goes
+/// once it writes none.
+fn still_asked(claim: &Claim, mut held: Vec<Held>) -> Vec<Held> {
+    held.retain(|held| held.source != Source::Hand || !claim.addresses.is_empty());
+    held
 }
 
 /// Whether a pool is for a Service, by namespace and labels.

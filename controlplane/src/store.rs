@@ -18,6 +18,8 @@ use redb::{
 use crate::object::NamespacedName;
 
 mod error;
+#[cfg(test)]
+mod tests;
 
 use error::Failure;
 pub use error::{Kind, StoreError};

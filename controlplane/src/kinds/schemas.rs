@@ -85,3 +85,19 @@ fn the_shipped_definitions_are_read_back_as_they_were_made() {
         assert_eq!(made.metadata.name.as_deref(), Some(name));
     }
 }
+
+#[test]
+fn the_example_manifests_say_only_what_the_kinds_have() {
+    let pools = include_str!("../../../conf/examples/pools/pools.yaml");
+    let mut read = 0;
+    for document in pools.split("\n---\n") {
+        let pool: AddressPool = serde_saphyr::from_str(document).unwrap();
+        let checked = super::pool::check(&pool);
+        assert_eq!(checked.issues, []);
+        read += 1;
+    }
+    assert_eq!(read, 3);
+    let policy = include_str!("../../../conf/examples/pools/policies.yaml");
+    let policy: ServicePolicy = serde_saphyr::from_str(policy).unwrap();
+    assert_eq!(super::policy::check(&policy).issues, []);
+}

@@ -11,8 +11,8 @@ impl Pools {
         let mut found = Vec::new();
         let mut missing = None;
         for family in &claim.families {
-            let own = held.iter().filter(|h| Family::of(h.address) == *family);
-            let own = own.filter(|held| self.suits(held, claim)).next();
+            let mut own = held.iter().filter(|h| Family::of(h.address) == *family);
+            let own = own.find(|held| self.suits(held, claim));
             match own.cloned().or_else(|| self.first(claim, *family)) {
                 Some(held) => found.push(held),
                 None => missing = missing.or(Some(*family)),
