@@ -29,7 +29,7 @@ use crate::object::{Checked, Issue, Lines, NamespacedName, Origin};
 use crate::pools::{self, Pools};
 use crate::registry::{Cluster, Registry, defaulted};
 use crate::service::{self, ServiceSpec};
-use crate::store::{Store, StoreError};
+use crate::store::{SharedStore, StoreError};
 
 mod balancer;
 mod classes;
@@ -122,7 +122,7 @@ impl Admission {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn new(settings: Settings, store: Option<Store>) -> Result<Self, StoreError> {
+    pub fn new(settings: Settings, store: Option<SharedStore>) -> Result<Self, StoreError> {
         let mut admission = Self {
             registry: Registry::new(&settings.cluster),
             pools: Pools::new(settings.pools),

@@ -324,10 +324,7 @@ impl<'a> Job<'a> {
             },
             origin: &known.origin,
             spec,
-            slices: catalog
-                .slices_of(name)
-                .map(|slice| &*slice.object)
-                .collect(),
+            slices: look.slices,
             forwarding: access::forwarding(spec, rules),
         };
         let mut job = Self {

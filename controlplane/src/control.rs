@@ -160,7 +160,10 @@ impl Answers {
                     release: env!("CARGO_PKG_VERSION").to_owned(),
                 }
             }
-            Request::Status => Reply::Status(self.status(&self.questions.view().await, now)),
+            Request::Status => match self.questions.view().await {
+                Ok(view) => Reply::Status(self.status(&view, now)),
+                Err(stopping) => Reply::Refused(stopping.to_string()),
+            },
             Request::Services { namespace } => {
                 let view = self.questions.view().await;
                 let table = self.tables.newest().table;

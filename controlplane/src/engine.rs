@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::Problem;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::admission::{Admission, Asked, Decision};
@@ -17,17 +17,22 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::compile::{Compiler, Endpoints};
 use crate::endpoints::Slice;
+use crate::evidence::News;
+use crate::health::Health;
+use crate::health_check::HealthCheckServer;
 use crate::index::{Change, Good, Index, Known, Version};
 use crate::kinds::policy::{self, Beaten, PolicySpec};
 use crate::kinds::pool::PoolSpec;
 use crate::metrics;
 use crate::object::{Issue, Kind, NamespacedName, ObjectId};
+use crate::readiness::drains::Target;
 use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
 use crate::slices::deriver::{Deriver, Refreshed};
 use crate::slices::{self};
 use crate::source::{Event, Source};
+use crate::store::{self, SharedStore};
 use crate::tables::Tables;
 
 mod differences;
@@ -39,8 +44,8 @@ use problems::ProblemLog;
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot
 /// hold it back.
 const MAX_AT_ONCE: usize = 10_000;
-/// Questions that may wait.
-const QUESTIONS: usize = 64;
+/// How long to wait before what could not be stored is stored again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What sluicectl can see: the objects behind the newest table.
 #[derive(Debug, Clone, Default)]
@@ -62,18 +67,15 @@ struct News {
     policies: bool,
 }
 
-/// Asks the engine what it knows.
-#[derive(Debug, Clone)]
-pub struct Questions(mpsc::Sender<oneshot::Sender<View>>);
-
-impl Questions {
-    /// What there is now; nothing when the engine has ended.
-    pub async fn view(&self) -> View {
-        let (answer, view) = oneshot::channel();
-        // Whoever drops the other end has ended, and so will who asks.
-        let _ = self.0.send(answer).await;
-        view.await.unwrap_or_default()
-    }
+/// What comes to the engine from elsewhere.
+#[derive(Debug)]
+pub struct Feeds {
+    /// Objects of the sources.
+    pub events: mpsc::Receiver<Event>,
+    /// Who judges backends.
+    pub health: Health,
+    /// What the dataplane sees of backends.
+    pub evidence: mpsc::Receiver<Vec<News>>,
 }
 
 /// Owns the objects.
@@ -86,14 +88,17 @@ pub struct Engine {
     restored: bool,
     deriver: Deriver,
     readiness: Readiness,
+    rules: Arc<Rules>,
     catalog: Catalog,
     compiler: Compiler,
     tables: Arc<Tables>,
     /// Sources that have not told all yet.
     awaited: BTreeSet<Source>,
     problems: ProblemLog,
-    questions: mpsc::Receiver<oneshot::Sender<View>>,
+    questions: mpsc::Receiver<Question>,
     asker: Questions,
+    store: Option<SharedStore>,
+    checks: Checks,
 }
 
 impl Engine {
@@ -106,7 +111,7 @@ impl Engine {
         tables: Arc<Tables>,
     ) -> Self {
         let rules = Arc::new(rules);
-        let (sender, questions) = mpsc::channel(QUESTIONS);
+        let (sender, questions) = mpsc::channel(questions::MAX_WAITING);
         Self {
             index: Index::default(),
             pools: BTreeMap::new(),
@@ -118,11 +123,14 @@ impl Engine {
                 ..slices::Settings::default()
             }),
             readiness,
+            rules: Arc::clone(&rules),
             catalog: Catalog::new(Arc::clone(&rules)),
             compiler: Compiler::new(rules),
             tables,
             awaited: sources.iter().copied().collect(),
             problems: ProblemLog::default(),
+            store: None,
+            checks: Checks::default(),
             questions,
             asker: Questions(sender),
         }
@@ -133,39 +141,164 @@ impl Engine {
         self.asker.clone()
     }
 
-    /// Goes on until every sender of `events` is gone.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, clock: Clock) {
+    /// Keeps drains in this store.
+    #[must_use]
+    pub fn with_store(mut self, store: SharedStore) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Tells `server` of the health check node ports.
+    #[must_use]
+    pub fn with_health_checks(mut self, server: HealthCheckServer) -> Self {
+        self.checks.serve(server);
+        self
+    }
+
+    /// Goes on until every sender of events is gone.
+    pub async fn run(mut self, mut feeds: Feeds, clock: Clock) {
         loop {
+            let wake = self.next_step(Moment::of(&clock));
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.take_in(event, &mut events, &clock),
+                event = feeds.events.recv() => match event {
+                    Some(event) => self.take_in(event, &mut feeds.events, &clock),
                     None => return,
                 },
-                Some(answer) = self.questions.recv() => {
-                    // Who asked may be gone.
-                    let _ = answer.send(self.view());
+                Some(question) = self.questions.recv() => {
+                    self.answer(question, Moment::of(&clock));
                 }
+                judged = feeds.health.changes() => {
+                    let concerned = self.readiness.concerned(&judged);
+                    self.look_again(concerned, Moment::of(&clock));
+                }
+                Some(news) = feeds.evidence.recv() => self.readiness.evidence(&news),
+                () = pause(wake) => self.step(Moment::of(&clock)),
             }
         }
     }
 
     /// Takes in an event and those behind it that are there already, then compiles once.
     fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>, clock: &Clock) {
-        let start = clock.now();
-        let mut in_sync = false;
-        let mut next = Some(first);
+        let start = Moment::of(clock);
+        let mut in_sync = self.handle(first, start.now);
         for _ in 0..MAX_AT_ONCE {
-            let Some(event) = next else { break };
-            in_sync = self.handle(event, start);
-            next = events.try_recv().ok();
-        }
-        if let Some(event) = next {
-            in_sync = self.handle(event, start);
+            let Ok(event) = events.try_recv() else { break };
+            in_sync = self.handle(event, start.now);
         }
         if in_sync {
-            self.settle();
-            debug!("settled in {:?}", clock.now().saturating_sub(start));
+            self.settle(start);
+            debug!("settled in {:?}", clock.now().saturating_sub(start.now));
         }
+    }
+
+    /// How long nothing changes by itself.
+    fn next_step(&self, moment: Moment) -> Option<Duration> {
+        if !self.awaited.is_empty() {
+            return None;
+        }
+        let (_, due) = self.compiler.due(moment.now);
+        let due = due.map(|due| due.saturating_sub(moment.now));
+        let drain = self.readiness.drains().next_step(moment.unix);
+        let drain = drain.map(|step| Duration::from_secs(step.saturating_sub(moment.unix)));
+        let retry = self.admission.trouble().map(|_| RETRY);
+        [due, drain, retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due now.
+    fn step(&mut self, moment: Moment) {
+        for decision in self.admission.retry() {
+            self.follow(decision);
+        }
+        let drained = self.drained(moment);
+        self.look_again(drained, moment);
+    }
+
+    /// Services with endpoints that are drained.
+    fn drained(&self, moment: Moment) -> BTreeSet<NamespacedName> {
+        let drains = self.readiness.drains();
+        if drains.is_empty() {
+            return BTreeSet::new();
+        }
+        let is_drained = |slice: &&Known<Slice>| {
+            let slice = &slice.object;
+            let mut endpoints = slice.endpoints.iter();
+            endpoints.any(|e| drains.stage(&slice.namespace, e, moment.unix).is_some())
+        };
+        let slices = self.catalog.slices().filter(is_drained);
+        let services = slices.filter_map(|slice| {
+            let service = slice.object.service.as_deref()?;
+            Some(NamespacedName::new(&slice.object.namespace, service))
+        });
+        services.collect()
+    }
+
+    /// Compiles these Services anew.
+    fn look_again(&mut self, services: BTreeSet<NamespacedName>, moment: Moment) {
+        for service in services {
+            self.catalog.concern(service);
+        }
+        if self.awaited.is_empty() {
+            self.compile(moment);
+        }
+    }
+
+    fn answer(&mut self, question: Question, moment: Moment) {
+        // Whoever asked may be gone: then nobody reads the answer.
+        match question {
+            Question::View(answer) => drop(answer.send(self.view())),
+            Question::Drains(answer) => {
+                let drains = self.readiness.drains().iter();
+                let drains = drains.map(|(target, drain)| (target.clone(), *drain));
+                drop(answer.send(drains.collect()));
+            }
+            Question::Drain {
+                target,
+                timeout_seconds,
+                answer,
+            } => drop(answer.send(self.drain(target, timeout_seconds, moment))),
+            Question::Undrain { target, answer } => {
+                drop(answer.send(self.undrain(&target, moment)));
+            }
+        }
+    }
+
+    fn drain(
+        &mut self,
+        target: Target,
+        timeout_seconds: Option<u32>,
+        moment: Moment,
+    ) -> Result<usize, String> {
+        let drains = self.readiness.drains_mut();
+        let drain = drains.begin(target.clone(), timeout_seconds, moment.unix);
+        let bytes = serde_json::to_vec(&drain).unwrap_or_default();
+        self.keep(store::Change::Drain(target.to_string(), bytes))?;
+        info!("draining {target}");
+        let drained = self.drained(moment);
+        self.look_again(drained, moment);
+        let endpoints = self.catalog.slices().flat_map(|slice| {
+            let slice = &slice.object;
+            slice.endpoints.iter().map(|e| (slice.namespace.as_str(), e))
+        });
+        let meant = endpoints.filter(|(namespace, e)| target.is(namespace, e));
+        Ok(meant.map(|(_, e)| e.address).collect::<BTreeSet<_>>().len())
+    }
+
+    fn undrain(&mut self, target: &Target, moment: Moment) -> Result<bool, String> {
+        let drained = self.drained(moment);
+        self.keep(store::Change::Undrain(target.to_string()))?;
+        let was = self.readiness.drains_mut().end(target);
+        if was {
+            info!("no longer draining {target}");
+        }
+        self.look_again(drained, moment);
+        Ok(was)
+    }
+
+    fn keep(&self, change: store::Change) -> Result<(), String> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        store.lock().commit(&[change]).map_err(|error| error.to_string())
     }
 
     /// Takes in one event. Returns whether what is known now is a state that was written.
@@ -201,14 +334,6 @@ impl Engine {
             self.follow(decision);
         }
         self.derive();
-        self.compile(moment);
-    }
-
-    /// Follows verdicts that have changed.
-    pub fn judge(&mut self, judged: &[Judged], moment: Moment) {
-        for service in self.readiness.concerned(judged) {
-            self.catalog.concern(service);
-        }
         self.compile(moment);
     }
 
@@ -351,7 +476,9 @@ impl Engine {
             let slices: Vec<&Slice> =
                 self.catalog.slices_of(name).map(|slice| &*slice.object).collect();
             self.readiness.watch(name, spec, &slices, moment);
+            self.checks.count(name, spec, &slices, self.rules.here());
         }
+        self.checks.tell();
         let endpoints = Endpoints {
             readiness: &self.readiness,
             moment,
@@ -400,6 +527,14 @@ impl Engine {
     }
 }
 
+/// Waits so long; for ever without a time.
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 impl Engine {
     /// What has been compiled, change after change.
@@ -412,6 +547,12 @@ impl Engine {
 
     /// The same, compiled at once.
     pub(crate) fn compiled_at_once(&self) -> crate::compile::Compiled {
-        crate::compile::compile(&self.catalog, self.compiler.rules())
+        {
+            let endpoints = Endpoints {
+                readiness: &self.readiness,
+                moment: Moment::default(),
+            };
+            crate::compile::compile(&self.catalog, &endpoints, Arc::clone(&self.rules))
+        }
     }
 }

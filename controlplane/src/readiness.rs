@@ -15,10 +15,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use sluice_conf::message::dataplane::Attempts;
 use sluice_conf::{Backend, Protocol};
 
+use crate::clock::Clock;
 use crate::endpoints::{Endpoint, Slice};
+use crate::evidence::News;
 use crate::health::floor::effective;
+use crate::health::passive::Evidence;
 use crate::health::slow_start::SlowStart;
 use crate::health::verdict::Verdict;
 use crate::health::{Health, Judged, Target};
@@ -41,6 +45,16 @@ pub struct Moment {
     pub now: Duration,
     /// Seconds since 1970.
     pub unix: u64,
+}
+
+impl Moment {
+    /// Now.
+    pub fn of(clock: &Clock) -> Self {
+        Self {
+            now: clock.now(),
+            unix: u64::try_from(clock.time().as_second()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Judges endpoints.
@@ -132,6 +146,24 @@ impl Readiness {
     pub fn concerned(&self, judged: &[Judged]) -> BTreeSet<NamespacedName> {
         let users = judged.iter().filter_map(|j| self.users.get(&*j.target));
         users.flatten().cloned().collect()
+    }
+
+    /// Hands on what the dataplane saw of backends.
+    pub fn evidence(&self, news: &[News]) {
+        let Some(health) = &self.health else { return };
+        for News {
+            service,
+            backend,
+            attempts,
+        } in news
+        {
+            let name = NamespacedName::new(&service.namespace, &service.name);
+            let wanted = self.wanted.get(&name).into_iter().flatten();
+            let of_backend = wanted.filter(|target| target.address.ip() == backend.ip());
+            for target in of_backend {
+                health.evidence(target, evidence(attempts));
+            }
+        }
     }
 
     /// Takes note of who became ready. Who is there when a ramp is first asked for is ready since
@@ -246,6 +278,15 @@ impl Readiness {
         let exact = wanted.iter().find(|target| target.address == address);
         let target = exact.or_else(|| of_address.next())?;
         self.health.as_ref()?.verdict(target)
+    }
+}
+
+fn evidence(attempts: &Attempts) -> Evidence {
+    let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    Evidence {
+        unanswered: count(attempts.silent),
+        resets: count(attempts.refused),
+        answered: count(attempts.answered),
     }
 }
 

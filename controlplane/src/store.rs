@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{
@@ -62,6 +63,24 @@ pub struct Store {
     path: PathBuf,
     /// Absent after a failed write, when the database has to be opened again.
     database: Option<Database>,
+}
+
+/// A store that several parts use; clones are the same.
+#[derive(Debug, Clone)]
+pub struct SharedStore(Arc<Mutex<Store>>);
+
+impl From<Store> for SharedStore {
+    fn from(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(store)))
+    }
+}
+
+impl SharedStore {
+    /// The store, for a moment.
+    pub fn lock(&self) -> MutexGuard<'_, Store> {
+        // Every operation is a transaction: a panic leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Store {

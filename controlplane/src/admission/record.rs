@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::Service;
 use tracing::warn;
 
 use crate::object::NamespacedName;
-use crate::store::{Change, Store, StoreError, Stored};
+use crate::store::{Change, SharedStore, StoreError, Stored};
 
 /// Keeps the store up to date.
 #[derive(Debug)]
 pub(super) struct Record {
-    store: Option<Store>,
+    store: Option<SharedStore>,
     /// What is not stored yet; `None` is to be forgotten.
     pending: BTreeMap<NamespacedName, Option<Vec<u8>>>,
     /// Hash of what is stored of a Service.
@@ -23,7 +23,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(store: Option<Store>) -> Self {
+    pub(super) fn new(store: Option<SharedStore>) -> Self {
         Self {
             store,
             pending: BTreeMap::new(),
@@ -35,7 +35,7 @@ impl Record {
     /// What an earlier process has stored, sorted by name.
     pub(super) fn load(&mut self) -> Result<Vec<(NamespacedName, Service)>, StoreError> {
         let stored = match &self.store {
-            Some(store) => store.load()?,
+            Some(store) => store.lock().load()?,
             None => Vec::new(),
         };
         let mut services = Vec::with_capacity(stored.len());
@@ -78,7 +78,7 @@ impl Record {
     /// The Services that are to be kept and are not; [`Record::trouble`] tells why. They stay
     /// pending.
     pub(super) fn save(&mut self) -> Result<(), BTreeSet<NamespacedName>> {
-        let Some(store) = self.store.as_mut().filter(|_| !self.pending.is_empty()) else {
+        let Some(store) = self.store.as_ref().filter(|_| !self.pending.is_empty()) else {
             return Ok(());
         };
         let changes: Vec<Change> = self
@@ -89,7 +89,7 @@ impl Record {
                 None => Change::Forget(name.clone()),
             })
             .collect();
-        if let Err(error) = store.commit(&changes) {
+        if let Err(error) = store.lock().commit(&changes) {
             let error = error.to_string();
             if self.trouble.as_ref() != Some(&error) {
                 warn!("{error}");

@@ -30,7 +30,7 @@ pub enum Target {
 
 impl Target {
     /// Whether an endpoint in `namespace` is meant.
-    fn is(&self, namespace: &str, endpoint: &Endpoint) -> bool {
+    pub fn is(&self, namespace: &str, endpoint: &Endpoint) -> bool {
         match self {
             Target::Address(address) => endpoint.address == *address,
             Target::Node(node) => endpoint.node.as_deref() == Some(node),
