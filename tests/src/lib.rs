@@ -21,6 +21,9 @@ pub mod family;
 pub mod netns;
 pub mod topology;
 
+pub mod inside;
+pub mod peer;
+
 pub mod capture;
 pub mod checksums;
 pub mod craft;
