@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
-use crate::engine::{Questions, View};
+use crate::engine::{Questions, Stopping, View};
 use crate::framing::{self, FrameError};
 use crate::listener::OwnedListener;
 use crate::tables::Tables;
@@ -152,29 +152,31 @@ async fn send(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> 
 
 impl Answers {
     async fn answer(&self, request: Request) -> Reply {
+        let reply = self.reply(request).await;
+        reply.unwrap_or_else(|stopping| Reply::Refused(stopping.to_string()))
+    }
+
+    async fn reply(&self, request: Request) -> Result<Reply, Stopping> {
         let now = self.clock.now();
-        match request {
+        Ok(match request {
             Request::Hello(hello) => {
                 debug!("{} {} is connected", hello.program, hello.release);
                 Reply::Hello {
                     release: env!("CARGO_PKG_VERSION").to_owned(),
                 }
             }
-            Request::Status => match self.questions.view().await {
-                Ok(view) => Reply::Status(self.status(&view, now)),
-                Err(stopping) => Reply::Refused(stopping.to_string()),
-            },
+            Request::Status => Reply::Status(self.status(&self.questions.view().await?, now)),
             Request::Services { namespace } => {
-                let view = self.questions.view().await;
+                let view = self.questions.view().await?;
                 let table = self.tables.newest().table;
                 let namespace = namespace.as_deref();
                 Reply::Services(view::services(&view, table.as_deref(), namespace, now))
             }
             Request::Endpoints { namespace } => {
-                let view = self.questions.view().await;
+                let view = self.questions.view().await?;
                 Reply::Endpoints(view::endpoints(&view, namespace.as_deref(), now))
             }
-        }
+        })
     }
 
     fn status(&self, view: &View, now: Duration) -> Status {

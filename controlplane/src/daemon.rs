@@ -1,28 +1,42 @@
 //! The whole control plane as one future: starts the parts in order, ends with the signal.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use sluice_conf::message::controlplane::DataplaneLink;
 use sluice_conf::settings::Controlplane;
-use tokio::sync::mpsc;
-use tracing::info;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 
 use crate::admission::{self, Admission};
 use crate::clock::Clock;
 use crate::control::{self, Answers};
-use crate::engine::Engine;
+use crate::engine::{Engine, Feeds};
+use crate::evidence;
+use crate::health::{self, Health};
+use crate::health_check::{self, HealthCheckServer, PortError, ProxyHealth};
 use crate::listener::{ListenError, OwnedListener};
 use crate::metrics::{self, MetricsError};
 use crate::push::Pusher;
+use crate::readiness::Readiness;
+use crate::readiness::drains::Drains;
 use crate::rules::Rules;
 use crate::source::Source;
 use crate::source::folder::{self, FolderError};
-use crate::store::{Store, StoreError};
+use crate::store::{SharedStore, Store, StoreError};
 use crate::tables::Tables;
 use crate::words;
 
 /// Events that may wait for the engine.
 const EVENTS: usize = 1024;
+
+/// How long a table may be on its way before the gateway counts as unhealthy (twice kube-proxy's
+/// `syncPeriod`).
+const OVERDUE: Duration = Duration::from_secs(60);
+/// How long DNS answers may be in use after an endpoint has left them (the TTL of CoreDNS).
+const NOTICE: Duration = Duration::from_secs(5);
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +50,9 @@ pub enum StartError {
     /// The metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The address of the gateway's own health.
+    #[error("health_checks.listen: {0}")]
+    Health(#[from] PortError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -64,15 +81,26 @@ pub async fn run(
         info!("serving metrics at http://{listen}/metrics");
     }
     let tables = Arc::new(Tables::default());
-    let store = open_store(&settings.store.path)?;
-    let admission = Admission::new(admission::Settings::from(settings), Some(store))?;
-    let sources = [Source::Folder];
+    let store = SharedStore::from(open_store(&settings.store.path)?);
+    let health = Health::new(health::Settings::default(), clock);
+    let readiness = Readiness::new(health.clone(), stored_drains(&store)?);
+    let admission = Admission::new(admission::Settings::from(settings), Some(store.clone()))?;
+    let (proxy_health, watched) = watch::channel(ProxyHealth::new(OVERDUE));
+    let checks = HealthCheckServer::start(checks_of(settings), watched.clone(), clock);
+    let _own = match settings.health_checks.listen {
+        Some(listen) => Some(health_check::serve_own(listen, watched, clock)?),
+        None => None,
+    };
+    let rules = Rules::from(settings);
     let engine = Engine::new(
-        Rules::from(settings),
+        rules,
         admission,
-        &sources,
+        readiness,
+        &[Source::Folder],
         Arc::clone(&tables),
-    );
+    )
+    .with_store(store)
+    .with_health_checks(checks);
     let pusher = Pusher::new(
         settings.dataplane.socket.clone(),
         Arc::clone(&tables),
@@ -81,13 +109,26 @@ pub async fn run(
     let folder = &settings.manifests.folder;
     let answers = Answers {
         questions: engine.questions(),
-        tables,
+        tables: Arc::clone(&tables),
         link: pusher.link(),
         source: format!("folder {}", folder.display()),
         clock,
     };
     let (sender, events) = mpsc::channel(EVENTS);
     folder::watch(folder.clone(), sender, clock)?;
+    let (seen, evidence) = mpsc::channel(1);
+    let feeds = Feeds {
+        events,
+        health: health.clone(),
+        evidence,
+    };
+    let seeing = evidence::watch(
+        evidence::Settings {
+            socket: settings.dataplane.socket.clone(),
+            ..evidence::Settings::default()
+        },
+        seen,
+    );
     info!(
         "sluice-controlplane {} serves manifests of {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
@@ -96,7 +137,10 @@ pub async fn run(
     );
     tokio::select! {
         () = stop => info!("stopping"),
-        () = engine.run(events, clock) => {}
+        () = engine.run(feeds, clock) => {}
+        () = health.run() => {}
+        () = seeing => {}
+        () = follow_tables(tables, pusher.link(), proxy_health, clock) => {}
         () = pusher.run() => {}
         () = control::serve(Arc::clone(&listener), answers) => {}
     }
@@ -112,4 +156,50 @@ fn open_store(path: &Path) -> Result<Store, StartError> {
         })?;
     }
     Ok(Store::open(path)?)
+}
+
+/// Drains that an earlier process was told of. One that cannot be read is forgotten.
+fn stored_drains(store: &SharedStore) -> Result<Drains, StartError> {
+    let mut drains = BTreeMap::new();
+    for (target, bytes) in store.lock().drains()? {
+        match (target.parse(), serde_json::from_slice(&bytes)) {
+            (Ok(target), Ok(drain)) => drop(drains.insert(target, drain)),
+            _ => warn!("forgot a drain of {target}: it is stored malformed"),
+        }
+    }
+    Ok(Drains::new(drains, NOTICE))
+}
+
+fn checks_of(settings: &Controlplane) -> health_check::Settings {
+    health_check::Settings {
+        addresses: settings.health_checks.addresses.clone(),
+        ..health_check::Settings::default()
+    }
+}
+
+/// Tells whether tables reach the dataplane in time.
+async fn follow_tables(
+    tables: Arc<Tables>,
+    mut link: watch::Receiver<DataplaneLink>,
+    health: watch::Sender<ProxyHealth>,
+    clock: Clock,
+) {
+    let mut newest = tables.subscribe();
+    loop {
+        // The senders of both live as long as this does.
+        tokio::select! {
+            _ = newest.changed() => {
+                newest.mark_unchanged();
+                health.send_modify(|health| health.queued(clock.now()));
+            }
+            _ = link.changed() => {}
+        }
+        let applied = match &*link.borrow_and_update() {
+            DataplaneLink::Connected { applied, .. } => *applied,
+            DataplaneLink::Disconnected { .. } => None,
+        };
+        if applied.is_some_and(|applied| applied >= tables.newest().generation) {
+            health.send_modify(|health| health.applied(clock.now()));
+        }
+    }
 }

@@ -35,11 +35,16 @@ use crate::source::{Event, Source};
 use crate::store::{self, SharedStore};
 use crate::tables::Tables;
 
+mod checks;
 mod differences;
 mod problems;
+mod questions;
 
+use checks::Checks;
 pub use problems::MAX_LOGGED;
 use problems::ProblemLog;
+use questions::Question;
+pub use questions::{Questions, Stopping};
 
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot
 /// hold it back.
@@ -60,7 +65,7 @@ pub struct View {
 
 /// What has changed and is for the admission to decide on.
 #[derive(Default)]
-struct News {
+struct Changes {
     asked: Vec<Asked>,
     gone: BTreeSet<NamespacedName>,
     pools: bool,
@@ -277,7 +282,10 @@ impl Engine {
         self.look_again(drained, moment);
         let endpoints = self.catalog.slices().flat_map(|slice| {
             let slice = &slice.object;
-            slice.endpoints.iter().map(|e| (slice.namespace.as_str(), e))
+            slice
+                .endpoints
+                .iter()
+                .map(|e| (slice.namespace.as_str(), e))
         });
         let meant = endpoints.filter(|(namespace, e)| target.is(namespace, e));
         Ok(meant.map(|(_, e)| e.address).collect::<BTreeSet<_>>().len())
@@ -298,7 +306,10 @@ impl Engine {
         let Some(store) = &self.store else {
             return Ok(());
         };
-        store.lock().commit(&[change]).map_err(|error| error.to_string())
+        store
+            .lock()
+            .commit(&[change])
+            .map_err(|error| error.to_string())
     }
 
     /// Takes in one event. Returns whether what is known now is a state that was written.
@@ -338,8 +349,8 @@ impl Engine {
     }
 
     /// Sorts what has changed to those whom it concerns.
-    fn take_in_changes(&mut self) -> News {
-        let mut news = News::default();
+    fn take_in_changes(&mut self) -> Changes {
+        let mut news = Changes::default();
         for Change { id, version } in self.index.take_changes() {
             let name = id.named();
             match (id.kind, version) {
@@ -362,7 +373,7 @@ impl Engine {
         news
     }
 
-    fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut News) {
+    fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut Changes) {
         match version.good.clone() {
             Good::Namespace => {}
             Good::Node(node) => self.deriver.set_node((*node).clone()),
@@ -473,8 +484,11 @@ impl Engine {
         concerned.append(&mut self.compiler.due(moment.now).0);
         for name in &concerned {
             let spec = self.catalog.service(name).map(|known| &*known.object);
-            let slices: Vec<&Slice> =
-                self.catalog.slices_of(name).map(|slice| &*slice.object).collect();
+            let slices: Vec<&Slice> = self
+                .catalog
+                .slices_of(name)
+                .map(|slice| &*slice.object)
+                .collect();
             self.readiness.watch(name, spec, &slices, moment);
             self.checks.count(name, spec, &slices, self.rules.here());
         }

@@ -292,7 +292,10 @@ fn evidence(attempts: &Attempts) -> Evidence {
 
 /// Whether an endpoint of this verdict is fit to serve; before the first the policy says.
 fn is_fit(policy: &PolicySpec, verdict: &Verdict) -> bool {
-    let waits = policy.probe.as_ref().is_some_and(|probe| !probe.initially_healthy);
+    let waits = policy
+        .probe
+        .as_ref()
+        .is_some_and(|probe| !probe.initially_healthy);
     verdict.healthy && !(waits && verdict.reason.is_open())
 }
 
@@ -323,7 +326,10 @@ fn apply_ramp(
     moment: Moment,
 ) -> Option<Duration> {
     // A weight of 1 could not be divided.
-    let whole = endpoint.weight.saturating_mul(RAMP_SCALE).min(Backend::MAX_WEIGHT);
+    let whole = endpoint
+        .weight
+        .saturating_mul(RAMP_SCALE)
+        .min(Backend::MAX_WEIGHT);
     let since = ready.get(&endpoint.address).copied().unwrap_or(moment.now);
     let share = match since {
         Duration::ZERO => ramp.share(Duration::MAX),

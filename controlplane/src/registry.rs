@@ -6,7 +6,7 @@
 //! ```text
 //!   submitted --> defaulted --> carry: from the version before --> families --> claim: from the pools
 //!                                                                                        |
-//!                                                  stored <-- keep, or revert <-- rules --'
+//!                                                  stored <-- keep, or revert <-- validation --'
 //! ```
 //!
 //! Guarantees: an address or node port belongs to one Service at a time, and is free again when its
@@ -23,7 +23,6 @@ mod families;
 pub mod networks;
 pub mod pool;
 mod pools;
-mod rules;
 mod runs;
 mod shape;
 mod status;
@@ -44,6 +43,7 @@ pub use self::shape::tidy;
 pub use self::status::load_balancer_ingress;
 use crate::field::{FieldError, Reason};
 use crate::object::NamespacedName;
+use crate::validation;
 
 /// What there is to allocate from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,17 +191,14 @@ impl Registry {
 
     fn admit(&mut self, old: Option<Service>, new: Service) -> Result<Service, Vec<FieldError>> {
         let name = name_of(&new);
-        let (old_spec, old_status) = match old {
-            Some(old) => (old.spec, old.status),
-            None => (None, None),
-        };
+        let old_spec = old.as_ref().and_then(|old| old.spec.as_ref());
         let mut service = Service {
-            status: old_status,
+            status: old.as_ref().and_then(|old| old.status.clone()),
             ..new
         };
         let spec = service.spec.get_or_insert_default();
-        prepare(spec, old_spec.as_ref());
-        families::settle(spec, old_spec.as_ref(), &self.pools)?;
+        prepare(spec, old_spec);
+        families::settle(spec, old_spec, &self.pools)?;
         if !shape::is_load_balancer(spec) {
             service
                 .status
@@ -211,17 +208,17 @@ impl Registry {
 
         let mut claim = Claim::new(&mut self.pools, &self.holders, &name);
         claim.fill(spec, old_spec.is_some());
+        let held = Held::of(spec);
         // The one place where a complete Service is validated.
-        let mut errors = match &old_spec {
-            Some(old) => rules::update(spec, old),
-            None => rules::create(spec),
+        let mut errors = match &old {
+            Some(old) => validation::service_update(&service, old),
+            None => validation::service_create(&service),
         };
         errors.extend(claim.errors());
         if !errors.is_empty() {
             claim.revert();
             return Err(errors);
         }
-        let held = Held::of(spec);
         claim.keep(&held);
         self.holders.insert(name, held);
         Ok(service)

@@ -13,6 +13,7 @@ use crate::compile::Compiled;
 use crate::engine::Engine;
 use crate::index::Known;
 use crate::object::{Lines, Object, describe};
+use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
 use crate::source::manifest::{self, Found};
@@ -66,7 +67,13 @@ impl Gateway {
     pub(crate) fn new(rules: Rules) -> Self {
         let tables = Arc::new(Tables::default());
         let admission = Admission::new(admission::Settings::default(), None).unwrap();
-        let engine = Engine::new(rules, admission, &[Source::Folder], Arc::clone(&tables));
+        let engine = Engine::new(
+            rules,
+            admission,
+            Readiness::default(),
+            &[Source::Folder],
+            Arc::clone(&tables),
+        );
         Self { engine, tables }
     }
 
@@ -102,7 +109,7 @@ impl Gateway {
         self.event(Event::Synced {
             source: Source::Folder,
         });
-        self.engine.settle();
+        self.engine.settle(Moment::default());
     }
 
     pub(crate) fn table(&self) -> ServiceTable {

@@ -17,6 +17,7 @@ use sluice_controlplane::admission::{self, Admission};
 use sluice_controlplane::clock::Clock;
 use sluice_controlplane::engine::{Engine, View};
 use sluice_controlplane::object::describe;
+use sluice_controlplane::readiness::{Moment, Readiness};
 use sluice_controlplane::rules::Rules;
 use sluice_controlplane::source::{Event, Source, folder};
 use sluice_controlplane::tables::Tables;
@@ -58,6 +59,7 @@ impl Watched {
             engine: Engine::new(
                 Rules::default(),
                 Admission::new(admission::Settings::default(), None).unwrap(),
+                Readiness::default(),
                 &[Source::Folder],
                 Arc::new(Tables::default()),
             ),
@@ -96,7 +98,7 @@ impl Watched {
             };
             self.synced = self.engine.handle(event, Duration::ZERO);
             if self.synced {
-                self.engine.settle();
+                self.engine.settle(Moment::default());
             }
         }
     }

@@ -3,7 +3,7 @@
 
 mod words;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -33,6 +33,9 @@ pub struct Controlplane {
     /// Services of type LoadBalancer.
     #[serde(default)]
     pub load_balancers: LoadBalancers,
+    /// Answers to load balancers in front.
+    #[serde(default)]
+    pub health_checks: HealthChecks,
     /// What a Service gets that says nothing else.
     #[serde(default)]
     pub defaults: Defaults,
@@ -93,6 +96,16 @@ impl Default for NodePorts {
             range: 30_000..=32_767,
         }
     }
+}
+
+/// `[health_checks]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthChecks {
+    /// Addresses on which health check node ports are answered. Empty: all of this host.
+    pub addresses: Vec<IpAddr>,
+    /// Address that answers for the gateway itself. Absent: nobody does.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[load_balancers]`.
@@ -254,6 +267,7 @@ mod tests {
         assert_eq!(example.store, minimal.store);
         assert_eq!(example.node_ports, minimal.node_ports);
         assert_eq!(example.load_balancers, minimal.load_balancers);
+        assert_eq!(example.health_checks, minimal.health_checks);
         assert_eq!(example.defaults, minimal.defaults);
         assert_eq!(example.dataplane, minimal.dataplane);
         assert_eq!(example.control, minimal.control);

@@ -2,8 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 
-/// `spec.loadBalancerClass` of Services that only Sluice serves.
-pub const OWN: &str = "sluice.dev/gateway";
+use crate::service::LOAD_BALANCER_CLASS;
 
 /// Which classes are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +26,7 @@ impl Classes {
         };
         let class = spec.load_balancer_class.as_deref();
         spec.type_.as_deref() == Some("LoadBalancer")
-            && class.map_or(self.unset, |class| class == OWN)
+            && class.map_or(self.unset, |class| class == LOAD_BALANCER_CLASS)
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use sluice_conf::{Backend, Forwarding, Protocol, ServiceTable};
 
 use super::{Holder, Job, Listing};
-use crate::endpoints::{Slice, SlicePort};
 use crate::endpoints::choice::{self, Wanted};
+use crate::endpoints::{Slice, SlicePort};
 use crate::object;
 
 impl Job<'_> {

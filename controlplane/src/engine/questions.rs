@@ -74,7 +74,8 @@ impl Questions {
     /// # Errors
     /// The engine has ended, or the end of the drain cannot be stored.
     pub async fn undrain(&self, target: Target) -> Result<Result<bool, String>, Stopping> {
-        self.ask(|answer| Question::Undrain { target, answer }).await
+        self.ask(|answer| Question::Undrain { target, answer })
+            .await
     }
 
     /// All drains, sorted by target.

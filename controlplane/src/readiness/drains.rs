@@ -210,9 +210,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), written);
         }
-        for bad in ["", "service/web", "pod/a/b/c", "Node!", "address/x", "node/"] {
+        for bad in [
+            "",
+            "service/web",
+            "pod/a/b/c",
+            "Node!",
+            "address/x",
+            "node/",
+        ] {
             let error = bad.parse::<Target>().unwrap_err();
-            assert!(error.contains("cannot be drained; use node/NAME"), "{error}");
+            assert!(
+                error.contains("cannot be drained; use node/NAME"),
+                "{error}"
+            );
         }
     }
 
@@ -242,7 +252,10 @@ mod tests {
         let mut drains = drains();
         drains.begin("pod/web-0".parse().unwrap(), None, 100);
         let now = 1_000_000;
-        assert_eq!(drains.stage("default", &endpoint(), now), Some(Stage::Draining));
+        assert_eq!(
+            drains.stage("default", &endpoint(), now),
+            Some(Stage::Draining)
+        );
         assert_eq!(drains.stage("shop", &endpoint(), now), None, "another Pod");
         assert_eq!(drains.next_step(now), None);
     }
@@ -255,7 +268,10 @@ mod tests {
         assert_eq!(drains.stage("default", &endpoint(), 112), Some(Stage::Gone));
         assert!(drains.end(&"10.0.2.1".parse().unwrap()));
         assert!(!drains.end(&"10.0.2.1".parse().unwrap()));
-        assert_eq!(drains.stage("default", &endpoint(), 112), Some(Stage::Noticed));
+        assert_eq!(
+            drains.stage("default", &endpoint(), 112),
+            Some(Stage::Noticed)
+        );
     }
 
     #[test]

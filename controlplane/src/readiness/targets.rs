@@ -16,7 +16,10 @@ use crate::kinds::probe::{self, ProbePort, Question};
 pub(super) fn of(policy: &PolicySpec, slices: &[&Slice]) -> Vec<Target> {
     let probe = policy.probe.as_ref();
     let sent = probe.map(|probe| Arc::new(sent(probe)));
-    let passive = policy.passive.as_ref().is_some_and(|passive| passive.enabled);
+    let passive = policy
+        .passive
+        .as_ref()
+        .is_some_and(|passive| passive.enabled);
     if sent.is_none() && !passive {
         return Vec::new();
     }

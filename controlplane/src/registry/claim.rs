@@ -115,7 +115,13 @@ impl<'a> Claim<'a> {
         for (index, ip) in ips.iter().enumerate() {
             self.take_address(ip, index);
         }
-        for family in families.into_iter().skip(ips.len()) {
+        // A gateway without a cluster has no ClusterIPs but those that are written.
+        let given = if self.pools.has_networks() {
+            ips.len()
+        } else {
+            families.len()
+        };
+        for family in families.into_iter().skip(given) {
             match self.next_address(family) {
                 Some(address) => ips.push(address.to_string()),
                 None => break,

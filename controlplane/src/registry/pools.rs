@@ -77,6 +77,11 @@ impl Pools {
         }
     }
 
+    /// Whether there is anything to give ClusterIPs from.
+    pub(super) fn has_networks(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
     /// The network that a family's addresses are given from.
     pub(super) fn network(&self, family: Family) -> Option<IpNet> {
         let mut networks = self.networks.iter();

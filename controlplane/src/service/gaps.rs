@@ -2,7 +2,6 @@
 //! operator who counts on it shall see it in `sluicectl status`, not find out in production.
 
 use k8s_openapi::api::core::v1 as api;
-use sluice_conf::FrontendKind;
 
 use super::{LOAD_BALANCER_CLASS, ServiceType, Vip, is_headless};
 use crate::object::Report;
@@ -18,30 +17,23 @@ pub(super) fn class(kind: ServiceType, spec: &api::ServiceSpec, report: &mut Rep
             report.warn(field, message);
         }
         Some(LOAD_BALANCER_CLASS) => {}
-        Some(_) => {
-            let message = "has no effect: this gateway serves every Service of its folder";
-            report.warn(field, message);
-        }
+        Some(class) => report.note(format!(
+            "is for the load balancers of class {class:?}: it gets no load-balancer address here"
+        )),
     }
 }
 
-/// Addresses are written by the operator; a Service without one looks fine and serves nobody.
+/// A Service of type ClusterIP without any address looks fine and serves nobody.
 pub(super) fn address(
     kind: ServiceType,
     spec: &api::ServiceSpec,
     vips: &[Vip],
     report: &mut Report,
 ) {
-    let wanted = match kind {
-        ServiceType::ClusterIp => (FrontendKind::ClusterIp, "clusterIP"),
-        ServiceType::LoadBalancer => (FrontendKind::LoadBalancer, "loadBalancerIP"),
-        ServiceType::NodePort | ServiceType::ExternalName => return,
-    };
-    let has_one = |vip: &Vip| vip.kind == wanted.0;
     // An address that is wrong was named already.
-    if is_headless(spec) || report.refuses() || vips.iter().any(has_one) {
-        return;
+    let has_one = !vips.is_empty() || is_headless(spec) || report.refuses();
+    if kind == ServiceType::ClusterIp && !has_one {
+        let message = "is missing; write one, or set cluster.service_networks so that it gets one";
+        report.warn("spec.clusterIP", message);
     }
-    let message = "is missing; addresses are not allocated, so write one";
-    report.warn(format!("spec.{}", wanted.1), message);
 }

@@ -57,13 +57,7 @@ impl Checker<'_> {
         let number = self.number(format!("{field}.port"), port.port)?;
         let node_port = match port.node_port {
             // The API server writes 0 for "none".
-            None | Some(0) => {
-                if kind == ServiceType::NodePort {
-                    let message = "is missing; node ports are not allocated, so write one";
-                    self.report.warn(format!("{field}.nodePort"), message);
-                }
-                None
-            }
+            None | Some(0) => None,
             Some(number) => Some(self.number(format!("{field}.nodePort"), number)?),
         };
         if node_port.is_some() && !kind.has_node_ports() {

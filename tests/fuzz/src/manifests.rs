@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sluice_controlplane::admission::{self, Admission};
 use sluice_controlplane::engine::Engine;
+use sluice_controlplane::readiness::{Moment, Readiness};
 use sluice_controlplane::rules::Rules;
 use sluice_controlplane::source::manifest::{self, Manifest};
 use sluice_controlplane::source::{Event, Source};
@@ -19,7 +20,13 @@ pub fn run(data: &[u8]) {
     let Ok(admission) = Admission::new(admission::Settings::default(), None) else {
         unreachable!("without a store nothing can go wrong");
     };
-    let mut engine = Engine::new(Rules::default(), admission, &[Source::Folder], Arc::clone(&tables));
+    let mut engine = Engine::new(
+        Rules::default(),
+        admission,
+        Readiness::default(),
+        &[Source::Folder],
+        Arc::clone(&tables),
+    );
     for found in manifest.objects {
         let event = Event::Apply {
             id: found.id,
@@ -31,7 +38,7 @@ pub fn run(data: &[u8]) {
         };
         engine.handle(event, Duration::ZERO);
     }
-    engine.settle();
+    engine.settle(Moment::default());
     let table = tables.newest().table.unwrap_or_default();
     if let Err(error) = table.validate() {
         unreachable!("the table compiled of it is not valid: {error}");

@@ -76,7 +76,9 @@ pub(super) mod ports {
     ) -> Result<RangeInclusive<u16>, D::Error> {
         let text = String::deserialize(deserializer)?;
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
-        let ends = text.split_once('-').and_then(|(a, b)| Some((port(a)?, port(b)?)));
+        let ends = text
+            .split_once('-')
+            .and_then(|(a, b)| Some((port(a)?, port(b)?)));
         match ends {
             Some((first, last)) if first <= last => Ok(first..=last),
             _ => Err(D::Error::custom(format!(

@@ -261,7 +261,10 @@ fn a_ready_endpoint_that_hints_leave_out_keeps_its_connections() {
 fn tiered(tier: u16, members: &[(u8, &str)]) -> Slice {
     let mut slice = endpoints(members);
     slice.name = format!("tier-{tier}");
-    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.tier = tier);
+    slice
+        .endpoints
+        .iter_mut()
+        .for_each(|endpoint| endpoint.tier = tier);
     slice
 }
 

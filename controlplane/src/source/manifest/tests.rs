@@ -101,9 +101,7 @@ fn a_misspelt_kind_or_version_is_a_problem_and_the_object_may_still_be_there() {
         ),
     ] {
         let manifest = read("f", WEB.replace("kind: Service", wrong).as_bytes());
-        let expected = format!(
-            "{place}: {message}; read are Namespace, Node, Service, Pod"
-        );
+        let expected = format!("{place}: {message}; read are Namespace, Node, Service, Pod");
         assert_eq!(lines(&manifest), [expected]);
         assert!(!manifest.complete);
     }
