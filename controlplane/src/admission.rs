@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_conf::settings::Controlplane;
 use tracing::warn;
 
@@ -247,11 +248,9 @@ impl Admission {
         }
     }
 
-    /// Frees what a Service holds. A file that is gone is gone: nobody works off finalizers.
+    /// Frees what a Service holds.
     fn release(&mut self, service: &core::Service) {
-        let mut service = service.clone();
-        service.metadata.finalizers = None;
-        self.registry.delete(&service);
+        self.registry.delete(service);
     }
 
     /// Decides on new versions of Services, then on those that waited for what is free now.
@@ -334,7 +333,7 @@ impl Admission {
         if written.good.is_none() {
             return Err(written.issues);
         }
-        let new = defaulted((*asked.service).clone());
+        let new = defaulted(own((*asked.service).clone(), &asked.name));
         let result = match before {
             Some(before) => self.registry.update(before, new),
             None => self.registry.create(new),
@@ -433,6 +432,19 @@ impl Admission {
             }
         }
     }
+}
+
+/// A Service of a file, without what only an API server can have said of it: a file may have been
+/// copied out of a cluster.
+fn own(mut service: core::Service, name: &NamespacedName) -> core::Service {
+    service.metadata = ObjectMeta {
+        name: Some(name.name.clone()),
+        namespace: Some(name.namespace.clone()),
+        labels: service.metadata.labels,
+        annotations: service.metadata.annotations,
+        ..ObjectMeta::default()
+    };
+    service
 }
 
 /// A registered Service with the balancer's addresses that were written with it.

@@ -63,6 +63,8 @@ pub mod readiness;
 
 pub mod compile;
 
+pub mod status;
+
 pub mod tables;
 
 pub mod health_check;

@@ -4,6 +4,7 @@
 pub mod document;
 mod files;
 pub mod folder;
+pub mod kubernetes;
 pub mod manifest;
 mod scan;
 

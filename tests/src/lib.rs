@@ -35,6 +35,7 @@ pub mod traffic;
 
 pub mod control;
 pub mod daemon;
+pub mod kubernetes;
 pub mod manifests;
 pub mod scene;
 

@@ -63,6 +63,7 @@ fn the_examples_compile_without_a_problem() {
             "default/voice:10000-20000/udp/UDP 2001:db8:113::20:10000 LoadBalancer",
             "default/voice:10000-20000/udp/UDP fd00:96::20:10000 ClusterIp",
             "default/voice:sip/UDP 10.96.0.20:5060 ClusterIp",
+            "default/voice:sip/UDP 198.51.100.1:30754 NodePort",
             "default/voice:sip/UDP 203.0.113.20:5060 LoadBalancer",
             "default/voice:sip/UDP 2001:db8:113::20:5060 LoadBalancer",
             "default/voice:sip/UDP fd00:96::20:5060 ClusterIp",

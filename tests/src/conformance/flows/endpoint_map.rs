@@ -14,9 +14,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_conf::{Frontend, Protocol, ServiceName, ServiceTable};
-use sluice_controlplane::compile::Rules;
 use sluice_controlplane::endpoints::{self, choice};
 use sluice_controlplane::object::Lines;
+use sluice_controlplane::rules::Rules;
 use sluice_controlplane::service;
 
 use super::cluster::Cluster;
