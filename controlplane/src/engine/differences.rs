@@ -124,13 +124,13 @@ mod tests {
         let text = service("a", "10.0.0.1");
         let two = text.replace(
             "- port: 80",
-            "- port: 80\n    name: x\n  - port: 81\n    name: y",
+            "- port: 80\n    name: one\n  - port: 81\n    name: two",
         );
         let mut gateway = Gateway::default();
         gateway.apply("a", &two);
         let old = gateway.table();
         assert_eq!(old.services.len(), 2, "{:?}", gateway.problems());
-        gateway.apply("a", &two.replace("\n  - port: 81\n    name: y", ""));
+        gateway.apply("a", &two.replace("\n  - port: 81\n    name: two", ""));
         assert_eq!(told(&old, &gateway.table()).unwrap(), "changed default/a");
         assert_eq!(told(&gateway.table(), &old).unwrap(), "changed default/a");
     }

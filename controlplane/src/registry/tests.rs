@@ -200,12 +200,9 @@ fn without_networks_any_address_may_be_named_once_and_none_is_given() {
         error.contains("2001:db8::1 is in use by Service shop/both"),
         "{error}"
     );
-    let error = refusal(registry.create(service("web", json!({"ports": [{"port": 80}]}))));
-    assert_eq!(
-        error,
-        "spec.clusterIPs: there is no network of IPv4 addresses to give one from; name an \
-         address in spec.clusterIP, or set cluster.service_networks"
-    );
+    let stored = registry.create(service("web", json!({"ports": [{"port": 80}]})));
+    let stored = stored.unwrap();
+    assert_eq!(spec(&stored).cluster_ip, None, "there is nothing to give");
 }
 
 #[test]
@@ -315,19 +312,20 @@ fn what_was_allocated_does_not_change_by_an_update() {
     };
     let stored = registry.create(local(30100)).unwrap();
     let error = refusal(registry.update(&stored, local(30101)));
-    assert_eq!(error, "spec.healthCheckNodePort: may not change once set");
+    assert_eq!(
+        error,
+        "spec.healthCheckNodePort: may not change; it is 30100"
+    );
     assert!(!registry.node_ports().contains(30101));
     let mut other = local(0);
     other.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.200".into());
     other.spec.as_mut().unwrap().load_balancer_class = None;
     let error = refusal(registry.update(&stored, other));
-    let had = spec(&stored).cluster_ip.as_deref().unwrap();
-    assert_eq!(
-        error,
-        format!(
-            "spec.loadBalancerClass: may not change once set; spec.clusterIPs[0]: is {had} and \
-             may not change once set"
-        )
-    );
+    for field in [
+        "spec.loadBalancerClass: may not change",
+        "spec.clusterIPs[0]: ",
+    ] {
+        assert!(error.contains(field), "{error}");
+    }
     assert!(!registry.holds_address("10.96.0.200".parse().unwrap()));
 }

@@ -62,7 +62,8 @@ impl Scene {
         let services = self.gateway.services();
         let names = services
             .iter()
-            .map(|s| format!("{} {}", s.object.name, s.object.vips[0].address));
+            .map(|s| &s.object)
+            .map(|s| format!("{} {}:{}", s.name, s.vips[0].address, s.ports[0].port));
         names.collect()
     }
 
