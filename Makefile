@@ -20,7 +20,7 @@ CONFORMANCE ?= ../shared/conformance
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help deps build demo test conformance fuzz bench-memory bench-wire instructions lint clean
+.PHONY: help deps build demo test conformance fuzz bench bench-memory bench-wire bench-control instructions lint clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
 		dir=tests/conformance; \
 	fi; \
 	failed=0; \
-	for suite in proxy-flows maglev; do \
+	for suite in service-validation allocation endpointslices proxy-flows maglev; do \
 		echo "$$suite:"; \
 		"$(TARGET)/debug/conformance" "$$suite" "$$dir" || failed=1; \
 	done; \
@@ -63,6 +63,12 @@ bench-wire: deps ## Measure Sluice and its peers in network namespaces; needs ro
 	@.ci/deps $(BENCH_PACKAGES)
 	cargo build --workspace --release --locked
 	@$(SUDO) $(TARGET)/release/bench-wire --out $(TARGET)/bench
+
+bench-control: deps ## Measure the control plane of a large cluster; needs root.
+	cargo build --workspace --release --locked
+	@$(SUDO) $(TARGET)/release/bench-control --out $(TARGET)/bench
+
+bench: bench-memory bench-wire bench-control ## All benchmarks; report in target/bench.
 
 instructions: deps ## Count instructions of packets and turns; compare with benches/instructions.json.
 	@.ci/instructions

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside it stand the tools that measure a gateway from outside, in the kernel and on real
-//! interfaces: `loadgen` and `bench-wire`.
+//! interfaces: `loadgen`, `bench-wire`, and `bench-control` for the control plane.
 //!
 //! ```text
 //!   generator: frames, numbered and stamped --> a gateway --> sink: verifies, counts, measures
@@ -40,6 +40,7 @@ pub mod statistics;
 pub mod topology;
 pub mod traffic;
 
+pub mod control;
 pub mod cpu;
 pub mod generator;
 pub mod namespace;

@@ -9,6 +9,11 @@ pub fn resident() -> Option<u64> {
     kilobytes("/proc/self/status", "VmRSS")
 }
 
+/// The same of another process.
+pub fn resident_of(pid: u32) -> Option<u64> {
+    kilobytes(&format!("/proc/{pid}/status"), "VmRSS")
+}
+
 /// Bytes that a new program could have (`MemAvailable` of proc_meminfo(5)).
 pub fn available() -> Option<u64> {
     kilobytes("/proc/meminfo", "MemAvailable")

@@ -268,6 +268,10 @@ impl Admission {
     }
 
     fn decide_all(&mut self, mut asked: Vec<Asked>) -> Vec<Decision> {
+        // Nobody is given what the status of another says.
+        for asked in asked.iter().filter(|asked| asked.version.admitted) {
+            self.follow_status(&asked.name, &asked.service);
+        }
         asked.sort_by_cached_key(|asked| (self.rank(asked), asked.name.clone()));
         asked
             .into_iter()
@@ -346,6 +350,19 @@ impl Admission {
         result
             .map(|service| with_written_status(service, &asked.service))
             .map_err(|errors| errors.into_iter().map(issue).collect())
+    }
+
+    /// Takes over the load-balancer addresses that an API server has of a Service: another gateway
+    /// may have given them.
+    fn follow_status(&mut self, name: &NamespacedName, service: &core::Service) {
+        let given = balancer::given(service);
+        let balanced = self.settings.classes.serve(service);
+        if balanced && !given.is_empty() && self.pools.held(name) != given {
+            self.pools.release(name);
+            let policy = self.policies.get(name);
+            let ranges = policy.map_or(&[][..], |policy| policy.port_ranges.as_slice());
+            balancer::adopt(&mut self.pools, service, ranges);
+        }
     }
 
     /// Puts an admitted version in use, with its load-balancer addresses.

@@ -1,20 +1,21 @@
 //! Sluice's control plane: Kubernetes objects in, one service table out.
 //!
 //! ```text
-//!   folder of manifests
-//!        | notices, scans                                            sluicectl
-//!   source::folder -> source::scan -> source::manifest                   | control, view
-//!        | apply / doubt / delete / report / synced                      |
-//!   engine: index (last good version, problems) -> compile -> tables (generation) -> push
-//!              ^ service, endpoints: checks                                            |
-//!                                                                               the dataplane
+//!   folder of manifests, live Kubernetes API
+//!        | source: apply / doubt / delete / report / synced             sluicectl
+//!        v                                                                  | control, view
+//!   engine: index (versions, problems)                                      |
+//!        |-- Services --> admission (registry, pools, store) --.
+//!        |-- Pods, Nodes --> slices ---------------------------+--> catalog --> compile --> tables --> push
+//!        '-- EndpointSlices -----------------------------------'                  ^                     |
+//!                                       health, evidence, drains --> readiness ---'               the dataplane
 //! ```
 //!
 //! Guarantees: what served goes on serving, whatever is written into the folder, until a good
-//! version replaces it or its file is gone; the same objects always compile to the same table.
-//! It does not move packets, and it does not outlive its memory: the last good version of an object
-//! is not stored, so after a restart only what the files hold is known, and an object that is
-//! broken in its file then is not served.
+//! version replaces it or its file is gone; the same objects always compile to the same table; what
+//! a Service was given is its own over restarts. It does not move packets. Of objects other than
+//! Services the last good version is not stored, so after a restart only what the files hold is
+//! known of them.
 #![forbid(unsafe_code)]
 
 // In the order of the path: a module uses those above it. (`object` and `source` know each other:

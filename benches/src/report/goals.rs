@@ -95,6 +95,47 @@ const PERCENT: (&str, Better) = ("%", Better::Lower);
 const MICROS: (&str, Better) = ("µs", Better::Lower);
 const FLOWS: (&str, Better) = ("flows", Better::Lower);
 
+const MEGABYTES: (&str, Better) = ("MB", Better::Lower);
+
+/// What `bench-control` measures.
+pub const CONTROL: &[Goal] = &[
+    goal(
+        "C1",
+        "10,000 Services with 100,000 endpoints: cold start to table applied",
+        "cold start to table applied",
+        MS,
+        (2000.0, 2000.0),
+    ),
+    goal(
+        "C2",
+        "change of one endpoint among 100,000 to every worker, p99",
+        "change of one endpoint to every worker, p99",
+        MS,
+        (30.0, 10.0),
+    ),
+    goal(
+        "C3",
+        "memory of the control plane with 10,000 Services and 100,000 endpoints",
+        "resident memory",
+        MEGABYTES,
+        (500.0, 500.0),
+    ),
+    goal(
+        "C4",
+        "10,000 endpoints probed by TCP every 5 s, of one core",
+        "CPU time of probes by TCP",
+        PERCENT,
+        (20.0, 20.0),
+    ),
+    goal(
+        "C4 http",
+        "the same by HTTP",
+        "CPU time of probes by HTTP",
+        PERCENT,
+        (20.0, 20.0),
+    ),
+];
+
 /// What `cargo bench --bench memory` measures.
 pub const MEMORY: &[Goal] = &[
     goal(
@@ -353,7 +394,7 @@ mod tests {
 
     #[test]
     fn every_number_is_there_once_and_no_goal_is_below_its_floor() {
-        let all = || MEMORY.iter().chain(WIRE);
+        let all = || MEMORY.iter().chain(WIRE).chain(CONTROL);
         let numbers: HashSet<_> = all().map(|goal| goal.number).collect();
         assert_eq!(numbers.len(), all().count());
         for goal in all() {
