@@ -82,7 +82,7 @@ fn measure(options: Options, scene: &mut Scene, report: &mut Report) -> Result<(
 
     report.section("One endpoint comes or goes");
     let mut changes = Vec::with_capacity(options.changes);
-    for number in 0..options.changes {
+    for number in 1..=options.changes {
         changes.push(change(scene, &mut dataplane, number)?);
         clock::pause(Duration::from_millis(20))?;
     }

@@ -242,6 +242,9 @@ impl Service {
                 "  clusterIP: \"{first}\"\n  clusterIPs: [{}]",
                 all.join(", ")
             )?;
+            if all.len() > 1 {
+                writeln!(out, "  ipFamilyPolicy: RequireDualStack")?;
+            }
         }
         for line in &self.spec {
             writeln!(out, "  {line}")?;
