@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use sluice_conf::{Backend, Forwarding, Protocol, ServiceTable};
 
-use super::{Holder, Job, Listing};
+use super::job::{Job, Listing};
+use crate::catalog::Owner as Holder;
 use crate::endpoints::choice::{self, Wanted};
 use crate::endpoints::{Slice, SlicePort};
 use crate::object;

@@ -5,7 +5,10 @@ mod topology;
 
 use proptest::prelude::*;
 use sluice_conf::settings::controlplane::{Defaults, SourceNatMode};
-use sluice_conf::{Backend, BackendGone, BackendState, Ping, Pool, Refusal, SourceNat, codec};
+use sluice_conf::{
+    Backend, BackendGone, BackendState, Forwarding, Frontend, FrontendKind, Ping, Pool, Protocol,
+    Refusal, SourceNat, codec,
+};
 
 use super::*;
 use crate::testing::{Gateway, lines, service, slice};
