@@ -377,7 +377,10 @@ impl Engine {
         match version.good.clone() {
             Good::Namespace => {}
             Good::Node(node) => self.deriver.set_node((*node).clone()),
-            Good::Pod(pod) => self.deriver.set_pod((*pod).clone()),
+            Good::Pod(pod) => {
+                let services = self.deriver.set_pod((*pod).clone());
+                services.into_iter().for_each(|s| self.catalog.concern(s));
+            }
             Good::Slice(slice) => self.catalog.put_slice(version.known(slice)),
             Good::Pool(pool) => {
                 self.pools.insert(name.name, (*pool).clone());
@@ -429,11 +432,13 @@ impl Engine {
         attached.into_iter().filter_map(policy).collect()
     }
 
-    /// Services that nobody has any more; at the first time also those of an earlier process.
+    /// Services that nobody has any more; once also those that an earlier process left. A file that
+    /// cannot be read may hold them, and would find its addresses given to others.
     fn gone(&mut self, mut gone: BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
-        if std::mem::replace(&mut self.restored, true) {
+        if self.restored || self.index.is_partial() {
             return gone;
         }
+        self.restored = true;
         let index = &self.index;
         let unknown = |name: &&NamespacedName| !index.has(&ObjectId::of(Kind::Service, name));
         gone.extend(self.admission.names().filter(unknown).cloned());
@@ -489,8 +494,14 @@ impl Engine {
                 .slices_of(name)
                 .map(|slice| &*slice.object)
                 .collect();
-            self.readiness.watch(name, spec, &slices, moment);
-            self.checks.count(name, spec, &slices, self.rules.here());
+            let pods = &self.deriver;
+            self.readiness.watch(name, spec, &slices, pods, moment);
+            // A balancer in front goes by who is fit, not only by who is ready by its slice.
+            let checked = spec.filter(|spec| spec.health_check_node_port.is_some());
+            let look = checked.map(|s| self.readiness.look(s, slices.iter().copied(), moment));
+            let seen = look.iter().flat_map(|look| &look.slices);
+            let seen: Vec<&Slice> = seen.map(|slice| &**slice).collect();
+            self.checks.count(name, spec, &seen, self.rules.here());
         }
         self.checks.tell();
         let endpoints = Endpoints {

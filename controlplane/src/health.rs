@@ -54,8 +54,6 @@ pub struct Settings {
     pub jitter_percent: u8,
     /// What is thought of a target before the first verdict.
     pub initial: Initial,
-    /// When connections that fail take a backend out of use that is not probed.
-    pub passive: Passive,
 }
 
 impl Default for Settings {
@@ -64,19 +62,37 @@ impl Default for Settings {
             max_in_flight: 256,
             jitter_percent: 10,
             initial: Initial::default(),
-            passive: Passive::default(),
         }
     }
 }
 
-/// What is judged: an address, and the probe sent to it. The same address with the same probe is
-/// the same target, whichever Services want it.
+/// What is judged: an address, and by what. The same address judged by the same is the same target,
+/// whichever Services want it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// Address and port that are probed; without a probe, the backend's.
     pub address: SocketAddr,
-    /// What is asked; absent: judged by the connections that the dataplane sees alone.
-    pub probe: Option<Arc<Probe>>,
+    /// By what it is judged.
+    pub by: By,
+}
+
+/// By what a target is judged.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    /// By a probe that is sent to it.
+    Probe(Arc<Probe>),
+    /// By the connections that the dataplane sees alone; they take it out of use in this way.
+    Connections(Passive),
+}
+
+impl Target {
+    /// What is sent to it, if it is probed.
+    pub fn probe(&self) -> Option<&Arc<Probe>> {
+        match &self.by {
+            By::Probe(probe) => Some(probe),
+            By::Connections(_) => None,
+        }
+    }
 }
 
 /// A target and the verdict on it.

@@ -275,6 +275,12 @@ impl Index {
         self.trouble = true;
     }
 
+    /// Whether a file cannot be read to its end, so that it may hold objects that nobody knows.
+    pub fn is_partial(&self) -> bool {
+        let mut problems = self.files.values().flatten();
+        problems.any(|problem| problem.object.is_none())
+    }
+
     /// Whether some file has the object, whatever is wrong with it.
     pub fn has(&self, id: &ObjectId) -> bool {
         self.objects.contains_key(id)

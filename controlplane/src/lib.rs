@@ -42,6 +42,8 @@ pub mod service;
 
 pub mod endpoints;
 
+pub mod health;
+
 pub mod slices;
 
 pub mod index;
@@ -57,8 +59,6 @@ pub mod admission;
 pub mod rules;
 
 pub mod catalog;
-
-pub mod health;
 
 pub mod readiness;
 

@@ -25,10 +25,11 @@ use crate::health::floor::effective;
 use crate::health::passive::Evidence;
 use crate::health::slow_start::SlowStart;
 use crate::health::verdict::Verdict;
-use crate::health::{Health, Judged, Target};
+use crate::health::{By, Health, Judged, Target};
 use crate::kinds::policy::PolicySpec;
 use crate::object::NamespacedName;
 use crate::service::ServiceSpec;
+use crate::slices::deriver::Deriver;
 
 pub mod drains;
 mod targets;
@@ -63,13 +64,24 @@ pub struct Readiness {
     /// Absent: nothing is judged.
     health: Option<Health>,
     drains: Drains,
-    /// What each Service wants judged.
-    wanted: HashMap<NamespacedName, Vec<Target>>,
-    /// Who wants it.
+    /// Services of which more is to be known than their slices say.
+    watched: HashMap<NamespacedName, Watched>,
+    /// Who wants a target judged.
     users: BTreeMap<Target, BTreeSet<NamespacedName>>,
-    /// Since when endpoints of Services with a ramp are ready.
-    ready: HashMap<NamespacedName, HashMap<IpAddr, Duration>>,
 }
+
+/// What is known of a Service beside its slices.
+#[derive(Debug, Default)]
+struct Watched {
+    /// What it wants judged.
+    targets: Vec<Target>,
+    /// Labels of its endpoints' Pods, if it has tiers by them.
+    labels: HashMap<IpAddr, Labels>,
+    /// Since when its endpoints are ready, if it has a ramp.
+    ready: Option<HashMap<IpAddr, Duration>>,
+}
+
+type Labels = BTreeMap<String, String>;
 
 /// The slices of a Service as they are to be compiled.
 #[derive(Debug)]
@@ -88,9 +100,7 @@ impl Readiness {
         Self {
             health: Some(health),
             drains,
-            wanted: HashMap::new(),
-            users: BTreeMap::new(),
-            ready: HashMap::new(),
+            ..Self::default()
         }
     }
 
@@ -104,41 +114,57 @@ impl Readiness {
         &mut self.drains
     }
 
-    /// Has the endpoints of a Service judged from now on; `None` when it is gone.
+    /// Has the endpoints of a Service judged from now on, with what is known of their Pods; `None`
+    /// when it is gone.
     pub fn watch(
         &mut self,
         service: &NamespacedName,
         spec: Option<&ServiceSpec>,
         slices: &[&Slice],
+        pods: &Deriver,
         moment: Moment,
     ) {
-        let policy = spec.and_then(|spec| spec.policy.as_deref());
-        let targets = policy.map_or_else(Vec::new, |policy| targets::of(policy, slices));
-        let before = self.wanted.get(service).map_or(&[][..], Vec::as_slice);
-        if targets != before {
-            for target in before {
-                if let Some(users) = self.users.get_mut(target) {
-                    users.remove(service);
-                    if users.is_empty() {
-                        self.users.remove(target);
-                    }
+        let before = self.watched.remove(service).unwrap_or_default();
+        let targets = spec.map_or_else(Vec::new, |spec| targets::of(spec, slices, pods));
+        self.want(service, &before.targets, &targets);
+        let Some(spec) = spec else { return };
+        let policy = spec.policy.as_deref();
+        let mut watched = Watched {
+            labels: match policy.is_some_and(by_labels) {
+                true => labels(slices, pods),
+                false => HashMap::new(),
+            },
+            targets,
+            ready: None,
+        };
+        if policy.is_some_and(|policy| policy.slow_start.is_some()) {
+            let (used, _) = self.used(policy, &watched);
+            watched.ready = Some(ready_since(before.ready, slices, &used, moment));
+        }
+        if !watched.is_empty() {
+            self.watched.insert(service.clone(), watched);
+        }
+    }
+
+    /// Has other targets judged for a Service.
+    fn want(&mut self, service: &NamespacedName, before: &[Target], targets: &[Target]) {
+        if targets == before {
+            return;
+        }
+        for target in before {
+            if let Some(users) = self.users.get_mut(target) {
+                users.remove(service);
+                if users.is_empty() {
+                    self.users.remove(target);
                 }
             }
-            for target in &targets {
-                let users = self.users.entry(target.clone()).or_default();
-                users.insert(service.clone());
-            }
-            if let Some(health) = &self.health {
-                health.set(service, targets.clone());
-            }
-            match targets.is_empty() {
-                true => self.wanted.remove(service),
-                false => self.wanted.insert(service.clone(), targets),
-            };
         }
-        match policy.filter(|policy| policy.slow_start.is_some()) {
-            Some(policy) => self.note_ready(service, policy, slices, moment),
-            None => drop(self.ready.remove(service)),
+        for target in targets {
+            let users = self.users.entry(target.clone()).or_default();
+            users.insert(service.clone());
+        }
+        if let Some(health) = &self.health {
+            health.set(service, targets.to_vec());
         }
     }
 
@@ -158,37 +184,18 @@ impl Readiness {
         } in news
         {
             let name = NamespacedName::new(&service.namespace, &service.name);
-            let wanted = self.wanted.get(&name).into_iter().flatten();
-            let of_backend = wanted.filter(|target| target.address.ip() == backend.ip());
+            let watched = self.watched.get(&name);
+            let wanted = watched.into_iter().flat_map(|watched| &watched.targets);
+            // What a connection to one port makes is no evidence about another, but a probe of
+            // another port may still tell why.
+            let of_backend = wanted.filter(|target| match target.by {
+                By::Connections(_) => target.address == *backend,
+                By::Probe(_) => target.address.ip() == backend.ip(),
+            });
             for target in of_backend {
                 health.evidence(target, evidence(attempts));
             }
         }
-    }
-
-    /// Takes note of who became ready. Who is there when a ramp is first asked for is ready since
-    /// ever: a restart of the control plane must not shift the load.
-    fn note_ready(
-        &mut self,
-        service: &NamespacedName,
-        policy: &PolicySpec,
-        slices: &[&Slice],
-        moment: Moment,
-    ) {
-        let (used, _) = self.used(policy, slices);
-        let ready: BTreeSet<IpAddr> = slices
-            .iter()
-            .flat_map(|slice| &slice.endpoints)
-            .filter(|endpoint| endpoint.conditions.ready)
-            .map(|endpoint| endpoint.address)
-            .filter(|address| used.get(address).copied().unwrap_or(true))
-            .collect();
-        let known = self.ready.remove(service);
-        let start = known.as_ref().map_or(Duration::ZERO, |_| moment.now);
-        let known = known.unwrap_or_default();
-        let since = |address: IpAddr| (address, known.get(&address).copied().unwrap_or(start));
-        let ready = ready.into_iter().map(since).collect();
-        self.ready.insert(service.clone(), ready);
     }
 
     /// The slices of a Service as they are at this moment.
@@ -199,26 +206,28 @@ impl Readiness {
         moment: Moment,
     ) -> Look<'a> {
         let policy = spec.policy.as_deref();
+        let name = NamespacedName::new(&spec.namespace, &spec.name);
+        let watched = self.watched.get(&name);
         let mut look = Look {
             slices: Vec::new(),
             ignored: None,
             next: None,
         };
-        if policy.is_none() && self.drains.is_empty() {
+        if policy.is_none() && watched.is_none() && self.drains.is_empty() {
             look.slices.extend(slices.map(Cow::Borrowed));
             return look;
         }
-        let slices: Vec<&Slice> = slices.collect();
-        let name = NamespacedName::new(&spec.namespace, &spec.name);
-        let (used, ignored) = policy.map_or_else(Default::default, |p| self.used(p, &slices));
+        let used = watched.map(|watched| self.used(policy, watched));
+        let (used, ignored) = used.unwrap_or_default();
         look.ignored = ignored;
-        let ramp = policy.and_then(|policy| self.ramp(&name, policy));
+        let ramp = policy.zip(watched).and_then(|(policy, w)| w.ramp(policy));
         for slice in slices {
             let mut slice = slice.clone();
             slice.endpoints.retain_mut(|endpoint| {
                 let stage = self.drains.stage(&spec.namespace, endpoint, moment.unix);
                 if let Some(policy) = policy {
-                    apply_policy(policy, endpoint);
+                    let labels = watched.and_then(|w| w.labels.get(&endpoint.address));
+                    apply_policy(policy, endpoint, labels);
                 }
                 if used.get(&endpoint.address) == Some(&false) {
                     (endpoint.conditions.ready, endpoint.conditions.serving) = (false, false);
@@ -239,32 +248,20 @@ impl Readiness {
         look
     }
 
-    fn ramp(
-        &self,
-        service: &NamespacedName,
-        policy: &PolicySpec,
-    ) -> Option<(SlowStart, &HashMap<IpAddr, Duration>)> {
-        let ramp = policy.slow_start?;
-        let ramp = SlowStart {
-            from: u8::try_from(ramp.from_percent).unwrap_or(100),
-            length: Duration::from_secs(ramp.seconds.into()),
-        };
-        Some((ramp, self.ready.get(service)?))
-    }
-
     /// Which endpoints are used, of those that are judged, and why verdicts are not followed.
     fn used(
         &self,
-        policy: &PolicySpec,
-        slices: &[&Slice],
+        policy: Option<&PolicySpec>,
+        watched: &Watched,
     ) -> (HashMap<IpAddr, bool>, Option<String>) {
         let mut healthy: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        for target in targets::of(policy, slices) {
-            let verdict = self.health.as_ref().and_then(|h| h.verdict(&target));
+        for target in &watched.targets {
+            let verdict = self.health.as_ref().and_then(|h| h.verdict(target));
             let fit = verdict.is_none_or(|verdict| is_fit(policy, &verdict));
             *healthy.entry(target.address.ip()).or_insert(true) &= fit;
         }
-        let floor = policy.fail_open_percent.unwrap_or_default();
+        let floor = policy.and_then(|policy| policy.fail_open_percent);
+        let floor = floor.unwrap_or_default();
         let verdicts: Vec<bool> = healthy.values().copied().collect();
         let effective = effective(&verdicts, u8::try_from(floor).unwrap_or(100));
         let used = healthy.into_keys().zip(effective.used).collect();
@@ -273,12 +270,69 @@ impl Readiness {
 
     /// The verdict on an endpoint at a port, of a Service that has it judged.
     pub fn verdict(&self, service: &NamespacedName, address: SocketAddr) -> Option<Verdict> {
-        let wanted = self.wanted.get(service)?;
+        let wanted = &self.watched.get(service)?.targets;
         let mut of_address = wanted.iter().filter(|t| t.address.ip() == address.ip());
         let exact = wanted.iter().find(|target| target.address == address);
         let target = exact.or_else(|| of_address.next())?;
         self.health.as_ref()?.verdict(target)
     }
+}
+
+impl Watched {
+    fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.labels.is_empty() && self.ready.is_none()
+    }
+
+    fn ramp(&self, policy: &PolicySpec) -> Option<(SlowStart, &HashMap<IpAddr, Duration>)> {
+        let ramp = policy.slow_start?;
+        let ramp = SlowStart {
+            from: u8::try_from(ramp.from_percent).unwrap_or(100),
+            length: Duration::from_secs(ramp.seconds.into()),
+        };
+        Some((ramp, self.ready.as_ref()?))
+    }
+}
+
+/// Whether the policy asks for labels of Pods.
+fn by_labels(policy: &PolicySpec) -> bool {
+    let mut tiers = policy.tiers.iter();
+    tiers.any(|rule| rule.pod_selector.is_some())
+}
+
+/// Labels of the Pods that the endpoints stand for, as far as these are known.
+fn labels(slices: &[&Slice], pods: &Deriver) -> HashMap<IpAddr, Labels> {
+    let mut found = HashMap::new();
+    for slice in slices {
+        for endpoint in &slice.endpoints {
+            let pod = endpoint.pod.as_deref();
+            let pod = pod.and_then(|name| pods.pod(&NamespacedName::new(&slice.namespace, name)));
+            if let Some(pod) = pod {
+                let labels = pod.labels.iter();
+                let labels = labels.map(|(key, value)| (key.to_string(), value.to_string()));
+                found.insert(endpoint.address, labels.collect());
+            }
+        }
+    }
+    found
+}
+
+/// Since when each endpoint is ready that is so now. Who is there when a ramp is first asked for is
+/// ready since ever: a restart of the control plane must not shift the load.
+fn ready_since(
+    before: Option<HashMap<IpAddr, Duration>>,
+    slices: &[&Slice],
+    used: &HashMap<IpAddr, bool>,
+    moment: Moment,
+) -> HashMap<IpAddr, Duration> {
+    let start = before.as_ref().map_or(Duration::ZERO, |_| moment.now);
+    let before = before.unwrap_or_default();
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|endpoint| endpoint.conditions.ready);
+    ready
+        .map(|endpoint| endpoint.address)
+        .filter(|address| used.get(address).copied().unwrap_or(true))
+        .map(|address| (address, before.get(&address).copied().unwrap_or(start)))
+        .collect()
 }
 
 fn evidence(attempts: &Attempts) -> Evidence {
@@ -291,15 +345,14 @@ fn evidence(attempts: &Attempts) -> Evidence {
 }
 
 /// Whether an endpoint of this verdict is fit to serve; before the first the policy says.
-fn is_fit(policy: &PolicySpec, verdict: &Verdict) -> bool {
+fn is_fit(policy: Option<&PolicySpec>, verdict: &Verdict) -> bool {
     let waits = policy
-        .probe
-        .as_ref()
+        .and_then(|policy| policy.probe.as_ref())
         .is_some_and(|probe| !probe.initially_healthy);
     verdict.healthy && !(waits && verdict.reason.is_open())
 }
 
-fn apply_policy(policy: &PolicySpec, endpoint: &mut Endpoint) {
+fn apply_policy(policy: &PolicySpec, endpoint: &mut Endpoint, labels: Option<&Labels>) {
     if let Some(weights) = &policy.weights {
         match weights.of(endpoint.address, endpoint.pod.as_deref()) {
             // It keeps the connections that it has.
@@ -311,8 +364,8 @@ fn apply_policy(policy: &PolicySpec, endpoint: &mut Endpoint) {
         }
     }
     let (zone, node) = (endpoint.zone.as_deref(), endpoint.node.as_deref());
-    // Labels of Pods are not known of slices that were made elsewhere.
-    let rule = policy.tiers.iter().find(|rule| rule.fits(zone, node, None));
+    let mut rules = policy.tiers.iter();
+    let rule = rules.find(|rule| rule.fits(zone, node, labels));
     if let Some(rule) = rule {
         endpoint.tier = rule.tier;
     }
@@ -343,3 +396,6 @@ fn apply_ramp(
 const fn is_tcp(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Tcp)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,6 @@ mod fill;
 mod hints;
 pub mod node;
 pub mod pod;
-pub mod probe;
 pub mod reconcile;
 pub mod selectors;
 pub mod service;

@@ -65,12 +65,17 @@ impl Default for Gateway {
 
 impl Gateway {
     pub(crate) fn new(rules: Rules) -> Self {
+        Self::judging(rules, Readiness::default())
+    }
+
+    /// One whose endpoints are judged.
+    pub(crate) fn judging(rules: Rules, readiness: Readiness) -> Self {
         let tables = Arc::new(Tables::default());
         let admission = Admission::new(admission::Settings::default(), None).unwrap();
         let engine = Engine::new(
             rules,
             admission,
-            Readiness::default(),
+            readiness,
             &[Source::Folder],
             Arc::clone(&tables),
         );

@@ -151,6 +151,18 @@ impl Controlplane {
             other => bail!("answer to a status request: {other:?}"),
         }
     }
+
+    /// The Services of all namespaces.
+    ///
+    /// # Errors
+    /// No answer, or another one.
+    pub fn services(&mut self) -> Result<Vec<controlplane::ServiceRow>> {
+        let question = controlplane::Request::Services { namespace: None };
+        match self.0.ask(&question)? {
+            controlplane::Reply::Services(services) => Ok(services),
+            other => bail!("answer to a question for Services: {other:?}"),
+        }
+    }
 }
 
 /// The generation that the dataplane uses, as the control plane knows it, if that is the newest.

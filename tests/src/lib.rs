@@ -33,6 +33,7 @@ pub mod dns;
 pub mod nginx;
 pub mod traffic;
 
+pub mod alone;
 pub mod control;
 pub mod daemon;
 pub mod kubernetes;

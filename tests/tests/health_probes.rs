@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::Result;
 use sluice_controlplane::clock::Clock;
 use sluice_controlplane::health::failure::{Failure, Outcome};
-use sluice_controlplane::health::passive::Evidence;
+use sluice_controlplane::health::passive::{Evidence, Passive};
 use sluice_controlplane::health::probe::{Accept, Action, Http, Probe, StatusRange, Timing};
-use sluice_controlplane::health::{Health, Judged, Settings, Target};
+use sluice_controlplane::health::{By, Health, Judged, Settings, Target};
 use sluice_controlplane::object::NamespacedName;
 use sluice_tests::netns::{CONFIGURE, Netns};
 use sluice_tests::peer::{Manner, Peer};
@@ -354,8 +354,8 @@ fn a_grpc_server_is_asked_for_its_health() {
 }
 
 fn wanted(address: SocketAddr, action: Action) -> Target {
-    let probe = Some(Arc::new(probe(action, PATIENT)));
-    Target { address, probe }
+    let by = By::Probe(Arc::new(probe(action, PATIENT)));
+    Target { address, by }
 }
 
 /// The next changes, as health and reason.
@@ -427,7 +427,7 @@ fn a_backend_without_probe_is_judged_by_its_connections() {
         tokio::spawn(async move { prober.run().await });
         let target = Target {
             address: "127.0.0.1:9".parse()?,
-            probe: None,
+            by: By::Connections(Passive::default()),
         };
         let name = NamespacedName::new("default", "web");
         health.set(&name, vec![target.clone()]);

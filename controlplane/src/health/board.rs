@@ -12,7 +12,7 @@ use super::failure::Outcome;
 use super::pace::Pace;
 use super::passive::{Ejection, Evidence};
 use super::verdict::{Initial, Reason, Tally, Verdict};
-use super::{Judged, Settings, Target};
+use super::{By, Judged, Settings, Target};
 use crate::health::probe::Probe;
 use crate::object::NamespacedName;
 
@@ -110,7 +110,7 @@ impl Board {
     fn add(&mut self, target: Target, old: &[Id], new: usize, now: Duration) -> Id {
         let (id, target) = (self.next, Arc::new(target));
         self.next += 1;
-        let due = target.probe.as_ref().map(|probe| {
+        let due = target.probe().map(|probe| {
             let wait = self.pace.first(id, probe.timing.period, new, now);
             now.saturating_add(wait)
         });
@@ -134,7 +134,7 @@ impl Board {
 
     /// A target whose probe was altered is what it was before, until the new probe says otherwise.
     fn first_verdict(&self, target: &Target, old: &[Id], now: Duration) -> Verdict {
-        if target.probe.is_none() {
+        if target.probe().is_none() {
             return Initial::Trusted.verdict(now);
         }
         let old = old.iter().filter_map(|id| self.watched.get(id));
@@ -175,21 +175,23 @@ impl Board {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
-        if let Some(probe) = &watched.target.probe {
-            let earliest = watched
-                .started
-                .map_or(now, |at| at.saturating_add(probe.timing.timeout));
-            let soon = earliest.max(now);
-            if evidence.failures() > 0
-                && let Some(due) = watched.due.filter(|due| *due > soon)
-            {
-                watched.due = Some(soon);
-                self.due.remove(&(due, id));
-                self.due.insert((soon, id));
+        let passive = match &watched.target.by {
+            By::Connections(passive) => passive,
+            By::Probe(probe) => {
+                let earliest = watched
+                    .started
+                    .map_or(now, |at| at.saturating_add(probe.timing.timeout));
+                let soon = earliest.max(now);
+                if evidence.failures() > 0
+                    && let Some(due) = watched.due.filter(|due| *due > soon)
+                {
+                    watched.due = Some(soon);
+                    self.due.remove(&(due, id));
+                    self.due.insert((soon, id));
+                }
+                return;
             }
-            return;
-        }
-        let passive = &self.settings.passive;
+        };
         if let Some(ejected) = watched.ejection.observe(evidence, passive, now) {
             watched.verdict = Verdict {
                 healthy: false,
@@ -227,7 +229,7 @@ impl Board {
         let (due, id) = self.waiting().filter(|(due, _)| *due <= now)?;
         self.due.remove(&(due, id));
         let watched = self.watched.get_mut(&id)?;
-        let probe = watched.target.probe.clone()?;
+        let probe = watched.target.probe()?.clone();
         watched.due = None;
         watched.started = Some(now);
         watched.round += 1;

@@ -23,7 +23,7 @@ impl Evidence {
 }
 
 /// When connections that fail take a backend out of use that is not probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Passive {
     /// Failures in a row that do; 0 means never.
     pub failures: u32,

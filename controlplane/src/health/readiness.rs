@@ -2,43 +2,24 @@
 //!
 //! What the kubelet asks from the node is asked from the gateway instead. Commands cannot be run
 //! from outside, and hosts other than the Pod are not probed; both are reported.
-//! `initialDelaySeconds` is not waited for: until the kubelet's own first success the Pod is not
-//! ready anyway.
+//! `initialDelaySeconds` is not waited for: when the Pod was started is not known here.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe as PodProbe;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::probe::{Accept, Action, Http, Probe, Timing};
 use crate::field::{FieldError, Reason};
 
 /// What to ask a Pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Readiness {
     /// The Pod's port.
     pub port: u16,
     /// What to ask there.
     pub probe: Probe,
-}
-
-/// What to ask a Pod that serves at `port`: the readinessProbe of the container that declares the
-/// port, or else of the first container that has one. `None` when there is none.
-///
-/// # Errors
-/// The field that asks for something that cannot be done from outside.
-pub fn of_pod(pod: &Pod, port: u16) -> Option<Result<Readiness, FieldError>> {
-    let containers = pod.spec.as_ref()?.containers.iter().enumerate();
-    let declares = |container: &Container| {
-        let mut ports = container.ports.iter().flatten();
-        ports.any(|declared| declared.container_port == i32::from(port))
-    };
-    let asked = containers.filter(|(_, container)| container.readiness_probe.is_some());
-    let (index, container) = asked.min_by_key(|(_, container)| !declares(container))?;
-    let probe = container.readiness_probe.as_ref()?;
-    let field = format!("spec.containers[{index}].readinessProbe");
-    Some(of_probe(probe, container, &field))
 }
 
 /// `probe` of `container` as a probe from outside; `field` is where it stands.
@@ -79,7 +60,8 @@ fn action(
         return Ok((port, Action::Grpc { service }));
     }
     if probe.exec.is_some() {
-        let why = "commands cannot be run from outside the Pod; the gateway relies on the kubelet";
+        let why = "commands cannot be run from outside the Pod; write the condition Ready into its status, or \
+                   another probe";
         return Err(unsuitable(format!("{field}.exec"), why));
     }
     let why = "names no httpGet, tcpSocket or grpc";
@@ -173,21 +155,15 @@ fn timing(probe: &PodProbe) -> Timing {
 mod tests {
     use super::*;
 
-    fn pod(containers: &str) -> Pod {
-        let text = format!(r#"{{"spec": {{"containers": [{containers}]}}}}"#);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn container(probe: &str) -> String {
-        format!(
+    fn read(probe: &str) -> Result<Readiness, String> {
+        let text = format!(
             r#"{{"name": "c", "ports": [{{"name": "web", "containerPort": 8080}}],
                 "readinessProbe": {probe}}}"#
-        )
-    }
-
-    fn read(probe: &str) -> Result<Readiness, String> {
-        let read = of_pod(&pod(&container(probe)), 8080).unwrap();
-        read.map_err(|error| error.to_string())
+        );
+        let container: Container = serde_json::from_str(&text).unwrap();
+        let probe = container.readiness_probe.as_ref().unwrap();
+        let field = "spec.containers[0].readinessProbe";
+        of_probe(probe, &container, field).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -240,7 +216,7 @@ mod tests {
             (
                 r#"{"exec": {"command": ["true"]}}"#,
                 "spec.containers[0].readinessProbe.exec: commands cannot be run from outside the \
-                 Pod; the gateway relies on the kubelet",
+                 Pod; write the condition Ready into its status, or another probe",
             ),
             (
                 r#"{"httpGet": {"port": 80, "host": "127.0.0.1"}}"#,
@@ -267,17 +243,5 @@ mod tests {
         ] {
             assert_eq!(read(probe).unwrap_err(), expected);
         }
-    }
-
-    #[test]
-    fn the_container_that_declares_the_port_is_asked() {
-        let plain = r#"{"name": "a"}"#;
-        let sidecar = r#"{"name": "b", "readinessProbe": {"tcpSocket": {"port": 15000}}}"#;
-        let web = container(r#"{"tcpSocket": {"port": 8081}}"#);
-        let all = pod(&format!("{plain}, {sidecar}, {web}"));
-        let asked = |port| of_pod(&all, port).unwrap().unwrap().port;
-        assert_eq!((asked(8080), asked(9090)), (8081, 15000));
-        assert_eq!(of_pod(&pod(plain), 8080), None);
-        assert_eq!(of_pod(&Pod::default(), 8080), None);
     }
 }

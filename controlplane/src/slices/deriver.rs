@@ -88,18 +88,27 @@ impl Deriver {
         self.dirty.insert(name.clone());
     }
 
-    /// Puts a Pod in, or its new version.
-    pub fn set_pod(&mut self, mut pod: Pod) {
+    /// Puts a Pod in, or its new version. Returns the Services that select it, if something changed
+    /// that their slices do not show: its labels or containers.
+    pub fn set_pod(&mut self, mut pod: Pod) -> BTreeSet<NamespacedName> {
         pod.share(&mut self.strings, &mut self.containers);
         let namespace = self.pods.entry(Arc::clone(&pod.namespace)).or_default();
         let before = namespace.by_name.get(&pod.name).cloned();
         if before.as_deref() == Some(&pod) {
-            return;
+            return BTreeSet::new();
         }
         let affected = self.selectors.affected(before.as_deref(), Some(&pod));
         self.dirty.extend(affected);
         namespace.remove(&pod.name);
-        namespace.insert(Arc::new(pod));
+        let unseen = before.is_some_and(|before| {
+            before.labels != pod.labels || before.containers != pod.containers
+        });
+        let pod = Arc::new(pod);
+        namespace.insert(Arc::clone(&pod));
+        match unseen {
+            true => self.selectors.select(&pod),
+            false => BTreeSet::new(),
+        }
     }
 
     /// Takes a Pod out.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 use sluice_conf::Protocol;
 
-use super::probe::Readiness;
 use super::shared::Shared;
 use crate::address;
+use crate::health::readiness::{self, Readiness};
 use crate::service::protocol;
 
 mod check;
@@ -33,6 +33,8 @@ pub struct Pod {
     pub addresses: Box<[IpAddr]>,
     /// The condition `Ready`.
     pub ready: bool,
+    /// Whether there is that condition, whatever it says.
+    pub reported: bool,
     /// A deletion has been asked for.
     pub terminating: bool,
     /// All containers have ended and none will start (phase `Succeeded` or `Failed`).
@@ -77,6 +79,7 @@ impl From<&api::Pod> for Pod {
         let phase = status.and_then(|status| status.phase.as_deref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let mut conditions = conditions.into_iter().flatten();
+        let condition = conditions.find(|condition| condition.type_ == "Ready");
         let labels = meta.labels.iter().flatten();
         let namespace = text(meta.namespace.as_ref());
         Self {
@@ -87,7 +90,8 @@ impl From<&api::Pod> for Pod {
                 .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
                 .collect(),
             addresses: status.map(addresses).unwrap_or_default(),
-            ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
+            ready: condition.is_some_and(|condition| condition.status == "True"),
+            reported: condition.is_some(),
             terminating: meta.deletion_timestamp.is_some(),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             node: text(spec.and_then(|spec| spec.node_name.as_ref())),
@@ -103,6 +107,17 @@ impl Pod {
     /// (ShouldPodBeInEndpoints); a terminating one only if those are wanted.
     pub fn can_serve(&self, with_terminating: bool) -> bool {
         !self.finished && !self.addresses.is_empty() && (with_terminating || !self.terminating)
+    }
+
+    /// Whether its readiness probes are carried out by the gateway: no kubelet has said whether it
+    /// is ready, as in a file that was written by hand.
+    pub fn is_probed(&self) -> bool {
+        !self.reported && self.probes().next().is_some()
+    }
+
+    /// The readiness probes of its containers. The Pod is ready when all of them pass.
+    pub fn probes(&self) -> impl Iterator<Item = &Readiness> {
+        self.containers.iter().filter_map(|c| c.readiness.as_ref())
     }
 
     /// Value of a label.
@@ -124,6 +139,7 @@ impl Pod {
     pub fn change(&self, after: &Pod) -> Change {
         let named = self.hostname == after.hostname && self.subdomain == after.subdomain;
         let shown = self.ready == after.ready
+            && self.reported == after.reported
             && self.terminating == after.terminating
             && self.finished == after.finished
             && self.uid == after.uid
@@ -186,14 +202,12 @@ impl From<&api::Container> for Container {
     fn from(container: &api::Container) -> Self {
         let ports = container.ports.iter().flatten();
         let ports: Box<[NamedPort]> = ports.filter_map(named).collect();
-        let number = |name: &str| {
-            let is = |port: &&NamedPort| *port.name == *name && port.protocol == Protocol::Tcp;
-            ports.iter().find(is).map(|port| port.number)
-        };
+        // What cannot be asked is told by `check`.
         let probe = container.readiness_probe.as_ref();
+        let probe = probe.and_then(|probe| readiness::of_probe(probe, container, "").ok());
         Self {
             name: container.name.as_str().into(),
-            readiness: probe.and_then(|probe| Readiness::of(probe, number)),
+            readiness: probe,
             ports,
         }
     }

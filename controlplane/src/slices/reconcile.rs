@@ -134,14 +134,16 @@ pub fn endpoint(
 ) -> Option<Endpoint> {
     let mut addresses = pod.addresses.iter().copied();
     let address = addresses.find(|address| address_type.holds(*address))?;
-    let serves = pod.ready && !pod.terminating;
+    // Until its probes say otherwise a Pod that the gateway probes is ready.
+    let ready = pod.ready || pod.is_probed();
+    let serves = ready && !pod.terminating;
     let node = pod.node.as_deref().and_then(|name| nodes.get(name));
     let hostname = pod.hostname.clone();
     Some(Endpoint {
         address,
         conditions: Conditions {
             ready: Some(serves || service::publishes_unready(service)),
-            serving: Some(pod.ready),
+            serving: Some(ready),
             terminating: Some(pod.terminating),
         },
         hostname: hostname.filter(|_| service::shows_hostname(service, pod)),

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::words;
@@ -50,6 +50,15 @@ impl From<&Metadata> for Fingerprint {
             changed: (meta.ctime(), meta.ctime_nsec()),
         }
     }
+}
+
+/// The link that mounted ConfigMaps and Secrets swap to replace all their files at once
+/// (k8s.io/kubernetes pkg/volume/util/atomic_writer.go).
+const SWAPPED: &str = "..data";
+
+/// Where the files of a mounted ConfigMap are now; `None` in other folders.
+pub(super) fn mounted(folder: &Path) -> Option<PathBuf> {
+    std::fs::read_link(folder.join(SWAPPED)).ok()
 }
 
 /// What a folder holds.

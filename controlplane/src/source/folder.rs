@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,6 +39,10 @@ const WRITER: Duration = Duration::from_secs(1);
 const RESCAN: Duration = Duration::from_secs(2);
 /// The same while the folder cannot be read or watched.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Notices that wait for the scanning thread at most, so that writers who are faster than it cost no
+/// memory. What does not fit is made up for by a scan of everything.
+const MAX_NOTICES: usize = 4096;
 
 /// Why a folder cannot be served from the start.
 #[derive(Debug, thiserror::Error)]
@@ -79,11 +85,19 @@ struct Folder {
     scanner: Scanner,
     watcher: Option<Watching>,
     notices: Receiver<notify::Result<notify::Event>>,
-    sender: Sender<notify::Result<notify::Event>>,
+    noticing: Noticing,
     pending: Pending,
     watch_failed: bool,
     /// When every file is looked at again.
     rescan: Duration,
+}
+
+/// Where the watch puts its notices.
+#[derive(Clone)]
+struct Noticing {
+    sender: SyncSender<notify::Result<notify::Event>>,
+    /// Whether one did not fit.
+    lost: Arc<AtomicBool>,
 }
 
 /// A watch holds on to the folder that it was made for, not to its name.
@@ -94,14 +108,15 @@ struct Watching {
 
 impl Folder {
     fn new(path: PathBuf, clock: Clock) -> Self {
-        let (sender, notices) = channel();
+        let (sender, notices) = sync_channel(MAX_NOTICES);
+        let lost = Arc::default();
         Self {
             scanner: Scanner::new(path.clone()),
             path,
             clock,
             watcher: None,
             notices,
-            sender,
+            noticing: Noticing { sender, lost },
             pending: Pending::default(),
             watch_failed: false,
             rescan: Duration::ZERO,
@@ -110,6 +125,8 @@ impl Folder {
 
     fn run(mut self, events: &mpsc::Sender<Event>) {
         let mut readable_once = false;
+        // Whether something was told that is not a state yet.
+        let mut owed = false;
         while !events.is_closed() {
             self.keep_watching();
             let start = self.clock.now();
@@ -119,6 +136,7 @@ impl Folder {
             let Found {
                 events: changes,
                 readable,
+                torn,
                 again,
             } = self.scanner.scan(&hints, start);
             if !changes.is_empty() {
@@ -127,8 +145,10 @@ impl Folder {
             }
             // The first state of a folder is told even when it is empty, so that the control
             // plane can tell "nothing" from "not yet".
-            let tell = !changes.is_empty() || (readable && !readable_once);
+            owed |= !changes.is_empty() || (readable && !readable_once);
             readable_once |= readable;
+            let tell = owed && !torn;
+            owed &= torn;
             let end = (tell && readable_once).then_some(Event::Synced {
                 source: Source::Folder,
             });
@@ -142,7 +162,11 @@ impl Folder {
                 self.rescan = self.clock.now() + if healthy { RESCAN } else { RETRY };
             }
             self.rescan = again.map_or(self.rescan, |again| again.min(self.rescan));
-            self.wait(self.rescan);
+            if torn {
+                self.rescan = Duration::ZERO;
+            } else {
+                self.wait(self.rescan);
+            }
         }
     }
 
@@ -157,7 +181,7 @@ impl Folder {
         self.watcher = None;
         self.rescan = Duration::ZERO;
         let Some(identity) = identity else { return };
-        match start_watcher(&self.path, self.sender.clone()) {
+        match start_watcher(&self.path, self.noticing.clone()) {
             Ok(watcher) => {
                 debug!("watching {}", self.path.display());
                 self.watch_failed = false;
@@ -184,6 +208,9 @@ impl Folder {
             for notice in self.notices.try_iter() {
                 self.pending.notice(now, notice);
             }
+            if self.noticing.lost.swap(false, Ordering::Relaxed) {
+                self.pending.lost(now);
+            }
             let due = self.pending.due().map_or(end, |due| due.min(end));
             if now >= due {
                 return;
@@ -191,20 +218,19 @@ impl Folder {
             match self.notices.recv_timeout(due - now) {
                 Ok(notice) => self.pending.notice(self.clock.now(), notice),
                 Err(RecvTimeoutError::Timeout) => {}
-                // Cannot happen while `self.sender` lives; waiting keeps the thread from spinning.
+                // Cannot happen while `self.noticing` lives; waiting keeps the thread from spinning.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(due - now),
             }
         }
     }
 }
 
-fn start_watcher(
-    folder: &Path,
-    sender: Sender<notify::Result<notify::Event>>,
-) -> notify::Result<RecommendedWatcher> {
+fn start_watcher(folder: &Path, noticing: Noticing) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |notice| {
         // The receiver is gone only when the thread ends.
-        let _ = sender.send(notice);
+        if let Err(TrySendError::Full(_)) = noticing.sender.try_send(notice) {
+            noticing.lost.store(true, Ordering::Relaxed);
+        }
     })?;
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
@@ -253,8 +279,7 @@ impl Noticed {
 impl Pending {
     fn notice(&mut self, now: Duration, notice: notify::Result<notify::Event>) {
         let Ok(event) = notice else {
-            self.elsewhere = true;
-            return self.touch(now);
+            return self.lost(now);
         };
         let said = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileState::Finished,
@@ -277,6 +302,12 @@ impl Pending {
         if collect {
             self.touch(now);
         }
+    }
+
+    /// Takes note that something changed of which no notice came.
+    fn lost(&mut self, now: Duration) {
+        self.elsewhere = true;
+        self.touch(now);
     }
 
     /// Takes note of a file and returns what it is taken for: one that follows another closely is

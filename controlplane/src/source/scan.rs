@@ -3,7 +3,8 @@
 //! Guarantees: what cannot be read or told apart keeps its objects; what would take objects away
 //! must be found again after a while ([`LOSS`], [`EMPTY`]), so that a file which is just being
 //! written, replaced or moved never does; a folder that was replaced takes nothing away before it
-//! had time to be filled; a file is read only when it changed. It does not watch and does not wait.
+//! had time to be filled; the files of a mounted ConfigMap are told together, as they were swapped; a
+//! file is read only when it changed. It does not watch and does not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -29,6 +30,10 @@ pub(crate) const EMPTY: Duration = Duration::from_secs(1);
 /// How long a folder that took the place of another may take to be filled.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
+/// Torn scans in a row after which a state is told all the same, so that a ConfigMap which is
+/// replaced all the time cannot hold back everything.
+const MAX_TORN: u8 = 5;
+
 /// Which files a scan treats specially.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
@@ -47,6 +52,9 @@ pub(crate) struct Found {
     pub(crate) events: Vec<Event>,
     /// Whether the folder itself could be read.
     pub(crate) readable: bool,
+    /// Whether all files were replaced at once meanwhile: what was found is partly the old state and
+    /// partly the new one, and only the next scan makes it whole.
+    pub(crate) torn: bool,
     /// When something doubtful is worth another look.
     pub(crate) again: Option<Duration>,
 }
@@ -64,6 +72,8 @@ pub(crate) struct Scanner {
     failure: Option<String>,
     /// Until when a folder that was replaced takes nothing away.
     settled: Duration,
+    /// Torn scans in a row.
+    torn: u8,
 }
 
 #[derive(Debug, Default)]
@@ -104,18 +114,23 @@ impl Scanner {
             subfolders: BTreeSet::new(),
             failure: None,
             settled: Duration::ZERO,
+            torn: 0,
         }
     }
 
     /// Compares the folder with the last scan; `now` is any clock that never goes backwards.
     pub(crate) fn scan(&mut self, hints: &Hints, now: Duration) -> Found {
         let mut found = Found::default();
+        let mounted = files::mounted(&self.folder);
         if hints.only && self.failure.is_none() && self.folder.is_dir() {
             found.readable = true;
             self.scan_written(hints, now, &mut found);
         } else {
             self.scan_all(hints, now, &mut found);
         }
+        let torn = files::mounted(&self.folder) != mounted && self.torn < MAX_TORN;
+        self.torn = if torn { self.torn + 1 } else { 0 };
+        found.torn = torn;
         let doubts = self.files.values().filter_map(|known| known.doubt);
         // A doubt that is due and still there belongs to a file that somebody is writing; its
         // closing leads to a scan.

@@ -17,7 +17,8 @@ fn probe(service: &str) -> Arc<Probe> {
 
 fn target(last: u8, probe: Option<Arc<Probe>>) -> Target {
     let address = ([10, 0, 0, last], 80).into();
-    Target { address, probe }
+    let by = probe.map_or_else(|| By::Connections(Passive::default()), By::Probe);
+    Target { address, by }
 }
 
 fn name(name: &str) -> NamespacedName {
@@ -185,6 +186,31 @@ fn a_target_without_probe_is_ejected_for_a_time() {
 }
 
 #[test]
+fn two_services_may_be_of_two_minds_about_one_backend() {
+    let mut board = board(10);
+    let [strict, patient] = [2, 10].map(|failures| Target {
+        by: By::Connections(Passive {
+            failures,
+            pause: ms(1_000),
+            ..Passive::default()
+        }),
+        ..target(1, None)
+    });
+    board.set(&name("strict"), vec![strict.clone()], ms(0));
+    board.set(&name("patient"), vec![patient.clone()], ms(0));
+    let failed = Evidence {
+        resets: 3,
+        ..Evidence::default()
+    };
+    for target in [&strict, &patient] {
+        board.evidence(target, failed, ms(500));
+    }
+    assert_eq!(healthy(&board.of_service(&name("strict"))), [(1, false)]);
+    assert_eq!(healthy(&board.of_service(&name("patient"))), [(1, true)]);
+    assert_eq!(board.next(), Some(ms(1_500)));
+}
+
+#[test]
 fn changes_that_nobody_took_are_told_once_as_they_are_now() {
     let mut board = board(10);
     board.set(&name("a"), vec![target(1, Some(probe("")))], ms(0));
@@ -209,7 +235,19 @@ enum Step {
 
 /// Probe 0 means none.
 fn numbered(last: u8, kind: u8) -> Target {
-    target(last, (kind > 0).then(|| probe(&kind.to_string())))
+    let probed = target(last, Some(probe(&kind.to_string())));
+    let passive = Passive {
+        failures: 3,
+        pause: ms(2_000),
+        longest: ms(5_000),
+    };
+    match kind {
+        0 => Target {
+            by: By::Connections(passive),
+            ..probed
+        },
+        _ => probed,
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -251,7 +289,7 @@ fn check(board: &Board, wanted: &BTreeMap<u8, BTreeSet<Target>>, flights: &[Job]
     }
     for (id, watched) in &board.watched {
         let waits = board.due.iter().filter(|(_, due)| due == id).count();
-        let probed = watched.target.probe.is_some();
+        let probed = watched.target.probe().is_some();
         let expected = usize::from(probed && !flying.contains(id));
         assert_eq!(waits, expected, "{watched:?}");
         let returns = board.returns.iter().filter(|(_, due)| due == id).count();
@@ -278,7 +316,6 @@ proptest! {
         max_in_flight in 1usize..5,
     ) {
         let mut board = board(max_in_flight);
-        board.settings.passive = Passive { failures: 3, pause: ms(2_000), longest: ms(5_000) };
         let mut wanted: BTreeMap<u8, BTreeSet<Target>> = BTreeMap::new();
         // What a reader that follows the changes believes.
         let mut believed: BTreeMap<Target, bool> = BTreeMap::new();

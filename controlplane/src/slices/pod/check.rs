@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1 as api;
 
 use crate::address;
 use crate::field::{FieldError, Reason};
+use crate::health::readiness;
 use crate::object::{is_label, is_subdomain};
 use crate::service::protocol;
 
@@ -52,7 +53,23 @@ pub fn check(pod: &api::Pod) -> Vec<FieldError> {
             ports(&format!("spec.{list}[{index}]"), container, &mut invalid);
         }
     }
+    errors.extend(probes(pod));
     errors
+}
+
+/// Probes that the gateway cannot carry out, of a Pod of which nobody else says whether it is ready.
+fn probes(pod: &api::Pod) -> Vec<FieldError> {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    if conditions.into_iter().flatten().any(|c| c.type_ == "Ready") {
+        return Vec::new();
+    }
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mistakes = containers.enumerate().filter_map(|(index, container)| {
+        let field = format!("spec.containers[{index}].readinessProbe");
+        readiness::of_probe(container.readiness_probe.as_ref()?, container, &field).err()
+    });
+    mistakes.collect()
 }
 
 fn addresses(pod: &api::Pod, invalid: &mut impl FnMut(String, String)) {

@@ -1,9 +1,9 @@
 use super::*;
 use crate::endpoints;
+use crate::health::probe::Action;
 use crate::slices::deriver::Deriver;
 use crate::slices::node::{self, Nodes};
 use crate::slices::pod;
-use crate::slices::probe::Check;
 use crate::slices::selectors::Selectors;
 use crate::slices::service::{numbers, selects};
 
@@ -99,15 +99,29 @@ fn a_probe_finds_named_ports_in_its_own_container() {
     let readiness: Vec<_> = pod.containers.iter().map(|c| c.readiness.clone()).collect();
     let probe = readiness[1].clone().unwrap();
     assert!(readiness[0].is_none() && readiness[2].is_none() && readiness[3].is_none());
-    assert_eq!((probe.period, probe.timeout), (5, 1));
-    assert_eq!((probe.successes, probe.failures), (1, 3));
-    let Check::Http {
-        port, tls, path, ..
-    } = probe.check
-    else {
-        panic!("{probe:?}");
+    assert_eq!((probe.port, probe.probe.timing.period.as_secs()), (2, 5));
+    assert!(matches!(probe.probe.action, Action::Http(http) if http.tls));
+    assert!(pod.is_probed());
+}
+
+#[test]
+fn a_pod_is_probed_only_when_no_kubelet_says_whether_it_is_ready() {
+    let pod = |container: Value, conditions: Value| {
+        pod(&json!({
+            "metadata": {"name": "p"},
+            "spec": {"containers": [container]},
+            "status": {"podIP": "10.1.0.1", "conditions": conditions},
+        }))
     };
-    assert_eq!((port, tls, &*path), (2, true, "/"));
+    let probe = json!({"name": "c", "readinessProbe": {"tcpSocket": {"port": 80}}});
+    let command = json!({"name": "c", "readinessProbe": {"exec": {"command": ["true"]}}});
+    let other = json!([{"type": "PodScheduled", "status": "True"}]);
+    let unready = json!([{"type": "Ready", "status": "False"}]);
+    assert!(pod(probe.clone(), json!([])).is_probed());
+    assert!(pod(probe.clone(), other).is_probed());
+    assert!(!pod(probe, unready).is_probed());
+    assert!(!pod(command, json!([])).is_probed());
+    assert!(!pod(json!({"name": "c"}), json!([])).is_probed());
 }
 
 #[test]
