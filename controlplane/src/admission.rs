@@ -191,6 +191,11 @@ impl Admission {
         self.admitted.get(name)?.pending.as_deref()
     }
 
+    /// How much of the pools is taken.
+    pub fn pool_usage(&self) -> Vec<pools::Usage> {
+        self.pools.usage()
+    }
+
     /// What has to be tried again although nothing changes, and why.
     pub fn trouble(&self) -> Option<&str> {
         self.record.trouble()

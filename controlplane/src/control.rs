@@ -1,8 +1,9 @@
 //! Answers sluicectl on a Unix socket.
 //!
 //! Guarantees: only root and the user of this process are answered; garbage ends the connection
-//! that it came on and nothing else; connections, message sizes and waiting times are bounded.
-//! Nothing can be changed through it.
+//! that it came on and nothing else; connections, message sizes and waiting times are bounded. The
+//! only change that can be asked for is to take endpoints out of use and back; objects come from
+//! their sources alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
-use crate::engine::{Questions, Stopping, View};
+use crate::engine::{Events, Questions, Stopping, View};
 use crate::framing::{self, FrameError};
 use crate::listener::OwnedListener;
+use crate::object::{Kind, NamespacedName, ObjectId};
+use crate::readiness::drains::Target;
 use crate::tables::Tables;
 use crate::view;
 use crate::words;
@@ -38,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Answers {
     /// Objects and problems.
     pub questions: Questions,
+    /// What happened lately.
+    pub events: Events,
     /// The newest table.
     pub tables: Arc<Tables>,
     /// State of the link to the dataplane.
@@ -173,9 +178,68 @@ impl Answers {
                 Reply::Services(view::services(&view, table.as_deref(), namespace, now))
             }
             Request::Endpoints { namespace } => {
-                let view = self.questions.view().await?;
-                Reply::Endpoints(view::endpoints(&view, namespace.as_deref(), now))
+                let standings = self.questions.standings(namespace).await?;
+                Reply::Endpoints(view::endpoints(&standings))
             }
+            Request::Service { namespace, name } => {
+                self.service(NamespacedName::new(namespace, name)).await?
+            }
+            Request::Pools => Reply::Pools(view::pools(&self.questions.inventory().await?)),
+            Request::Policies { namespace } => {
+                let inventory = self.questions.inventory().await?;
+                Reply::Policies(view::policies(&inventory, namespace.as_deref()))
+            }
+            Request::Nodes => Reply::Nodes(view::nodes(&self.questions.inventory().await?)),
+            Request::Pods { namespace } => {
+                let inventory = self.questions.inventory().await?;
+                Reply::Pods(view::pods(&inventory, namespace.as_deref()))
+            }
+            Request::Events { namespace } => {
+                Reply::Events(self.events.rows(namespace.as_deref(), now))
+            }
+            Request::Drains => Reply::Drains(self.questions.drains().await?),
+            Request::Drain {
+                target,
+                timeout_seconds,
+            } => self.drain(&target, timeout_seconds).await?,
+            Request::Undrain { target } => self.undrain(&target).await?,
+        })
+    }
+
+    async fn service(&self, name: NamespacedName) -> Result<Reply, Stopping> {
+        let Some(detail) = self.questions.detail(name.clone()).await? else {
+            return Ok(Reply::Service(None));
+        };
+        let events = self
+            .events
+            .of(&ObjectId::of(Kind::Service, &name), self.clock.now());
+        Ok(Reply::Service(Some(Box::new(view::detail(detail, events)))))
+    }
+
+    async fn drain(&self, target: &str, timeout_seconds: Option<u32>) -> Result<Reply, Stopping> {
+        let target: Target = match target.parse() {
+            Ok(target) => target,
+            Err(reason) => return Ok(Reply::Refused(reason)),
+        };
+        let drained = self.questions.drain(target, timeout_seconds).await?;
+        Ok(match drained {
+            Ok(drain) => Reply::Draining(drain),
+            Err(reason) => Reply::Refused(reason),
+        })
+    }
+
+    async fn undrain(&self, target: &str) -> Result<Reply, Stopping> {
+        let target: Target = match target.parse() {
+            Ok(target) => target,
+            Err(reason) => return Ok(Reply::Refused(reason)),
+        };
+        let written = target.to_string();
+        Ok(match self.questions.undrain(target).await? {
+            Ok(was_drained) => Reply::Undrained {
+                target: written,
+                was_drained,
+            },
+            Err(reason) => Reply::Refused(reason),
         })
     }
 
@@ -186,7 +250,7 @@ impl Answers {
             uptime_seconds: now.as_secs(),
             generation: self.tables.newest().generation,
             services: view.services.len(),
-            endpoint_slices: view.slices.len(),
+            endpoint_slices: view.slices,
             source: self.source.clone(),
             dataplane: self.link.borrow().clone(),
             problems: view.problems.clone(),

@@ -35,8 +35,6 @@ const EVENTS: usize = 1024;
 /// How long a table may be on its way before the gateway counts as unhealthy (twice kube-proxy's
 /// `syncPeriod`).
 const OVERDUE: Duration = Duration::from_secs(60);
-/// How long DNS answers may be in use after an endpoint has left them (the TTL of CoreDNS).
-const NOTICE: Duration = Duration::from_secs(5);
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +80,10 @@ pub async fn run(
     }
     let tables = Arc::new(Tables::default());
     let store = SharedStore::from(open_store(&settings.store.path)?);
-    let health = Health::new(health::Settings::default(), clock);
-    let readiness = Readiness::new(health.clone(), stored_drains(&store)?);
+    let health = Health::new(health::Settings::from(&settings.health), clock);
+    let notice = Duration::from_secs(settings.draining.notice_seconds.into());
+    let readiness = Readiness::new(health.clone(), stored_drains(&store, notice)?)
+        .with_fail_open(settings.health.fail_open_percent);
     let admission = Admission::new(admission::Settings::from(settings), Some(store.clone()))?;
     let (proxy_health, watched) = watch::channel(ProxyHealth::new(OVERDUE));
     let checks = HealthCheckServer::start(checks_of(settings), watched.clone(), clock);
@@ -109,11 +109,13 @@ pub async fn run(
     let folder = &settings.manifests.folder;
     let answers = Answers {
         questions: engine.questions(),
+        events: engine.events(),
         tables: Arc::clone(&tables),
         link: pusher.link(),
         source: format!("folder {}", folder.display()),
         clock,
     };
+    let happened = engine.events();
     let (sender, events) = mpsc::channel(EVENTS);
     folder::watch(folder.clone(), sender, clock)?;
     let (seen, evidence) = mpsc::channel(1);
@@ -141,6 +143,7 @@ pub async fn run(
         () = health.run() => {}
         () = seeing => {}
         () = follow_tables(tables, pusher.link(), proxy_health, clock) => {}
+        () = happened.follow(pusher.link(), clock) => {}
         () = pusher.run() => {}
         () = control::serve(Arc::clone(&listener), answers) => {}
     }
@@ -159,7 +162,7 @@ fn open_store(path: &Path) -> Result<Store, StartError> {
 }
 
 /// Drains that an earlier process was told of. One that cannot be read is forgotten.
-fn stored_drains(store: &SharedStore) -> Result<Drains, StartError> {
+fn stored_drains(store: &SharedStore, notice: Duration) -> Result<Drains, StartError> {
     let mut drains = BTreeMap::new();
     for (target, bytes) in store.lock().drains()? {
         match (target.parse(), serde_json::from_slice(&bytes)) {
@@ -167,7 +170,7 @@ fn stored_drains(store: &SharedStore) -> Result<Drains, StartError> {
             _ => warn!("forgot a drain of {target}: it is stored malformed"),
         }
     }
-    Ok(Drains::new(drains, NOTICE))
+    Ok(Drains::new(drains, notice))
 }
 
 fn checks_of(settings: &Controlplane) -> health_check::Settings {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_conf::message::controlplane::Problem;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -18,50 +17,43 @@ use crate::clock::Clock;
 use crate::compile::{Compiler, Endpoints};
 use crate::endpoints::Slice;
 use crate::evidence::News;
-use crate::health::Health;
+use crate::health::{Health, Judged};
 use crate::health_check::HealthCheckServer;
 use crate::index::{Change, Good, Index, Known, Version};
 use crate::kinds::policy::{self, Beaten, PolicySpec};
 use crate::kinds::pool::PoolSpec;
 use crate::metrics;
 use crate::object::{Issue, Kind, NamespacedName, ObjectId};
-use crate::readiness::drains::Target;
 use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
 use crate::slices::deriver::{Deriver, Refreshed};
 use crate::slices::{self};
 use crate::source::{Event, Source};
-use crate::store::{self, SharedStore};
+use crate::store::SharedStore;
 use crate::tables::Tables;
 
+mod answers;
 mod checks;
 mod differences;
+mod events;
 mod problems;
 mod questions;
 
+pub(crate) use answers::stage;
 use checks::Checks;
+pub use events::{Event as Happened, Events, MAX_KEPT};
+use events::{Steps, Waiting};
 pub use problems::MAX_LOGGED;
 use problems::ProblemLog;
 use questions::Question;
-pub use questions::{Questions, Stopping};
+pub use questions::{Detail, Inventory, Questions, Standing, Standings, Stopping, View};
 
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot
 /// hold it back.
 const MAX_AT_ONCE: usize = 10_000;
 /// How long to wait before what could not be stored is stored again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What sluicectl can see: the objects behind the newest table.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// Services, sorted by namespace and name.
-    pub services: Vec<Known<ServiceSpec>>,
-    /// EndpointSlices, sorted by namespace and Service.
-    pub slices: Vec<Known<Slice>>,
-    /// What is wrong, oldest first.
-    pub problems: Vec<Problem>,
-}
 
 /// What has changed and is for the admission to decide on.
 #[derive(Default)]
@@ -104,6 +96,10 @@ pub struct Engine {
     asker: Questions,
     store: Option<SharedStore>,
     checks: Checks,
+    events: Events,
+    steps: Steps,
+    /// Services that wait for an address.
+    unbalanced: Waiting,
 }
 
 impl Engine {
@@ -136,6 +132,9 @@ impl Engine {
             problems: ProblemLog::default(),
             store: None,
             checks: Checks::default(),
+            events: Events::default(),
+            steps: Steps::default(),
+            unbalanced: Waiting::default(),
             questions,
             asker: Questions(sender),
         }
@@ -144,6 +143,11 @@ impl Engine {
     /// Asks this engine.
     pub fn questions(&self) -> Questions {
         self.asker.clone()
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Keeps drains in this store.
@@ -172,10 +176,7 @@ impl Engine {
                 Some(question) = self.questions.recv() => {
                     self.answer(question, Moment::of(&clock));
                 }
-                judged = feeds.health.changes() => {
-                    let concerned = self.readiness.concerned(&judged);
-                    self.look_again(concerned, Moment::of(&clock));
-                }
+                judged = feeds.health.changes() => self.take_in_verdicts(&judged, Moment::of(&clock)),
                 Some(news) = feeds.evidence.recv() => self.readiness.evidence(&news),
                 () = pause(wake) => self.step(Moment::of(&clock)),
             }
@@ -196,6 +197,18 @@ impl Engine {
         }
     }
 
+    fn take_in_verdicts(&mut self, judged: &[Judged], moment: Moment) {
+        let mut concerned = BTreeSet::new();
+        for judged in judged {
+            let services = self.readiness.concerned(std::slice::from_ref(judged));
+            for service in &services {
+                self.events.note(of_verdict(service, judged), moment.now);
+            }
+            concerned.extend(services);
+        }
+        self.look_again(concerned, moment);
+    }
+
     /// How long nothing changes by itself.
     fn next_step(&self, moment: Moment) -> Option<Duration> {
         if !self.awaited.is_empty() {
@@ -212,10 +225,9 @@ impl Engine {
     /// Does what is due now.
     fn step(&mut self, moment: Moment) {
         for decision in self.admission.retry() {
-            self.follow(decision);
+            self.follow(decision, moment);
         }
-        let drained = self.drained(moment);
-        self.look_again(drained, moment);
+        self.look_at_drained(moment);
     }
 
     /// Services with endpoints that are drained.
@@ -247,71 +259,6 @@ impl Engine {
         }
     }
 
-    fn answer(&mut self, question: Question, moment: Moment) {
-        // Whoever asked may be gone: then nobody reads the answer.
-        match question {
-            Question::View(answer) => drop(answer.send(self.view())),
-            Question::Drains(answer) => {
-                let drains = self.readiness.drains().iter();
-                let drains = drains.map(|(target, drain)| (target.clone(), *drain));
-                drop(answer.send(drains.collect()));
-            }
-            Question::Drain {
-                target,
-                timeout_seconds,
-                answer,
-            } => drop(answer.send(self.drain(target, timeout_seconds, moment))),
-            Question::Undrain { target, answer } => {
-                drop(answer.send(self.undrain(&target, moment)));
-            }
-        }
-    }
-
-    fn drain(
-        &mut self,
-        target: Target,
-        timeout_seconds: Option<u32>,
-        moment: Moment,
-    ) -> Result<usize, String> {
-        let drains = self.readiness.drains_mut();
-        let drain = drains.begin(target.clone(), timeout_seconds, moment.unix);
-        let bytes = serde_json::to_vec(&drain).unwrap_or_default();
-        self.keep(store::Change::Drain(target.to_string(), bytes))?;
-        info!("draining {target}");
-        let drained = self.drained(moment);
-        self.look_again(drained, moment);
-        let endpoints = self.catalog.slices().flat_map(|slice| {
-            let slice = &slice.object;
-            slice
-                .endpoints
-                .iter()
-                .map(|e| (slice.namespace.as_str(), e))
-        });
-        let meant = endpoints.filter(|(namespace, e)| target.is(namespace, e));
-        Ok(meant.map(|(_, e)| e.address).collect::<BTreeSet<_>>().len())
-    }
-
-    fn undrain(&mut self, target: &Target, moment: Moment) -> Result<bool, String> {
-        let drained = self.drained(moment);
-        self.keep(store::Change::Undrain(target.to_string()))?;
-        let was = self.readiness.drains_mut().end(target);
-        if was {
-            info!("no longer draining {target}");
-        }
-        self.look_again(drained, moment);
-        Ok(was)
-    }
-
-    fn keep(&self, change: store::Change) -> Result<(), String> {
-        let Some(store) = &self.store else {
-            return Ok(());
-        };
-        store
-            .lock()
-            .commit(&[change])
-            .map_err(|error| error.to_string())
-    }
-
     /// Takes in one event. Returns whether what is known now is a state that was written.
     pub fn handle(&mut self, event: Event, now: Duration) -> bool {
         let Event::Synced { source } = event else {
@@ -338,11 +285,12 @@ impl Engine {
         self.admission.forget(&gone);
         for name in gone {
             self.catalog.remove_service(&name);
+            self.unbalanced.forget(&name);
             self.deriver.remove_service(&name);
         }
         decisions.extend(self.admission.decide(news.asked));
         for decision in decisions {
-            self.follow(decision);
+            self.follow(decision, moment);
         }
         self.derive();
         self.compile(moment);
@@ -446,7 +394,7 @@ impl Engine {
     }
 
     /// Serves what was decided.
-    fn follow(&mut self, decision: Decision) {
+    fn follow(&mut self, decision: Decision, moment: Moment) {
         let Decision {
             name,
             served,
@@ -458,7 +406,15 @@ impl Engine {
             info!("{id}: {note}");
         }
         self.index.judge(&id, issues);
+        let before = self.catalog.service(&name).map(|known| &*known.object);
+        let before = before.map(ServiceSpec::balancer_addresses);
+        let before = before.unwrap_or_default();
         let Some(served) = served else { return };
+        let after = served.object.balancer_addresses();
+        let pending = self.admission.pending(&name);
+        for event in self.unbalanced.update(&name, (&before, &after), pending) {
+            self.events.note(event, moment.now);
+        }
         self.catalog.put_service(served);
         match self.admission.service(&name) {
             // An API server has a controller that makes its slices.
@@ -541,14 +497,15 @@ impl Engine {
         problems.extend(self.compiler.problems().cloned());
         self.problems.update(problems);
     }
+}
 
-    /// What there is now.
-    pub fn view(&self) -> View {
-        View {
-            services: self.catalog.services().cloned().collect(),
-            slices: self.catalog.slices().cloned().collect(),
-            problems: self.problems.all().to_vec(),
-        }
+/// A verdict as something that happened to a Service.
+fn of_verdict(service: &NamespacedName, judged: &Judged) -> Happened {
+    let (address, verdict) = (judged.target.address, &judged.verdict);
+    let message = format!("{address}: {}", verdict.reason);
+    match verdict.healthy {
+        true => Happened::of_service(service, "Healthy", message),
+        false => Happened::of_service(service, "Unhealthy", message).warning(),
     }
 }
 

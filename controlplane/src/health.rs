@@ -36,6 +36,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sluice_conf::settings::controlplane as settings;
 use tokio::sync::Notify;
 
 use self::board::Board;
@@ -62,6 +63,19 @@ impl Default for Settings {
             max_in_flight: 256,
             jitter_percent: 10,
             initial: Initial::default(),
+        }
+    }
+}
+
+impl From<&settings::Health> for Settings {
+    fn from(settings: &settings::Health) -> Self {
+        Self {
+            max_in_flight: settings.max_in_flight.into(),
+            jitter_percent: settings.jitter_percent,
+            initial: match settings.initial {
+                settings::Initial::Healthy => Initial::Trusted,
+                settings::Initial::Unhealthy => Initial::Pending,
+            },
         }
     }
 }

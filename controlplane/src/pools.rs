@@ -25,9 +25,11 @@ mod runs;
 mod search;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use claim::{Claim, Family, Sharing};
 use holdings::{Held, Holdings, Source};
+pub use usage::Usage;
 
 /// What a Service got.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

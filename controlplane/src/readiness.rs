@@ -64,6 +64,8 @@ pub struct Readiness {
     /// Absent: nothing is judged.
     health: Option<Health>,
     drains: Drains,
+    /// The floor of Services whose policy names none, in percent.
+    fail_open_percent: u8,
     /// Services of which more is to be known than their slices say.
     watched: HashMap<NamespacedName, Watched>,
     /// Who wants a target judged.
@@ -102,6 +104,14 @@ impl Readiness {
             drains,
             ..Self::default()
         }
+    }
+
+    /// Ignores the health of Services whose policy says nothing of it when fewer than so many
+    /// percent of their endpoints are healthy.
+    #[must_use]
+    pub fn with_fail_open(mut self, percent: u8) -> Self {
+        self.fail_open_percent = percent;
+        self
     }
 
     /// The drains.
@@ -261,11 +271,17 @@ impl Readiness {
             *healthy.entry(target.address.ip()).or_insert(true) &= fit;
         }
         let floor = policy.and_then(|policy| policy.fail_open_percent);
-        let floor = floor.unwrap_or_default();
+        let floor = floor.unwrap_or(self.fail_open_percent.into());
         let verdicts: Vec<bool> = healthy.values().copied().collect();
         let effective = effective(&verdicts, u8::try_from(floor).unwrap_or(100));
         let used = healthy.into_keys().zip(effective.used).collect();
         (used, effective.ignored)
+    }
+
+    /// The verdicts on what a Service has judged, sorted by target.
+    pub fn verdicts(&self, service: &NamespacedName) -> Vec<Judged> {
+        let health = self.health.as_ref();
+        health.map_or_else(Vec::new, |health| health.of_service(service))
     }
 
     /// The verdict on an endpoint at a port, of a Service that has it judged.

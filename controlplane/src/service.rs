@@ -107,6 +107,13 @@ impl ServiceSpec {
         }
         self.policy = Some(policy);
     }
+
+    /// Its load-balancer addresses.
+    pub fn balancer_addresses(&self) -> Vec<IpAddr> {
+        let vips = self.vips.iter();
+        let balancer = vips.filter(|vip| vip.kind == FrontendKind::LoadBalancer);
+        balancer.map(|vip| vip.address).collect()
+    }
 }
 
 /// An address that clients use.

@@ -137,6 +137,11 @@ impl Gateway {
         problems
     }
 
+    /// Whoever answers questions.
+    pub(crate) fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
     /// The Services in use.
     pub(crate) fn services(&self) -> Vec<Known<ServiceSpec>> {
         self.engine.view().services

@@ -1,18 +1,22 @@
 //! What sluicectl is shown of the objects: rows made from a view, when somebody asks.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::{
-    EndpointRow, EndpointsRow, FrontendRow, PortRow, ServiceRow,
+    EventRow, FrontendRow, NodeRow, PodRow, PolicyRow, PoolRow, PortRow, ServiceDetail, ServiceRow,
 };
-use sluice_conf::{FrontendKind, Protocol, ServiceTable};
+use sluice_conf::{FrontendKind, ServiceTable};
 
-use crate::endpoints::Slice;
-use crate::engine::View;
+use crate::engine::{Detail, Inventory, View};
 use crate::index::Known;
-use crate::service::{ServiceSpec, ServiceType};
+use crate::kinds::probe::Question;
+use crate::object::NamespacedName;
+use crate::service::ServiceSpec;
+
+mod endpoints;
+
+pub use endpoints::endpoints;
 
 type Key<'a> = (&'a str, &'a str);
 
@@ -30,12 +34,19 @@ pub fn services(
         .map(|known| {
             let key = (known.object.namespace.as_str(), known.object.name.as_str());
             let frontends = frontends.get(&key).cloned().unwrap_or_default();
-            service(known, frontends, now)
+            let name = NamespacedName::new(key.0, key.1);
+            let external_name = view.external_names.get(&name).cloned();
+            service(known, external_name, frontends, now)
         })
         .collect()
 }
 
-fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duration) -> ServiceRow {
+fn service(
+    known: &Known<ServiceSpec>,
+    external_name: Option<String>,
+    frontends: Vec<FrontendRow>,
+    now: Duration,
+) -> ServiceRow {
     let spec = &known.object;
     let (cluster, external): (Vec<_>, Vec<_>) = spec
         .vips
@@ -51,11 +62,12 @@ fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duratio
         namespace: spec.namespace.clone(),
         name: spec.name.clone(),
         kind: spec.kind.as_str().to_owned(),
+        external_name,
         cluster_ips: cluster.iter().map(|vip| vip.address).collect(),
         headless: spec.headless,
         external_ips: external.iter().map(|vip| vip.address).collect(),
         ports: spec.ports.iter().map(port).collect(),
-        age_seconds: age(known.first_seen, now),
+        age_seconds: now.saturating_sub(known.first_seen).as_secs(),
         affinity_seconds: spec.affinity_seconds,
         source_ranges: spec.source_ranges.clone(),
         internal_traffic_policy: spec.internal,
@@ -87,72 +99,98 @@ fn frontends<'a>(
     rows
 }
 
-/// Endpoints of the Services of `namespace`, or of all, sorted by namespace, Service and address.
-pub fn endpoints(view: &View, namespace: Option<&str>, now: Duration) -> Vec<EndpointsRow> {
-    let mut slices: BTreeMap<Key<'_>, Vec<&Known<Slice>>> = BTreeMap::new();
-    for known in &view.services {
-        let spec = &known.object;
-        if spec.kind != ServiceType::ExternalName {
-            slices.entry((&spec.namespace, &spec.name)).or_default();
-        }
+/// One Service with its `events`.
+pub fn detail(detail: Detail, events: Vec<EventRow>) -> ServiceDetail {
+    let endpoints = endpoints(&detail.standings);
+    ServiceDetail {
+        // Objects of the API are maps with text keys; these always are JSON.
+        manifest: serde_json::to_string(&*detail.service).unwrap_or_default(),
+        endpoints: endpoints
+            .into_iter()
+            .flat_map(|row| row.endpoints)
+            .collect(),
+        pending: detail.pending,
+        problems: detail.problems,
+        events,
     }
-    for known in &view.slices {
-        if let Some(service) = &known.object.service {
-            let key = (known.object.namespace.as_str(), service.as_str());
-            slices.entry(key).or_default().push(known);
-        }
-    }
-    let wanted = |key: &Key<'_>| namespace.is_none_or(|only| only == key.0);
-    let ages: HashMap<Key<'_>, Duration> = view
-        .services
-        .iter()
-        .map(|s| {
-            (
-                (s.object.namespace.as_str(), s.object.name.as_str()),
-                s.first_seen,
-            )
-        })
-        .collect();
-    slices
-        .into_iter()
-        .filter(|(key, _)| wanted(key))
-        .map(|(key, slices)| {
-            let first = slices.iter().map(|slice| slice.first_seen).min();
-            let first = first.or_else(|| ages.get(&key).copied());
-            EndpointsRow {
-                namespace: key.0.to_owned(),
-                service: key.1.to_owned(),
-                endpoints: rows(&slices),
-                age_seconds: age(first.unwrap_or(now), now),
-            }
+}
+
+/// The pools in the order of use.
+pub fn pools(inventory: &Inventory) -> Vec<PoolRow> {
+    let pools = inventory.pools.iter();
+    pools
+        .map(|usage| PoolRow {
+            name: usage.pool.clone(),
+            family: usage.family.to_string(),
+            total: usage.total,
+            used: usage.used as u64,
+            auto_assign: usage.auto_assign,
+            ranges: usage.ranges.iter().map(ToString::to_string).collect(),
         })
         .collect()
 }
 
-fn rows(slices: &[&Known<Slice>]) -> Vec<EndpointRow> {
-    let mut rows: BTreeMap<(SocketAddr, &str, Protocol), EndpointRow> = BTreeMap::new();
-    for slice in slices {
-        for port in &slice.object.ports {
-            for endpoint in &slice.object.endpoints {
-                let address = SocketAddr::new(endpoint.address, port.port);
-                let key = (address, port.name.as_str(), port.protocol);
-                rows.entry(key).or_insert_with(|| EndpointRow {
-                    address: endpoint.address,
-                    port: port.port,
-                    port_name: port.name.clone(),
-                    protocol: port.protocol.to_string(),
-                    ready: endpoint.conditions.ready,
-                    serving: endpoint.conditions.serving,
-                    terminating: endpoint.conditions.terminating,
-                    node: endpoint.node.clone(),
-                    weight: endpoint.weight,
-                });
-            }
-        }
-    }
-    rows.into_values().collect()
+/// Policies of `namespace`, or of all, sorted by namespace and name.
+pub fn policies(inventory: &Inventory, namespace: Option<&str>) -> Vec<PolicyRow> {
+    let wanted = |name: &NamespacedName| namespace.is_none_or(|only| only == name.namespace);
+    let policies = inventory
+        .policies
+        .iter()
+        .filter(|(name, _, _)| wanted(name));
+    policies
+        .map(|(name, policy, in_force)| PolicyRow {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            targets: policy.targets.clone(),
+            in_force: in_force.clone(),
+            probe: policy.probe.as_ref().map(|probe| asked(&probe.question)),
+            fail_open_percent: policy.fail_open_percent,
+        })
+        .collect()
 }
 
-fn age(first_seen: Duration, now: Duration) -> u64 {
-    now.saturating_sub(first_seen).as_secs()
+/// The Nodes, sorted by name.
+pub fn nodes(inventory: &Inventory) -> Vec<NodeRow> {
+    let nodes = inventory.nodes.iter();
+    nodes
+        .map(|(node, local)| NodeRow {
+            name: node.name.to_string(),
+            ready: node.ready,
+            local: *local,
+            zone: node.zone.as_deref().map(str::to_owned),
+            addresses: node.addresses.to_vec(),
+        })
+        .collect()
+}
+
+/// Pods of `namespace`, or of all, sorted by namespace and name.
+pub fn pods(inventory: &Inventory, namespace: Option<&str>) -> Vec<PodRow> {
+    let pods = inventory.pods.iter();
+    pods.filter(|pod| namespace.is_none_or(|only| only == &*pod.namespace))
+        .map(|pod| PodRow {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            ready: pod.ready,
+            terminating: pod.terminating,
+            finished: pod.finished,
+            addresses: pod.addresses.to_vec(),
+            node: pod.node.as_deref().map(str::to_owned),
+            labels: pod
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
+        })
+        .collect()
+}
+
+/// What a probe asks, as a policy writes it.
+fn asked(question: &Question) -> String {
+    let kind = match question {
+        Question::Tcp => "tcp",
+        Question::Http { tls: false, .. } => "http",
+        Question::Http { tls: true, .. } => "https",
+        Question::Grpc { .. } => "grpc",
+    };
+    kind.to_owned()
 }

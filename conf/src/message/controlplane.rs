@@ -1,13 +1,13 @@
 //! Requests to the control plane and its replies.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Hello;
-use crate::service::{FrontendKind, Pool, Protocol};
 use crate::table::Generation;
+
+mod rows;
+
+pub use rows::*;
 
 /// What a client may ask of the control plane. The first request of a connection is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,47 @@ pub enum Request {
         /// Only of this namespace.
         namespace: Option<String>,
     },
+    /// Everything about one Service. Answered by [`Reply::Service`].
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The pools of load-balancer addresses. Answered by [`Reply::Pools`].
+    Pools,
+    /// Policies of one namespace, or of all. Answered by [`Reply::Policies`].
+    Policies {
+        /// Only of this namespace.
+        namespace: Option<String>,
+    },
+    /// Answered by [`Reply::Nodes`].
+    Nodes,
+    /// Pods of one namespace, or of all. Answered by [`Reply::Pods`].
+    Pods {
+        /// Only of this namespace.
+        namespace: Option<String>,
+    },
+    /// What happened lately. Answered by [`Reply::Events`].
+    Events {
+        /// Only of this namespace, and of what has none.
+        namespace: Option<String>,
+    },
+    /// What is drained. Answered by [`Reply::Drains`].
+    Drains,
+    /// Takes endpoints out of use, or alters how long that may take. Answered by
+    /// [`Reply::Draining`].
+    Drain {
+        /// `node/NAME`, `pod/NAMESPACE/NAME`, an address, or the name of a node.
+        target: String,
+        /// How long existing connections may go on after new ones stopped; without, until they end.
+        timeout_seconds: Option<u32>,
+    },
+    /// Puts endpoints back in use. Answered by [`Reply::Undrained`].
+    Undrain {
+        /// As in [`Request::Drain`].
+        target: String,
+    },
 }
 
 /// The control plane's answers.
@@ -42,6 +83,29 @@ pub enum Reply {
     Services(Vec<ServiceRow>),
     /// The endpoints, sorted by namespace, Service and address.
     Endpoints(Vec<EndpointsRow>),
+    /// Everything about one Service; `None` when there is none of that name.
+    Service(Option<Box<ServiceDetail>>),
+    /// The pools in the order of use, IPv4 first.
+    Pools(Vec<PoolRow>),
+    /// The policies, sorted by namespace and name.
+    Policies(Vec<PolicyRow>),
+    /// The Nodes, sorted by name.
+    Nodes(Vec<NodeRow>),
+    /// The Pods, sorted by namespace and name.
+    Pods(Vec<PodRow>),
+    /// What happened, oldest first.
+    Events(Vec<EventRow>),
+    /// The drains, sorted by target.
+    Drains(Vec<DrainRow>),
+    /// The drain goes on.
+    Draining(DrainRow),
+    /// Whether there was a drain, which is over now.
+    Undrained {
+        /// The target, with its kind.
+        target: String,
+        /// Whether it was drained.
+        was_drained: bool,
+    },
     /// The request could not be served.
     Refused(String),
 }
@@ -101,101 +165,4 @@ pub struct Problem {
     pub field: Option<String>,
     /// What is wrong and what would be right.
     pub message: String,
-}
-
-/// One Service as `kubectl get svc` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceRow {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// `ClusterIP`, `NodePort` or `LoadBalancer`.
-    pub kind: String,
-    /// ClusterIPs; empty for a headless Service.
-    pub cluster_ips: Vec<IpAddr>,
-    /// Whether it has no ClusterIP on purpose (`clusterIP: None`).
-    pub headless: bool,
-    /// LoadBalancer addresses and external IPs.
-    pub external_ips: Vec<IpAddr>,
-    /// Ports.
-    pub ports: Vec<PortRow>,
-    /// Seconds since this control plane first saw the Service.
-    pub age_seconds: u64,
-    /// Seconds of `sessionAffinity: ClientIP`, if any.
-    pub affinity_seconds: Option<u32>,
-    /// `spec.loadBalancerSourceRanges`.
-    pub source_ranges: Vec<IpNet>,
-    /// `spec.internalTrafficPolicy`.
-    pub internal_traffic_policy: Pool,
-    /// `spec.externalTrafficPolicy`.
-    pub external_traffic_policy: Pool,
-    /// Frontends that were compiled, for wide output.
-    pub frontends: Vec<FrontendRow>,
-}
-
-/// One port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortRow {
-    /// Name; empty when it has none.
-    pub name: String,
-    /// Port.
-    pub port: u16,
-    /// Node port, if any.
-    pub node_port: Option<u16>,
-    /// Protocol as written in the manifest.
-    pub protocol: String,
-}
-
-/// One compiled frontend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FrontendRow {
-    /// Address.
-    pub address: IpAddr,
-    /// Port; the first of a range.
-    pub port: u16,
-    /// Last port of the range; `port` again when it is one port only.
-    pub last_port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
-    /// What kind of address.
-    pub kind: FrontendKind,
-    /// Whose endpoints serve clients that are neither pods nor nodes.
-    pub pool: Pool,
-}
-
-/// The endpoints of one Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointsRow {
-    /// Namespace.
-    pub namespace: String,
-    /// Name of the Service.
-    pub service: String,
-    /// Every endpoint of its slices.
-    pub endpoints: Vec<EndpointRow>,
-    /// Seconds since this control plane first saw a slice of the Service.
-    pub age_seconds: u64,
-}
-
-/// One endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointRow {
-    /// Address.
-    pub address: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// Name of the port; empty when it has none.
-    pub port_name: String,
-    /// Protocol as written in the manifest.
-    pub protocol: String,
-    /// Condition `ready`, absent read as true (discovery/v1 EndpointConditions).
-    pub ready: bool,
-    /// Condition `serving`, absent read as `ready`.
-    pub serving: bool,
-    /// Condition `terminating`, absent read as false.
-    pub terminating: bool,
-    /// Node, if named.
-    pub node: Option<String>,
-    /// Weight for new connections.
-    pub weight: u16,
 }

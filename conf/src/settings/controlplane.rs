@@ -1,6 +1,7 @@
 //! Settings of the control plane; `conf/examples/controlplane.toml` explains each key to the
 //! operator.
 
+mod health;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,8 @@ use super::load::{self, Impossible, SettingsError};
 use super::{Log, Metrics};
 use crate::service::{BackendGone, Forwarding, Ping, Refusal, Service};
 use crate::table::unusable;
+
+pub use health::{Draining, Health, Initial};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,12 @@ pub struct Controlplane {
     /// Answers to load balancers in front.
     #[serde(default)]
     pub health_checks: HealthChecks,
+    /// How health is found out.
+    #[serde(default)]
+    pub health: Health,
+    /// How endpoints are taken out of use.
+    #[serde(default)]
+    pub draining: Draining,
     /// What a Service gets that says nothing else.
     #[serde(default)]
     pub defaults: Defaults,
@@ -237,6 +246,7 @@ impl Controlplane {
                 ));
             }
         }
+        self.health.check()?;
         let range = Service::MSS_CLAMP;
         match self.defaults.mss_clamp {
             Some(bytes) if !range.contains(&bytes) => Err(Impossible::new(
@@ -268,6 +278,8 @@ mod tests {
         assert_eq!(example.node_ports, minimal.node_ports);
         assert_eq!(example.load_balancers, minimal.load_balancers);
         assert_eq!(example.health_checks, minimal.health_checks);
+        assert_eq!(example.health, minimal.health);
+        assert_eq!(example.draining, minimal.draining);
         assert_eq!(example.defaults, minimal.defaults);
         assert_eq!(example.dataplane, minimal.dataplane);
         assert_eq!(example.control, minimal.control);
@@ -322,6 +334,14 @@ mod tests {
             (
                 "[node_ports]\nrange = \"32767-30000\"\n",
                 "cp.toml:4: node_ports.range: \"32767-30000\" is not a range of ports; write 30000-32767",
+            ),
+            (
+                "[health]\nmax_in_flight = 0\n",
+                "cp.toml:4: health.max_in_flight: 0 probes find out nothing; use 1 to 65535",
+            ),
+            (
+                "[health]\nfail_open_percent = 101\n",
+                "cp.toml:4: health.fail_open_percent: 101 is too much; use 0 to 100",
             ),
             (
                 "[defaults]\nmss_clamp = 535\n",

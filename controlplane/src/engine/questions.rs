@@ -1,27 +1,114 @@
 //! What others ask of the engine: to see what it knows, and to take endpoints out of use.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use sluice_conf::message::controlplane::{DrainRow, Problem};
 use tokio::sync::{mpsc, oneshot};
 
-use super::View;
-use crate::readiness::drains::{Drain, Target};
+use crate::endpoints::Slice;
+use crate::health::Judged;
+use crate::index::Known;
+use crate::kinds::policy::PolicySpec;
+use crate::object::NamespacedName;
+use crate::pools;
+use crate::readiness::Moment;
+use crate::readiness::drains::{Drains, Target};
+use crate::service::ServiceSpec;
+use crate::slices::node::Node;
+use crate::slices::pod::Pod;
 
 /// Questions that may wait.
 pub(super) const MAX_WAITING: usize = 64;
+
+/// The objects behind the newest table.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Services, sorted by namespace and name.
+    pub services: Vec<Known<ServiceSpec>>,
+    /// What those of type ExternalName stand for.
+    pub external_names: BTreeMap<NamespacedName, String>,
+    /// How many EndpointSlices there are.
+    pub slices: usize,
+    /// What is wrong, oldest first.
+    pub problems: Vec<Problem>,
+}
+
+/// What serves Services.
+#[derive(Debug, Clone)]
+pub struct Standings {
+    /// By Service, sorted.
+    pub services: Vec<Standing>,
+    /// The drains.
+    pub drains: Drains,
+    /// When it was so.
+    pub moment: Moment,
+}
+
+/// What serves one Service.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Its name.
+    pub service: NamespacedName,
+    /// When a slice of it, or without any the Service, was first seen.
+    pub first_seen: Duration,
+    /// Its slices as they were written, each with what is made of it where that differs.
+    pub slices: Vec<(Arc<Slice>, Option<Slice>)>,
+    /// The verdicts on what it has judged.
+    pub verdicts: Vec<Judged>,
+}
+
+/// One Service.
+#[derive(Debug, Clone)]
+pub struct Detail {
+    /// As it was admitted, with everything that it was given.
+    pub service: Arc<core::Service>,
+    /// What serves it.
+    pub standings: Standings,
+    /// Why it has no load-balancer address, or not the one that it should have.
+    pub pending: Option<String>,
+    /// What is wrong with it and its ServicePolicy.
+    pub problems: Vec<Problem>,
+}
+
+/// What is neither a Service nor an endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The pools in the order of use.
+    pub pools: Vec<pools::Usage>,
+    /// ServicePolicies, sorted by namespace and name, each with the Services that it holds for.
+    pub policies: Vec<(NamespacedName, Arc<PolicySpec>, Vec<String>)>,
+    /// Nodes, sorted by name, each with whether the gateway stands in front of it.
+    pub nodes: Vec<(Node, bool)>,
+    /// Pods, sorted by namespace and name.
+    pub pods: Vec<Arc<Pod>>,
+}
 
 /// One question, with where to put the answer.
 #[derive(Debug)]
 pub(super) enum Question {
     View(oneshot::Sender<View>),
+    Standings {
+        namespace: Option<String>,
+        answer: oneshot::Sender<Standings>,
+    },
+    Detail {
+        service: NamespacedName,
+        answer: oneshot::Sender<Option<Detail>>,
+    },
+    Inventory(oneshot::Sender<Inventory>),
     Drain {
         target: Target,
         timeout_seconds: Option<u32>,
-        answer: oneshot::Sender<Result<usize, String>>,
+        answer: oneshot::Sender<Result<DrainRow, String>>,
     },
     Undrain {
         target: Target,
         answer: oneshot::Sender<Result<bool, String>>,
     },
-    Drains(oneshot::Sender<Vec<(Target, Drain)>>),
+    Drains(oneshot::Sender<Vec<DrainRow>>),
 }
 
 /// Asks the engine.
@@ -51,8 +138,34 @@ impl Questions {
         self.ask(Question::View).await
     }
 
+    /// What serves the Services of `namespace`, or all.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn standings(&self, namespace: Option<String>) -> Result<Standings, Stopping> {
+        self.ask(|answer| Question::Standings { namespace, answer })
+            .await
+    }
+
+    /// Everything about one Service; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn detail(&self, service: NamespacedName) -> Result<Option<Detail>, Stopping> {
+        self.ask(|answer| Question::Detail { service, answer })
+            .await
+    }
+
+    /// Pools, policies, Nodes and Pods.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn inventory(&self) -> Result<Inventory, Stopping> {
+        self.ask(Question::Inventory).await
+    }
+
     /// Takes endpoints out of use; existing connections may go on for `timeout_seconds`, or until
-    /// they end. Returns how many endpoints are meant now.
+    /// they end. That nothing of the kind is known is no mistake: it may come later.
     ///
     /// # Errors
     /// The engine has ended, or the drain cannot be stored.
@@ -60,7 +173,7 @@ impl Questions {
         &self,
         target: Target,
         timeout_seconds: Option<u32>,
-    ) -> Result<Result<usize, String>, Stopping> {
+    ) -> Result<Result<DrainRow, String>, Stopping> {
         self.ask(|answer| Question::Drain {
             target,
             timeout_seconds,
@@ -82,7 +195,7 @@ impl Questions {
     ///
     /// # Errors
     /// The engine has ended.
-    pub async fn drains(&self) -> Result<Vec<(Target, Drain)>, Stopping> {
+    pub async fn drains(&self) -> Result<Vec<DrainRow>, Stopping> {
         self.ask(Question::Drains).await
     }
 }

@@ -77,6 +77,13 @@ impl Holdings {
         self.runs.free(first).filter(|free| *free <= last)
     }
 
+    /// Addresses from `first` to `last` that somebody has.
+    pub(super) fn between(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.holders
+            .range(first..=last)
+            .map(|(address, _)| *address)
+    }
+
     /// Addresses from `first` to `last` whose holders have the Service's key.
     pub(super) fn shared(
         &self,

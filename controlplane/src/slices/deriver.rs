@@ -146,6 +146,13 @@ impl Deriver {
         namespace.by_name.get(name.name.as_str())
     }
 
+    /// All Pods, sorted by name within a namespace.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods
+            .values()
+            .flat_map(|namespace| namespace.by_name.values())
+    }
+
     /// All Nodes.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes

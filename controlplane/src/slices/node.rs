@@ -126,6 +126,11 @@ pub struct Nodes {
 }
 
 impl Nodes {
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.by_name.values()
+    }
+
     /// The Node of that name.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.by_name.get(name)

@@ -1,20 +1,21 @@
-//! `get services` and `get endpoints`.
+//! `get`: objects as kubectl lists them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::Serialize;
 use sluice_conf::Pool;
-use sluice_conf::message::controlplane::{
-    EndpointRow, EndpointsRow, FrontendRow, PortRow, Reply, Request, ServiceRow,
-};
+use sluice_conf::message::controlplane::{FrontendRow, PortRow, Reply, Request, ServiceRow};
 use sluice_controlplane::client::ClientError;
 
 use crate::output::{self, Format, age, table};
 use crate::{Answer, Common, PARTLY};
 
-/// Endpoints that kubectl lists before it only counts.
-const LISTED: usize = 3;
+mod endpoints;
+mod inventory;
+
+pub use endpoints::{address, endpoints};
+pub use inventory::{drains, nodes, pods, policies, pools};
 
 pub fn services(common: &Common, only: &[String]) -> anyhow::Result<Answer> {
     let namespace = common.listed_namespace();
@@ -29,29 +30,6 @@ pub fn services(common: &Common, only: &[String]) -> anyhow::Result<Answer> {
     answer(common, &rows, namespace, "service", &missing, |rows| {
         services_table(rows, all, common.output == Format::Wide)
     })
-}
-
-pub fn endpoints(common: &Common, only: &[String]) -> anyhow::Result<Answer> {
-    let namespace = common.listed_namespace();
-    let request = Request::Endpoints {
-        namespace: namespace.clone(),
-    };
-    let Reply::Endpoints(mut rows) = common.ask_controlplane(&request)? else {
-        return Err(ClientError::Unexpected("control plane").into());
-    };
-    let missing = keep(&mut rows, only, |row| &row.service);
-    let all = namespace.is_none();
-    answer(
-        common,
-        &rows,
-        namespace,
-        "endpoints",
-        &missing,
-        |rows| match common.output {
-            Format::Wide => endpoints_wide(rows, all),
-            _ => endpoints_table(rows, all),
-        },
-    )
 }
 
 /// Keeps the rows of these names, or all when there are none; returns the names without a row.
@@ -117,7 +95,7 @@ fn services_table(rows: &[ServiceRow], all_namespaces: bool, wide: bool) -> Stri
             age(row.age_seconds),
         ];
         if wide {
-            cells.push(or_none(join(policies(row))));
+            cells.push(or_none(join(wishes(row))));
             cells.push(or_none(join(row.frontends.iter().map(frontend))));
         }
         (row.namespace.clone(), cells)
@@ -133,7 +111,7 @@ fn cluster_ips(row: &ServiceRow) -> String {
 }
 
 /// What the Service asks for, in the words of its manifest; what is the API's default is left out.
-fn policies(row: &ServiceRow) -> impl Iterator<Item = String> {
+fn wishes(row: &ServiceRow) -> impl Iterator<Item = String> {
     let local = |pool| pool == Pool::Local;
     let internal = local(row.internal_traffic_policy).then(|| "internal=Local".to_owned());
     let external = local(row.external_traffic_policy).then(|| "external=Local".to_owned());
@@ -160,6 +138,9 @@ fn frontend(row: &FrontendRow) -> String {
 }
 
 fn external_ips(row: &ServiceRow) -> String {
+    if let Some(name) = &row.external_name {
+        return name.clone();
+    }
     match row.kind.as_str() {
         "LoadBalancer" if row.external_ips.is_empty() => "<pending>".to_owned(),
         _ => or_none(join(row.external_ips.iter().map(ToString::to_string))),
@@ -171,59 +152,6 @@ fn port(port: &PortRow) -> String {
         Some(node_port) => format!("{}:{node_port}/{}", port.port, port.protocol),
         None => format!("{}/{}", port.port, port.protocol),
     }
-}
-
-fn endpoints_table(rows: &[EndpointsRow], all_namespaces: bool) -> String {
-    let cells = rows.iter().map(|row| {
-        let ready: Vec<_> = row.endpoints.iter().filter(|e| e.ready).collect();
-        let mut listed = join(ready.iter().take(LISTED).map(|endpoint| address(endpoint)));
-        if ready.len() > LISTED {
-            listed.push_str(&format!(" + {} more...", ready.len() - LISTED));
-        }
-        let cells = vec![row.service.clone(), or_none(listed), age(row.age_seconds)];
-        (row.namespace.clone(), cells)
-    });
-    with_namespace(
-        vec!["NAME", "ENDPOINTS", "AGE"],
-        cells.collect(),
-        all_namespaces,
-    )
-}
-
-fn endpoints_wide(rows: &[EndpointsRow], all_namespaces: bool) -> String {
-    let heading = vec![
-        "NAME",
-        "ENDPOINT",
-        "PORT",
-        "READY",
-        "SERVING",
-        "TERMINATING",
-        "NODE",
-        "WEIGHT",
-        "AGE",
-    ];
-    let mut cells = Vec::new();
-    for row in rows {
-        for endpoint in &row.endpoints {
-            let port = match endpoint.port_name.as_str() {
-                "" => endpoint.protocol.clone(),
-                name => format!("{name}/{}", endpoint.protocol),
-            };
-            let line = vec![
-                row.service.clone(),
-                address(endpoint),
-                port,
-                endpoint.ready.to_string(),
-                endpoint.serving.to_string(),
-                endpoint.terminating.to_string(),
-                endpoint.node.clone().unwrap_or_else(none),
-                endpoint.weight.to_string(),
-                age(row.age_seconds),
-            ];
-            cells.push((row.namespace.clone(), line));
-        }
-    }
-    with_namespace(heading, cells, all_namespaces)
 }
 
 fn with_namespace(
@@ -244,10 +172,6 @@ fn with_namespace(
         })
         .collect();
     table(&heading, &rows)
-}
-
-fn address(endpoint: &EndpointRow) -> String {
-    SocketAddr::new(endpoint.address, endpoint.port).to_string()
 }
 
 fn join(parts: impl Iterator<Item = String>) -> String {
@@ -285,6 +209,7 @@ mod tests {
             namespace: "default".into(),
             name: name.into(),
             kind: kind.into(),
+            external_name: None,
             cluster_ips: vec!["10.96.0.10".parse().unwrap()],
             headless: false,
             external_ips: vec![],
@@ -295,29 +220,6 @@ mod tests {
             internal_traffic_policy: Pool::Cluster,
             external_traffic_policy: Pool::Cluster,
             frontends: vec![],
-        }
-    }
-
-    fn endpoint(last: u8, ready: bool) -> EndpointRow {
-        EndpointRow {
-            address: [10, 0, 2, last].into(),
-            port: 8080,
-            port_name: String::new(),
-            protocol: "TCP".into(),
-            ready,
-            serving: true,
-            terminating: !ready,
-            node: (last == 11).then(|| "node-a".into()),
-            weight: 1,
-        }
-    }
-
-    fn endpoints_of(count: u8) -> EndpointsRow {
-        EndpointsRow {
-            namespace: "default".into(),
-            service: "web".into(),
-            endpoints: (0..count).map(|n| endpoint(11 + n, true)).collect(),
-            age_seconds: 5 * 86_400 + 3 * 3600,
         }
     }
 
@@ -332,15 +234,26 @@ mod tests {
         let mut missing = headless.clone();
         missing.name = "lost".into();
         headless.headless = true;
-        let rows = [headless, missing, service("new", "LoadBalancer"), web];
+        let mut other = missing.clone();
+        (other.name, other.kind) = ("api".into(), "ExternalName".into());
+        other.external_name = Some("api.example.com".into());
+        other.ports.clear();
+        let rows = [
+            other,
+            headless,
+            missing,
+            service("new", "LoadBalancer"),
+            web,
+        ];
         assert_eq!(
             services_table(&rows, false, false),
             "\
-NAME   TYPE           CLUSTER-IP   EXTERNAL-IP    PORT(S)                AGE
-db     ClusterIP      None         <none>         80/TCP                 2m10s
-lost   ClusterIP      <none>       <none>         80/TCP                 2m10s
-new    LoadBalancer   10.96.0.10   <pending>      80:30080/TCP,443/TCP   2m10s
-web    LoadBalancer   10.96.0.10   203.0.113.10   80:30080/TCP,443/TCP   2m10s
+NAME   TYPE           CLUSTER-IP   EXTERNAL-IP       PORT(S)                AGE
+api    ExternalName   <none>       api.example.com   <none>                 2m10s
+db     ClusterIP      None         <none>            80/TCP                 2m10s
+lost   ClusterIP      <none>       <none>            80/TCP                 2m10s
+new    LoadBalancer   10.96.0.10   <pending>         80:30080/TCP,443/TCP   2m10s
+web    LoadBalancer   10.96.0.10   203.0.113.10      80:30080/TCP,443/TCP   2m10s
 "
         );
     }
@@ -403,37 +316,6 @@ web    LoadBalancer   10.96.0.10   203.0.113.10   80:30080/TCP,443/TCP   2m10s
             "\
 NAMESPACE   NAME   TYPE       CLUSTER-IP   EXTERNAL-IP   PORT(S)                AGE
 default     web    NodePort   10.96.0.10   <none>        80:30080/TCP,443/TCP   2m10s
-"
-        );
-    }
-
-    #[test]
-    fn endpoints_look_as_in_kubectl() {
-        let mut few = endpoints_of(2);
-        few.endpoints.push(endpoint(19, false));
-        let mut empty = endpoints_of(0);
-        empty.service = "empty".into();
-        assert_eq!(
-            endpoints_table(&[empty, few, endpoints_of(5)], false),
-            "\
-NAME    ENDPOINTS                                                  AGE
-empty   <none>                                                     5d3h
-web     10.0.2.11:8080,10.0.2.12:8080                              5d3h
-web     10.0.2.11:8080,10.0.2.12:8080,10.0.2.13:8080 + 2 more...   5d3h
-"
-        );
-    }
-
-    #[test]
-    fn wide_endpoints_take_a_line_each() {
-        let mut row = endpoints_of(1);
-        row.endpoints.push(endpoint(12, false));
-        assert_eq!(
-            endpoints_wide(&[row], false),
-            "\
-NAME   ENDPOINT         PORT   READY   SERVING   TERMINATING   NODE     WEIGHT   AGE
-web    10.0.2.11:8080   TCP    true    true      false         node-a   1        5d3h
-web    10.0.2.12:8080   TCP    false   true      true          <none>   1        5d3h
 "
         );
     }

@@ -3,6 +3,8 @@
 
 mod capture;
 mod connections;
+mod describe;
+mod drain;
 mod drops;
 mod explain;
 mod follow;
@@ -44,7 +46,7 @@ struct Common {
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
-    /// For get and connections: only this namespace. get without it: default.
+    /// For what has namespaces: only this one. get, describe and events without it: default.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// For get and connections: all namespaces.
@@ -67,6 +69,26 @@ enum Verb {
     /// Lists objects as kubectl does.
     #[command(subcommand)]
     Get(Object),
+    /// Everything about one object, as kubectl tells it.
+    #[command(subcommand)]
+    Describe(Described),
+    /// What happened lately: addresses, health, drains, refused tables.
+    Events,
+    /// Takes endpoints out of use: DNS first, then new connections, then existing ones.
+    Drain {
+        /// NODE, node/NODE, pod/POD, pod/NAMESPACE/POD or an address.
+        #[arg(value_name = "NODE|POD|ADDRESS")]
+        target: String,
+        /// How long existing connections may go on after new ones stopped; without, until they end.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+    },
+    /// Puts endpoints back in use.
+    Undrain {
+        /// As it was drained.
+        #[arg(value_name = "NODE|POD|ADDRESS")]
+        target: String,
+    },
     /// Lists tracked connections.
     Connections(Filter),
     /// Why frames were dropped.
@@ -105,11 +127,39 @@ enum Object {
     /// Endpoints of Services.
     #[command(visible_alias = "ep", alias = "endpoint")]
     Endpoints(Names),
+    /// Pools of load-balancer addresses, and how much of them is taken.
+    #[command(alias = "pool", alias = "addresspools", alias = "addresspool")]
+    Pools(Names),
+    /// ServicePolicies.
+    #[command(alias = "policy", alias = "servicepolicies", alias = "servicepolicy")]
+    Policies(Names),
+    /// Nodes.
+    #[command(visible_alias = "no", alias = "node")]
+    Nodes(Names),
+    /// Pods.
+    #[command(visible_alias = "po", alias = "pod")]
+    Pods(Names),
+    /// What is drained, and how far.
+    #[command(alias = "drain")]
+    Drains,
+    /// What happened lately.
+    #[command(visible_alias = "ev", alias = "event")]
+    Events,
+}
+
+#[derive(Subcommand)]
+enum Described {
+    /// A Service.
+    #[command(visible_alias = "svc", alias = "services")]
+    Service {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Args)]
 struct Names {
-    /// Only Services of these names.
+    /// Only those of these names.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -202,6 +252,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Status => status::run(common),
         Verb::Get(Object::Services(only)) => get::services(common, &only.names),
         Verb::Get(Object::Endpoints(only)) => get::endpoints(common, &only.names),
+        Verb::Get(Object::Pools(only)) => get::pools(common, &only.names),
+        Verb::Get(Object::Policies(only)) => get::policies(common, &only.names),
+        Verb::Get(Object::Nodes(only)) => get::nodes(common, &only.names),
+        Verb::Get(Object::Pods(only)) => get::pods(common, &only.names),
+        Verb::Get(Object::Drains) => get::drains(common),
+        Verb::Get(Object::Events) | Verb::Events => drain::events(common),
+        Verb::Describe(Described::Service { name }) => describe::service(common, name),
+        Verb::Drain { target, timeout } => drain::drain(common, target, *timeout),
+        Verb::Undrain { target } => drain::undrain(common, target),
         Verb::Connections(filter) => connections::run(common, filter),
         Verb::Drops { all, explain } => drops::run(common, *all, *explain),
         Verb::Explain(packet) => explain::run(common, packet),
