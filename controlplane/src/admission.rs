@@ -11,7 +11,8 @@
 //! Service was given is in the store before anybody is told of it, and is its own until it is gone,
 //! also over restarts; Services that hold something already are decided on before others, those that
 //! ask for something definite before those that take what is left. What an API server has admitted is
-//! not changed, and gets load-balancer addresses only.
+//! not changed, and gets load-balancer addresses only: those that its status names already, and others
+//! only while this gateway leads; so several gateways that read one API server agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,9 +36,12 @@ use crate::store::{SharedStore, StoreError};
 mod balancer;
 mod classes;
 mod record;
+mod server;
 
+pub use balancer::told;
 pub use classes::Classes;
 use record::Record;
+pub use server::Wanted;
 
 /// How Services are admitted.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +119,10 @@ pub struct Admission {
     released: bool,
     /// Not served because they could not be stored.
     held_back: BTreeSet<NamespacedName>,
+    /// Whether Services that an API server admitted are given addresses here.
+    leads: bool,
+    /// Services whose status names addresses that another holds here.
+    behind: BTreeSet<NamespacedName>,
     record: Record,
 }
 
@@ -132,6 +140,8 @@ impl Admission {
             waiting: BTreeMap::new(),
             released: false,
             held_back: BTreeSet::new(),
+            leads: true,
+            behind: BTreeSet::new(),
             record: Record::new(store),
             settings,
         };
@@ -225,6 +235,12 @@ impl Admission {
 
     /// Decides anew on versions that are in use.
     pub fn review(&mut self, names: Vec<NamespacedName>) -> Vec<Decision> {
+        let mut decisions = self.serve_again(names);
+        self.save(&mut decisions);
+        decisions
+    }
+
+    fn serve_again(&mut self, names: impl IntoIterator<Item = NamespacedName>) -> Vec<Decision> {
         let mut decisions = Vec::new();
         for name in names {
             if let Some(admitted) = self.admitted.get(&name) {
@@ -233,7 +249,6 @@ impl Admission {
                 decisions.push(self.serve(&name, version, service));
             }
         }
-        self.save(&mut decisions);
         decisions
     }
 
@@ -241,6 +256,7 @@ impl Admission {
     pub fn forget(&mut self, names: &BTreeSet<NamespacedName>) {
         for name in names {
             self.waiting.remove(name);
+            self.behind.remove(name);
             let Some(admitted) = self.admitted.remove(name) else {
                 continue;
             };
@@ -263,11 +279,14 @@ impl Admission {
         for asked in &asked {
             self.waiting.remove(&asked.name);
         }
+        self.adopt_new(&asked);
         let mut decisions = self.decide_all(asked);
         if std::mem::take(&mut self.released) {
             let waiting = std::mem::take(&mut self.waiting);
             decisions.extend(self.decide_all(waiting.into_values().collect()));
         }
+        let behind = std::mem::take(&mut self.behind);
+        decisions.extend(self.serve_again(behind));
         self.save(&mut decisions);
         decisions
     }
@@ -378,10 +397,9 @@ impl Admission {
         mut service: core::Service,
     ) -> Decision {
         let policy = self.policies.get(name).cloned();
-        let ranges = policy.as_ref().map(|policy| policy.port_ranges.clone());
         let mut outcome = pools::Outcome::default();
         if self.settings.classes.serve(&service) {
-            outcome = balancer::assign(&mut self.pools, &service, &ranges.unwrap_or_default());
+            outcome = self.balance(name, &version, &service);
             balancer::write(&mut service, &outcome.addresses);
         } else {
             self.pools.release(name);
@@ -431,13 +449,8 @@ impl Admission {
     fn save(&mut self, decisions: &mut Vec<Decision>) {
         match self.record.save() {
             Ok(()) => {
-                for name in std::mem::take(&mut self.held_back) {
-                    if let Some(admitted) = self.admitted.get(&name) {
-                        let version = admitted.version.clone();
-                        let service = (*admitted.service).clone();
-                        decisions.push(self.serve(&name, version, service));
-                    }
-                }
+                let held_back = std::mem::take(&mut self.held_back);
+                decisions.extend(self.serve_again(held_back));
             }
             Err(unsaved) => {
                 let trouble = self.record.trouble().unwrap_or_default().to_owned();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::codec::CodecError;
-use sluice_conf::message::controlplane::{DataplaneLink, Reply, Request, Status};
+use sluice_conf::message::controlplane::{DataplaneLink, KubernetesLink, Reply, Request, Status};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -21,6 +21,8 @@ use crate::framing::{self, FrameError};
 use crate::listener::OwnedListener;
 use crate::object::{Kind, NamespacedName, ObjectId};
 use crate::readiness::drains::Target;
+use crate::source::kubernetes::Link;
+use crate::status::election::Leading;
 use crate::tables::Tables;
 use crate::view;
 use crate::words;
@@ -49,8 +51,33 @@ pub struct Answers {
     pub link: watch::Receiver<DataplaneLink>,
     /// Where objects come from.
     pub source: String,
+    /// State of the link to the Kubernetes API, where one is read.
+    pub kubernetes: Option<ApiState>,
     /// Ages and uptime.
     pub clock: Clock,
+}
+
+/// How a Kubernetes API is doing.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    /// State of the link.
+    pub link: watch::Receiver<Link>,
+    /// Whether this gateway leads.
+    pub leading: watch::Receiver<Leading>,
+}
+
+impl ApiState {
+    fn tell(&self, now: Duration) -> KubernetesLink {
+        let link = self.link.borrow().clone();
+        KubernetesLink {
+            server: link.server,
+            connected: link.connected,
+            synced: link.synced,
+            seconds: now.saturating_sub(link.since).as_secs(),
+            reason: link.reason,
+            leads: self.leading.borrow().is_some(),
+        }
+    }
 }
 
 /// Serves `listener`; goes on for ever.
@@ -252,6 +279,7 @@ impl Answers {
             services: view.services.len(),
             endpoint_slices: view.slices,
             source: self.source.clone(),
+            kubernetes: self.kubernetes.as_ref().map(|state| state.tell(now)),
             dataplane: self.link.borrow().clone(),
             problems: view.problems.clone(),
         }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::DataplaneLink;
 use sluice_conf::settings::Controlplane;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admission::{self, Admission};
@@ -25,9 +27,14 @@ use crate::readiness::drains::Drains;
 use crate::rules::Rules;
 use crate::source::Source;
 use crate::source::folder::{self, FolderError};
+use crate::source::kubernetes::client::CredentialsError;
 use crate::store::{SharedStore, Store, StoreError};
 use crate::tables::Tables;
 use crate::words;
+
+mod kubernetes;
+
+use kubernetes::Live;
 
 /// Events that may wait for the engine.
 const EVENTS: usize = 1024;
@@ -35,6 +42,8 @@ const EVENTS: usize = 1024;
 /// How long a table may be on its way before the gateway counts as unhealthy (twice kube-proxy's
 /// `syncPeriod`).
 const OVERDUE: Duration = Duration::from_secs(60);
+/// How long giving the Lease up may take at the end.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +60,12 @@ pub enum StartError {
     /// The address of the gateway's own health.
     #[error("health_checks.listen: {0}")]
     Health(#[from] PortError),
+    /// The credentials for the Kubernetes API.
+    #[error(transparent)]
+    Kubernetes(#[from] CredentialsError),
+    /// This gateway has no name.
+    #[error("kubernetes.election.identity: this host has no name; write one")]
+    Nameless,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,32 +107,45 @@ pub async fn run(
         None => None,
     };
     let rules = Rules::from(settings);
-    let engine = Engine::new(
+    let (sender, events) = mpsc::channel(EVENTS);
+    let live = match &settings.kubernetes {
+        Some(kubernetes) => {
+            let classes = admission::Settings::from(settings).classes;
+            Some(Live::new(kubernetes, classes, sender.clone(), clock).await?)
+        }
+        None => None,
+    };
+    let mut engine = Engine::new(
         rules,
         admission,
         readiness,
-        &[Source::Folder],
+        &sources_of(settings),
         Arc::clone(&tables),
     )
     .with_store(store)
-    .with_health_checks(checks);
+    .with_health_checks(checks)
+    .with_own_health(proxy_health.clone());
+    if let Some(live) = &live {
+        engine = engine.with_status(live.wishes(), live.state().leading);
+    }
     let pusher = Pusher::new(
         settings.dataplane.socket.clone(),
         Arc::clone(&tables),
         clock,
     );
-    let folder = &settings.manifests.folder;
     let answers = Answers {
         questions: engine.questions(),
         events: engine.events(),
         tables: Arc::clone(&tables),
         link: pusher.link(),
-        source: format!("folder {}", folder.display()),
+        source: source_text(settings, live.as_ref()),
+        kubernetes: live.as_ref().map(Live::state),
         clock,
     };
     let happened = engine.events();
-    let (sender, events) = mpsc::channel(EVENTS);
-    folder::watch(folder.clone(), sender, clock)?;
+    if let Some(manifests) = &settings.manifests {
+        folder::watch(manifests.folder.clone(), sender, clock)?;
+    }
     let (seen, evidence) = mpsc::channel(1);
     let feeds = Feeds {
         events,
@@ -132,13 +160,16 @@ pub async fn run(
         seen,
     );
     info!(
-        "sluice-controlplane {} serves manifests of {}, control socket {}",
+        "sluice-controlplane {} serves {}, control socket {}",
         env!("CARGO_PKG_VERSION"),
-        folder.display(),
+        answers.source,
         settings.control.socket.display()
     );
+    let (end, ended) = oneshot::channel();
+    let mut live = pin!(kubernetes::run(live, ended));
     tokio::select! {
         () = stop => info!("stopping"),
+        () = &mut live => return Ok(()),
         () = engine.run(feeds, clock) => {}
         () = health.run() => {}
         () = seeing => {}
@@ -147,7 +178,26 @@ pub async fn run(
         () = pusher.run() => {}
         () = control::serve(Arc::clone(&listener), answers) => {}
     }
+    drop(end);
+    if timeout(GOODBYE, live).await.is_err() {
+        warn!("the Kubernetes API did not take the Lease back in time");
+    }
     Ok(())
+}
+
+/// Sources that are waited for before anything is compiled.
+fn sources_of(settings: &Controlplane) -> Vec<Source> {
+    let folder = settings.manifests.as_ref().map(|_| Source::Folder);
+    let kubernetes = settings.kubernetes.as_ref().map(|_| Source::Kubernetes);
+    folder.into_iter().chain(kubernetes).collect()
+}
+
+fn source_text(settings: &Controlplane, live: Option<&Live>) -> String {
+    let folder = settings.manifests.as_ref();
+    let folder = folder.map(|manifests| format!("folder {}", manifests.folder.display()));
+    let server = live.map(|live| format!("kubernetes {}", live.server()));
+    let both: Vec<String> = folder.into_iter().chain(server).collect();
+    both.join(", ")
 }
 
 /// Opens the store, in a folder that is made when missing.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
 use crate::admission::{Admission, Asked, Decision};
@@ -18,7 +18,7 @@ use crate::compile::{Compiler, Endpoints};
 use crate::endpoints::Slice;
 use crate::evidence::News;
 use crate::health::{Health, Judged};
-use crate::health_check::HealthCheckServer;
+use crate::health_check::{HealthCheckServer, ProxyHealth};
 use crate::index::{Change, Good, Index, Known, Version};
 use crate::kinds::policy::{self, Beaten, PolicySpec};
 use crate::kinds::pool::PoolSpec;
@@ -30,6 +30,8 @@ use crate::service::ServiceSpec;
 use crate::slices::deriver::{Deriver, Refreshed};
 use crate::slices::{self};
 use crate::source::{Event, Source};
+use crate::status::Wishes;
+use crate::status::election::Leading;
 use crate::store::SharedStore;
 use crate::tables::Tables;
 
@@ -39,6 +41,7 @@ mod differences;
 mod events;
 mod problems;
 mod questions;
+mod wishes;
 
 pub(crate) use answers::stage;
 use checks::Checks;
@@ -48,6 +51,7 @@ pub use problems::MAX_LOGGED;
 use problems::ProblemLog;
 use questions::Question;
 pub use questions::{Detail, Inventory, Questions, Standing, Standings, Stopping, View};
+use wishes::WishList;
 
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot
 /// hold it back.
@@ -62,6 +66,7 @@ struct Changes {
     gone: BTreeSet<NamespacedName>,
     pools: bool,
     policies: bool,
+    nodes: bool,
 }
 
 /// What comes to the engine from elsewhere.
@@ -100,6 +105,7 @@ pub struct Engine {
     steps: Steps,
     /// Services that wait for an address.
     unbalanced: Waiting,
+    wishes: WishList,
 }
 
 impl Engine {
@@ -135,6 +141,7 @@ impl Engine {
             events: Events::default(),
             steps: Steps::default(),
             unbalanced: Waiting::default(),
+            wishes: WishList::default(),
             questions,
             asker: Questions(sender),
         }
@@ -164,6 +171,26 @@ impl Engine {
         self
     }
 
+    /// Tells `health` when the nodes that the gateway stands in front of are about to go.
+    #[must_use]
+    pub fn with_own_health(mut self, health: watch::Sender<ProxyHealth>) -> Self {
+        self.checks.own(health);
+        self
+    }
+
+    /// Tells `wishes` what the status of the Services of an API server should say, and gives those
+    /// Services addresses only while this gateway leads.
+    #[must_use]
+    pub fn with_status(
+        mut self,
+        wishes: watch::Sender<Arc<Wishes>>,
+        leading: watch::Receiver<Leading>,
+    ) -> Self {
+        let leads = self.wishes.serve(wishes, leading);
+        self.lead(leads, Moment::default());
+        self
+    }
+
     /// Goes on until every sender of events is gone.
     pub async fn run(mut self, mut feeds: Feeds, clock: Clock) {
         loop {
@@ -177,6 +204,11 @@ impl Engine {
                     self.answer(question, Moment::of(&clock));
                 }
                 judged = feeds.health.changes() => self.take_in_verdicts(&judged, Moment::of(&clock)),
+                leads = self.wishes.turn() => {
+                    let moment = Moment::of(&clock);
+                    self.lead(leads, moment);
+                    self.look_again(BTreeSet::new(), moment);
+                }
                 Some(news) = feeds.evidence.recv() => self.readiness.evidence(&news),
                 () = pause(wake) => self.step(Moment::of(&clock)),
             }
@@ -207,6 +239,16 @@ impl Engine {
             concerned.extend(services);
         }
         self.look_again(concerned, moment);
+    }
+
+    /// Gives addresses to Services of an API server from now on, or no more.
+    fn lead(&mut self, leads: bool, moment: Moment) {
+        for decision in self.admission.set_leads(leads) {
+            self.follow(decision, moment);
+        }
+        if !leads {
+            self.wishes.clear();
+        }
     }
 
     /// How long nothing changes by itself.
@@ -284,6 +326,7 @@ impl Engine {
         let gone = self.gone(news.gone);
         self.admission.forget(&gone);
         for name in gone {
+            self.wishes.concern(&name);
             self.catalog.remove_service(&name);
             self.unbalanced.forget(&name);
             self.deriver.remove_service(&name);
@@ -291,6 +334,9 @@ impl Engine {
         decisions.extend(self.admission.decide(news.asked));
         for decision in decisions {
             self.follow(decision, moment);
+        }
+        if news.nodes {
+            self.checks.look_at(self.deriver.nodes(), self.rules.here());
         }
         self.derive();
         self.compile(moment);
@@ -308,7 +354,10 @@ impl Engine {
                 }
                 (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
                 (Kind::Pod, None) => self.deriver.remove_pod(&name),
-                (Kind::Node, None) => self.deriver.remove_node(&name.name),
+                (Kind::Node, None) => {
+                    self.deriver.remove_node(&name.name);
+                    news.nodes = true;
+                }
                 (Kind::AddressPool, None) => {
                     news.pools |= self.pools.remove(&name.name).is_some();
                 }
@@ -324,10 +373,13 @@ impl Engine {
     fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut Changes) {
         match version.good.clone() {
             Good::Namespace => {}
-            Good::Node(node) => self.deriver.set_node((*node).clone()),
             Good::Pod(pod) => {
                 let services = self.deriver.set_pod((*pod).clone());
                 services.into_iter().for_each(|s| self.catalog.concern(s));
+            }
+            Good::Node(node) => {
+                self.deriver.set_node((*node).clone());
+                news.nodes = true;
             }
             Good::Slice(slice) => self.catalog.put_slice(version.known(slice)),
             Good::Pool(pool) => {
@@ -409,6 +461,7 @@ impl Engine {
         let before = self.catalog.service(&name).map(|known| &*known.object);
         let before = before.map(ServiceSpec::balancer_addresses);
         let before = before.unwrap_or_default();
+        self.wishes.concern(&name);
         let Some(served) = served else { return };
         let after = served.object.balancer_addresses();
         let pending = self.admission.pending(&name);
@@ -460,6 +513,7 @@ impl Engine {
             self.checks.count(name, spec, &seen, self.rules.here());
         }
         self.checks.tell();
+        self.wishes.tell(&self.admission);
         let endpoints = Endpoints {
             readiness: &self.readiness,
             moment,

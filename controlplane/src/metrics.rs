@@ -9,6 +9,7 @@ use sluice_conf::Generation;
 
 use crate::compile::WithoutLocal;
 use crate::health::metrics as probing;
+use crate::object::Kind;
 use crate::words;
 
 const GENERATION: &str = "sluice_controlplane_generation";
@@ -20,6 +21,12 @@ const RELOADS: &str = "sluice_controlplane_manifest_reloads_total";
 const PUSHES: &str = "sluice_controlplane_pushes_total";
 const PUSH_SECONDS: &str = "sluice_controlplane_push_duration_seconds";
 const CONNECTED: &str = "sluice_controlplane_dataplane_connected";
+const KUBERNETES_CONNECTED: &str = "sluice_controlplane_kubernetes_connected";
+const KUBERNETES_LEADS: &str = "sluice_controlplane_kubernetes_leads";
+const KUBERNETES_OBJECTS: &str = "sluice_controlplane_kubernetes_objects";
+const KUBERNETES_LISTS: &str = "sluice_controlplane_kubernetes_lists_total";
+const KUBERNETES_EVENTS: &str = "sluice_controlplane_kubernetes_events_total";
+const KUBERNETES_WRITES: &str = "sluice_controlplane_kubernetes_writes_total";
 
 /// Bounds of the push duration, in seconds; a change should be through in 0.1.
 const PUSH_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
@@ -72,6 +79,30 @@ fn describe() {
         "Seconds from sending a table to the dataplane's answer"
     );
     describe_gauge!(CONNECTED, "1 while the dataplane is connected, else 0");
+    describe_gauge!(
+        KUBERNETES_CONNECTED,
+        "1 while every kind of the Kubernetes API is being watched, else 0"
+    );
+    describe_gauge!(
+        KUBERNETES_LEADS,
+        "1 while this gateway gives addresses and writes status, else 0"
+    );
+    describe_gauge!(
+        KUBERNETES_OBJECTS,
+        "Objects read from the Kubernetes API, by kind"
+    );
+    describe_counter!(
+        KUBERNETES_LISTS,
+        "Complete lists of the Kubernetes API, by kind; the first one included"
+    );
+    describe_counter!(
+        KUBERNETES_EVENTS,
+        "Changes that the Kubernetes API told, by kind"
+    );
+    describe_counter!(
+        KUBERNETES_WRITES,
+        "Writes to the Kubernetes API: status, event, or failed"
+    );
     for result in ["applied", "rejected", "failed"] {
         counter!(PUSHES, "result" => result).absolute(0);
     }
@@ -105,4 +136,27 @@ pub(crate) fn pushed(result: &'static str, duration: Duration) {
 
 pub(crate) fn connected(connected: bool) {
     gauge!(CONNECTED).set(if connected { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn kubernetes(connected: bool, leads: bool) {
+    gauge!(KUBERNETES_CONNECTED).set(f64::from(u8::from(connected)));
+    gauge!(KUBERNETES_LEADS).set(f64::from(u8::from(leads)));
+}
+
+/// Objects of a kind are more, or fewer.
+pub(crate) fn kubernetes_objects(kind: Kind, more: f64) {
+    gauge!(KUBERNETES_OBJECTS, "kind" => kind.as_str()).increment(more);
+}
+
+pub(crate) fn kubernetes_listed(kind: Kind) {
+    counter!(KUBERNETES_LISTS, "kind" => kind.as_str()).increment(1);
+}
+
+pub(crate) fn kubernetes_event(kind: Kind) {
+    counter!(KUBERNETES_EVENTS, "kind" => kind.as_str()).increment(1);
+}
+
+/// What was written: `status`, `event`, or nothing because it `failed`.
+pub(crate) fn wrote(what: &'static str) {
+    counter!(KUBERNETES_WRITES, "what" => what).increment(1);
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!   wishes (addresses by Service) --.                      .--> status.loadBalancer.ingress
 //!                                    >-- while it leads --<
-//!   notices ------------------------'        ^             '--> events.k8s.io
+//!   why an address is missing ------'        ^             '--> events.k8s.io
 //!                                   Lease ---'
 //! ```
 //!
@@ -13,29 +13,26 @@
 //! with growing pauses, never faster than the pace. Nothing is read here but what is compared.
 
 pub mod election;
-pub mod ingress;
-pub mod notice;
+mod ingress;
+mod notice;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::LoadBalancerIngress;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::election::{Election, Leading};
-use self::notice::{Notice, Notices, Written};
-use crate::admission::Classes;
+use self::notice::{Notice, Written};
+use crate::admission::{Classes, Wanted};
 use crate::clock::Clock;
+use crate::metrics;
 use crate::object::NamespacedName;
 use crate::source::kubernetes::backoff::Backoff;
-use crate::source::kubernetes::client::Api;
-
-/// Notices that may wait.
-const NOTICES: usize = 1024;
+use crate::source::kubernetes::client::{Api, ApiError};
 
 /// How and by whom status is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,15 +67,6 @@ impl Default for Settings {
     }
 }
 
-/// What the status of a Service should say.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
-    /// The addresses, in their order; none takes the entries away.
-    pub addresses: Vec<IpAddr>,
-    /// The entries as the source saw them last; see [`ingress::told`].
-    pub told: Vec<LoadBalancerIngress>,
-}
-
 /// What is wanted, for every LoadBalancer Service that is this gateway's.
 pub type Wishes = BTreeMap<NamespacedName, Wanted>;
 
@@ -87,30 +75,26 @@ pub struct StatusWriter {
     api: Api,
     settings: Settings,
     wishes: watch::Receiver<Arc<Wishes>>,
-    notices: mpsc::Receiver<Notice>,
     leading: watch::Sender<Leading>,
     clock: Clock,
 }
 
 impl StatusWriter {
-    /// A writer of `wishes`, and where to tell it notices.
+    /// A writer of `wishes`.
     pub fn new(
         api: Api,
         settings: Settings,
         wishes: watch::Receiver<Arc<Wishes>>,
         clock: Clock,
-    ) -> (Self, Notices) {
-        let (sender, notices) = mpsc::channel(NOTICES);
+    ) -> Self {
         let leading = settings.election.is_none().then_some(Duration::MAX);
-        let writer = Self {
+        Self {
             api,
             settings,
             wishes,
-            notices,
             leading: watch::Sender::new(leading),
             clock,
-        };
-        (writer, Notices(sender))
+        }
     }
 
     /// Until when this gateway leads, as it changes.
@@ -124,7 +108,6 @@ impl StatusWriter {
             api,
             settings,
             wishes,
-            notices,
             leading,
             clock,
         } = self;
@@ -142,13 +125,7 @@ impl StatusWriter {
                 None => std::future::pending().await,
             }
         };
-        let writing = async {
-            tokio::join!(
-                election,
-                work.write_status(wishes, lead.clone()),
-                work.write_events(notices, lead.clone()),
-            )
-        };
+        let writing = async { tokio::join!(election, work.write(wishes, lead.clone()),) };
         tokio::select! {
             () = stop => {}
             _ = writing => {}
@@ -191,21 +168,21 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Writes what is wanted, until nobody can want anything any more.
-    async fn write_status(&self, mut wishes: watch::Receiver<Arc<Wishes>>, mut lead: Lead) {
+    async fn write(&self, mut wishes: watch::Receiver<Arc<Wishes>>, mut lead: Lead) {
         let Settings {
             first_pause,
             longest_pause,
             ..
         } = *self.settings;
         let mut backoff = Backoff::new(first_pause, longest_pause);
-        let mut done = Wishes::new();
+        let mut done = Done::default();
         let mut failing = None;
         loop {
             let wanted = Arc::clone(&wishes.borrow_and_update());
             let ours = lead.is_ours();
             if !ours {
                 // Whoever leads meanwhile may write something else.
-                done.clear();
+                done.statuses.clear();
             }
             let failure = self.pass(&wanted, &mut done, &wishes, &lead).await;
             let pause = match &failure {
@@ -215,7 +192,7 @@ impl Work<'_> {
             match &failure {
                 None => backoff.reset(),
                 Some(reason) if failing.as_ref() != Some(reason) => {
-                    warn!("status not written, trying again: {reason}");
+                    warn!("status or event not written, trying again: {reason}");
                 }
                 Some(_) => {}
             }
@@ -233,62 +210,132 @@ impl Work<'_> {
     async fn pass(
         &self,
         wanted: &Wishes,
-        done: &mut Wishes,
+        done: &mut Done,
         newer: &watch::Receiver<Arc<Wishes>>,
         lead: &Lead,
     ) -> Option<String> {
-        let Settings {
-            classes,
-            request,
-            pace,
-            ..
-        } = self.settings;
-        done.retain(|name, _| wanted.contains_key(name));
+        done.retain(wanted);
         let mut failure = None;
         for (name, wish) in wanted {
-            if ingress::says(&wish.told, &wish.addresses) || done.get(name) == Some(wish) {
-                continue;
-            }
             if newer.has_changed().unwrap_or(true) || !lead.is_ours() {
                 break;
             }
-            match ingress::write(self.api, *classes, name, &wish.addresses, *request).await {
-                Ok(written) => {
-                    if written {
-                        info!("status of Service {name}: {}", list(&wish.addresses));
-                    }
-                    done.insert(name.clone(), wish.clone());
-                }
-                Err(error) => {
-                    let refused = error.code().is_some();
-                    failure.get_or_insert_with(|| format!("Service {name}: {error}"));
-                    // Nor will the next one be written while the server does not answer.
-                    if !refused {
-                        break;
-                    }
+            let now = lead.clock.now();
+            let results = [
+                self.write_addresses(name, wish, done, now).await,
+                self.write_pending(name, wish, done, now).await,
+            ];
+            let asked = results.iter().any(|result| *result != Ok(false));
+            for error in results.into_iter().filter_map(Result::err) {
+                metrics::wrote("failed");
+                let refused = error.code().is_some();
+                failure.get_or_insert_with(|| format!("Service {name}: {error}"));
+                // Nor will the next one be written while the server does not answer.
+                if !refused {
+                    return failure;
                 }
             }
-            sleep(*pace).await;
+            if asked {
+                sleep(self.settings.pace).await;
+            }
         }
         failure
     }
 
-    /// Writes notices while this gateway leads; others leave them out.
-    async fn write_events(&self, mut notices: mpsc::Receiver<Notice>, lead: Lead) {
-        let mut written = Written::default();
-        while let Some(notice) = notices.recv().await {
-            if !lead.is_ours() || !written.is_due(&notice, lead.clock.now()) {
-                continue;
+    /// Makes the status say what is wanted; returns whether the server had to be asked.
+    async fn write_addresses(
+        &self,
+        name: &NamespacedName,
+        wish: &Wanted,
+        done: &mut Done,
+        now: Duration,
+    ) -> Result<bool, ApiError> {
+        let Settings {
+            classes, request, ..
+        } = self.settings;
+        let due = |addresses: &&Vec<IpAddr>| !ingress::says(&wish.told, addresses);
+        let addresses = wish.addresses.as_ref().filter(due);
+        let Some(addresses) = addresses.filter(|_| done.statuses.get(name) != Some(wish)) else {
+            return Ok(false);
+        };
+        let written = ingress::write(self.api, *classes, name, addresses, *request).await?;
+        done.statuses.insert(name.clone(), wish.clone());
+        if written {
+            let list = list(addresses);
+            info!("status of Service {name}: {list}");
+            metrics::wrote("status");
+            if !addresses.is_empty() {
+                let message = format!("gave it {list}");
+                let notice = notice(name, wish, false, "IPAllocated", message);
+                self.write_event(&notice, done, now).await?;
             }
-            let Settings {
-                instance, request, ..
-            } = self.settings;
-            if let Err(error) = notice::write(self.api, &notice, instance, *request).await {
-                debug!("event for Service {}: {error}", notice.service);
-                written.forget(&notice);
-            }
-            sleep(self.settings.pace).await;
         }
+        Ok(true)
+    }
+
+    /// Tells why the Service waits for an address; returns whether the server had to be asked.
+    async fn write_pending(
+        &self,
+        name: &NamespacedName,
+        wish: &Wanted,
+        done: &mut Done,
+        now: Duration,
+    ) -> Result<bool, ApiError> {
+        let Some(reason) = &wish.pending else {
+            return Ok(false);
+        };
+        let notice = notice(name, wish, true, "AllocationFailed", reason.clone());
+        self.write_event(&notice, done, now).await
+    }
+
+    async fn write_event(
+        &self,
+        notice: &Notice,
+        done: &mut Done,
+        now: Duration,
+    ) -> Result<bool, ApiError> {
+        if !done.notices.is_due(notice, now) {
+            return Ok(false);
+        }
+        let Settings {
+            instance, request, ..
+        } = self.settings;
+        if let Err(error) = notice::write(self.api, notice, instance, *request).await {
+            done.notices.forget(notice);
+            return Err(error);
+        }
+        metrics::wrote("event");
+        Ok(true)
+    }
+}
+
+/// What was written already.
+#[derive(Debug, Default)]
+struct Done {
+    statuses: Wishes,
+    notices: Written,
+}
+
+impl Done {
+    /// Forgets Services of which nothing is wanted any more.
+    fn retain(&mut self, wanted: &Wishes) {
+        self.statuses.retain(|name, _| wanted.contains_key(name));
+    }
+}
+
+fn notice(
+    name: &NamespacedName,
+    wish: &Wanted,
+    warning: bool,
+    reason: &'static str,
+    message: String,
+) -> Notice {
+    Notice {
+        service: name.clone(),
+        uid: wish.uid.clone(),
+        warning,
+        reason,
+        message,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod cluster;
 pub mod faults;
 pub mod follower;
+pub mod gateway;
 pub mod kinds;
 mod serve;
 pub mod store;

@@ -127,10 +127,29 @@ pub struct Status {
     pub endpoint_slices: usize,
     /// Where objects come from, for example the manifest folder.
     pub source: String,
+    /// How the Kubernetes API is doing, where one is read.
+    pub kubernetes: Option<KubernetesLink>,
     /// How the dataplane is doing, as seen from here.
     pub dataplane: DataplaneLink,
     /// What is wrong with the objects, oldest first.
     pub problems: Vec<Problem>,
+}
+
+/// State of the link to a Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesLink {
+    /// Context of the kubeconfig, or host of the API server.
+    pub server: String,
+    /// Whether every kind is being watched; while it is not, what was read last serves on.
+    pub connected: bool,
+    /// Whether everything was read once; before that nothing is compiled.
+    pub synced: bool,
+    /// Seconds since `connected` is what it is.
+    pub seconds: u64,
+    /// Why it is not connected, when that is known.
+    pub reason: Option<String>,
+    /// Whether this gateway is the one that gives addresses and writes status.
+    pub leads: bool,
 }
 
 /// State of the link to the dataplane.

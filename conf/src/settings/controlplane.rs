@@ -2,7 +2,10 @@
 //! operator.
 
 mod health;
+mod kubernetes;
 mod words;
+
+pub use kubernetes::{Election, Kubernetes};
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -22,8 +25,10 @@ pub use health::{Draining, Health, Initial};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Controlplane {
-    /// Where Services come from.
-    pub manifests: Manifests,
+    /// Files that Services come from.
+    pub manifests: Option<Manifests>,
+    /// API server that Services come from.
+    pub kubernetes: Option<Kubernetes>,
     /// The cluster behind the gateway.
     #[serde(default)]
     pub cluster: Cluster,
@@ -235,6 +240,15 @@ impl Controlplane {
     }
 
     fn check(&self) -> Result<(), Impossible> {
+        match (&self.manifests, &self.kubernetes) {
+            (None, None) => {
+                let message = "Services come from nowhere; write manifests.folder, the section \
+                               [kubernetes], or both";
+                return Err(Impossible::new("manifests", message.to_owned()));
+            }
+            (_, Some(kubernetes)) => kubernetes.check()?,
+            _ => {}
+        }
         for (index, address) in self.node_ports.addresses.iter().enumerate() {
             if let Some(why) = unusable(*address) {
                 let message = format!(
@@ -273,6 +287,7 @@ mod tests {
         let minimal = "[manifests]\nfolder = \"/etc/sluice/services\"\n";
         let minimal = Controlplane::parse(minimal, "cp.toml").unwrap();
         assert_eq!(example.manifests, minimal.manifests);
+        assert_eq!(example.kubernetes, minimal.kubernetes);
         assert_eq!(example.cluster, minimal.cluster);
         assert_eq!(example.store, minimal.store);
         assert_eq!(example.node_ports, minimal.node_ports);

@@ -28,16 +28,20 @@ pub(super) fn adopt(pools: &mut Pools, service: &Service, ranges: &[PortRange]) 
 /// Addresses in the status. An address with the mode `Proxy` belongs to a load balancer that must
 /// stay in the path (KEP-1860).
 pub(super) fn given(service: &Service) -> Vec<IpAddr> {
-    let status = service.status.as_ref();
-    let balancer = status.and_then(|status| status.load_balancer.as_ref());
-    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
-    let direct = ingress
-        .unwrap_or_default()
+    let direct = told(service)
         .iter()
         .filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"));
     direct
         .filter_map(|entry| address::address(entry.ip.as_deref()?))
         .collect()
+}
+
+/// The load balancer's entries in the status, as they are.
+pub fn told(service: &Service) -> &[LoadBalancerIngress] {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
+    ingress.unwrap_or_default()
 }
 
 /// Writes the addresses into the status, unless it says so already.

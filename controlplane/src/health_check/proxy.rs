@@ -49,7 +49,12 @@ impl ProxyHealth {
     /// enough to go on; without any node there is nothing that could go.
     pub fn nodes<'a>(&mut self, nodes: impl IntoIterator<Item = &'a Node>) {
         let mut nodes = nodes.into_iter().peekable();
-        self.eligible = nodes.peek().is_none() || nodes.any(is_eligible);
+        self.eligible(nodes.peek().is_none() || nodes.any(is_eligible));
+    }
+
+    /// Whether one of the nodes that the gateway stands in front of is to stay, or none is known.
+    pub fn eligible(&mut self, eligible: bool) {
+        self.eligible = eligible;
     }
 
     /// Whether tables reach the dataplane in time. Nodes do not matter: what is on its way out

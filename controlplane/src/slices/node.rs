@@ -40,6 +40,8 @@ pub struct Node {
     pub ready: bool,
     /// Is about to be removed by the autoscaler.
     pub leaving: bool,
+    /// Is being deleted.
+    pub deleted: bool,
     /// Runs the control plane, and so counts for no zone.
     pub excluded: bool,
 }
@@ -67,6 +69,7 @@ impl From<&api::Node> for Node {
             cpu_millis: cpu.and_then(|cpu| millis(&cpu.0)).unwrap_or(0),
             ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
             leaving: taints.into_iter().flatten().any(|t| t.key == LEAVING_TAINT),
+            deleted: node.metadata.deletion_timestamp.is_some(),
             excluded: EXCLUDED.iter().any(has),
         }
     }
@@ -126,14 +129,14 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.by_name.values()
-    }
-
     /// The Node of that name.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.by_name.get(name)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.by_name.values()
     }
 
     /// Puts a Node in; gives back the one that it replaces.

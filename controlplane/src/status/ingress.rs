@@ -8,17 +8,9 @@ use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Request;
 use serde_json::{Value, json};
 
-use crate::admission::Classes;
+use crate::admission::{Classes, told};
 use crate::object::NamespacedName;
 use crate::source::kubernetes::client::{Api, ApiError, built};
-
-/// The entries of a Service's status as they are.
-pub fn told(service: &Service) -> &[LoadBalancerIngress] {
-    let status = service.status.as_ref();
-    let balancer = status.and_then(|status| status.load_balancer.as_ref());
-    let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
-    ingress.unwrap_or_default()
-}
 
 /// Whether the entries say just `addresses`. A server from before `ipMode` (KEP-1860) drops it,
 /// which means the same.

@@ -1,7 +1,7 @@
 //! Events (events.k8s.io/v1) about Services: what `kubectl describe` shows under them.
 //!
 //! Guarantees: the same sentence about the same Service is written once in half an hour, however often
-//! it is told; neither what waits nor what is remembered grows without bound.
+//! it is told; what is remembered does not grow without bound.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,6 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::core::Request;
-use tokio::sync::mpsc;
-use tracing::debug;
 
 use crate::object::NamespacedName;
 use crate::service::LOAD_BALANCER_CLASS;
@@ -28,31 +26,17 @@ const MAX_NOTE: usize = 1024;
 
 /// Something that the owner of a Service should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub(super) struct Notice {
     /// The Service.
-    pub service: NamespacedName,
+    pub(super) service: NamespacedName,
     /// Its `metadata.uid`, by which the event is found.
-    pub uid: Option<String>,
+    pub(super) uid: Option<String>,
     /// Whether something is wrong.
-    pub warning: bool,
+    pub(super) warning: bool,
     /// One word for machines, for example `AllocationFailed`.
-    pub reason: &'static str,
+    pub(super) reason: &'static str,
     /// The sentence.
-    pub message: String,
-}
-
-/// Takes notices that are to be written.
-#[derive(Debug, Clone)]
-pub struct Notices(pub(super) mpsc::Sender<Notice>);
-
-impl Notices {
-    /// Writes the notice when there is time for it. May be called as often as the state of the
-    /// Service is looked at; what finds no place is lost until it is told again.
-    pub fn tell(&self, notice: Notice) {
-        if self.0.try_send(notice).is_err() {
-            debug!("too many notices wait; one is left out");
-        }
-    }
+    pub(super) message: String,
 }
 
 /// What was written.

@@ -1,8 +1,9 @@
 //! A cluster to test against: the stand-in, or the one that [`VARIABLE`] names. What is made in it
 //! is in a namespace of its own, which goes away with the value.
 
+use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,9 +15,11 @@ use tokio::runtime::Runtime;
 
 use super::Server;
 use super::kinds::KINDS;
+use crate::clock::wait_for;
 
 /// Names the kubeconfig of a live cluster.
 pub const VARIABLE: &str = "SLUICE_TEST_KUBECONFIG";
+const DEFINITIONS: &str = "customresourcedefinitions";
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -80,6 +83,43 @@ impl Cluster {
         self.server
             .as_mut()
             .context("a live cluster has no faults on demand")
+    }
+
+    /// The file with its credentials.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Makes the kinds of `sluice.dev` known, from the files in `folder`; returns the names of those
+    /// that were not there before.
+    ///
+    /// # Errors
+    /// The server refuses them.
+    pub fn define(&self, folder: &Path) -> Result<Vec<String>> {
+        if let Some(server) = &self.server {
+            server.own_kinds(true);
+            return Ok(Vec::new());
+        }
+        let mut made = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let text = fs::read_to_string(entry?.path())?;
+            let definition: Value = serde_saphyr::from_str(&text)?;
+            let name = definition["metadata"]["name"].as_str();
+            let name = name.context("a definition without a name")?.to_owned();
+            if self.get(DEFINITIONS, &name).is_err() {
+                self.create(DEFINITIONS, definition)?;
+                made.push(name.clone());
+            }
+            wait_for(&format!("{name} established"), LIMIT, || {
+                let found = self.get(DEFINITIONS, &name)?;
+                let conditions = found["status"]["conditions"].as_array();
+                let is = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+                Ok(conditions
+                    .is_some_and(|all| all.iter().any(is))
+                    .then_some(()))
+            })?;
+        }
+        Ok(made)
     }
 
     /// Whether it is a live one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sluice_controlplane::clock::Clock;
-use sluice_controlplane::object::{Object, ObjectId};
+use sluice_controlplane::object::{Kind, Object, ObjectId};
 use sluice_controlplane::source::Event;
 use sluice_controlplane::source::kubernetes::resource::{RESOURCES, Resource};
 use sluice_controlplane::source::kubernetes::{Link, Settings, Timing, Watcher};
@@ -24,7 +24,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct Told {
     /// The objects, as they were told last.
     pub objects: BTreeMap<ObjectId, Option<Object>>,
-    /// The objects of each state that was told to be whole.
+    /// The objects of each state that was told to be whole, but for the Namespaces that every cluster
+    /// has.
     pub states: Vec<BTreeSet<ObjectId>>,
     /// How often something was told to be there.
     pub applied: usize,
@@ -43,7 +44,11 @@ impl Told {
                 self.objects.remove(&id);
                 self.deleted.push(id);
             }
-            Event::Synced { .. } => self.states.push(self.objects.keys().cloned().collect()),
+            Event::Synced { .. } => {
+                let ids = self.objects.keys();
+                let ids = ids.filter(|id| id.kind != Kind::Namespace);
+                self.states.push(ids.cloned().collect());
+            }
             Event::Doubt { .. } | Event::Report { .. } => {}
         }
     }

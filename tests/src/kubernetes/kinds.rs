@@ -31,7 +31,7 @@ const fn kind(
 pub const OWN: &str = "sluice.dev/v1alpha1";
 
 /// Every kind that the stand-in may have.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 11] = [
     kind("v1", "services", "Service", true),
     kind("v1", "pods", "Pod", true),
     kind("v1", "nodes", "Node", false),
@@ -46,6 +46,12 @@ pub const KINDS: [Kind; 10] = [
     kind("events.k8s.io/v1", "events", "Event", true),
     kind(OWN, "addresspools", "AddressPool", false),
     kind(OWN, "servicepolicies", "ServicePolicy", true),
+    kind(
+        "apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        false,
+    ),
     // Services under another path: what tests of a kind that comes and goes read.
     kind(OWN, "guests", "Service", true),
 ];

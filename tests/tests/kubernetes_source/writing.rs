@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use sluice_controlplane::admission::Classes;
+use sluice_controlplane::admission::{Classes, Wanted, told};
 use sluice_controlplane::clock::Clock;
 use sluice_controlplane::object::NamespacedName;
 use sluice_controlplane::status::election::Election;
-use sluice_controlplane::status::notice::{Notice, Notices};
-use sluice_controlplane::status::{self, StatusWriter, Wanted, Wishes, ingress};
+use sluice_controlplane::status::{self, StatusWriter, Wishes};
 use sluice_tests::clock::wait_for;
 use sluice_tests::kubernetes::cluster::{Cluster, unique};
 use sluice_tests::kubernetes::faults::{Fault, Verb};
@@ -24,7 +23,6 @@ use super::{SERVICES, load_balancer};
 
 struct Writing {
     wishes: watch::Sender<Arc<Wishes>>,
-    notices: Notices,
     leading: watch::Receiver<Option<Duration>>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -42,7 +40,7 @@ impl Writing {
         };
         let (wishes, receiver) = watch::channel(Arc::default());
         let (api, clock) = (cluster.connect()?, Clock::start());
-        let (writer, notices) = StatusWriter::new(api, settings, receiver, clock);
+        let writer = StatusWriter::new(api, settings, receiver, clock);
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
             // A sender that is gone stops it too.
@@ -51,7 +49,6 @@ impl Writing {
         Ok(Self {
             stop: Some(stop),
             wishes,
-            notices,
             leading: writer.leading(),
             task: cluster.runtime.spawn(writer.run(stopped)),
         })
@@ -68,13 +65,19 @@ impl Writing {
         for (name, addresses) in wishes {
             let parsed: Result<Vec<IpAddr>, _> = addresses.iter().map(|a| a.parse()).collect();
             let addresses = parsed?;
-            let mut told = Vec::new();
+            let mut entries = Vec::new();
             if addresses.is_empty() {
                 let service = serde_json::from_value(cluster.get(SERVICES, name)?)?;
-                told = ingress::told(&service).to_vec();
+                entries = told(&service).to_vec();
             }
             let name = NamespacedName::new(&cluster.namespace, *name);
-            all.insert(name, Wanted { addresses, told });
+            let wanted = Wanted {
+                uid: None,
+                addresses: Some(addresses),
+                told: entries,
+                pending: None,
+            };
+            all.insert(name, wanted);
         }
         self.wishes.send_replace(Arc::new(all));
         Ok(())
@@ -132,21 +135,26 @@ pub fn status_is_written_once_and_only_to_our_class(cluster: &Cluster) -> Result
 pub fn an_event_tells_why_once(cluster: &Cluster) -> Result<()> {
     let made = cluster.create(SERVICES, load_balancer("web", "sluice.dev/gateway"))?;
     let writing = Writing::start(cluster, None)?;
-    let notice = |message: &str| Notice {
-        service: NamespacedName::new(&cluster.namespace, "web"),
-        uid: made["metadata"]["uid"].as_str().map(str::to_owned),
-        warning: true,
-        reason: "AllocationFailed",
-        message: message.to_owned(),
+    let tell = |message: &str| {
+        let wanted = Wanted {
+            uid: made["metadata"]["uid"].as_str().map(str::to_owned),
+            addresses: None,
+            told: Vec::new(),
+            pending: Some(message.to_owned()),
+        };
+        let name = NamespacedName::new(&cluster.namespace, "web");
+        let wishes = Wishes::from([(name, wanted)]);
+        writing.wishes.send_replace(Arc::new(wishes));
     };
-    for message in ["no pool", "no pool", "every pool is full"] {
-        writing.notices.tell(notice(message));
-    }
     let ours = || -> Result<Vec<Value>> {
         let mut events = cluster.list("events")?;
         events.retain(|event| event["reason"] == "AllocationFailed");
         Ok(events)
     };
+    tell("no pool");
+    wait_for("an event", LIMIT, || Ok((ours()?.len() == 1).then_some(())))?;
+    tell("no pool");
+    tell("every pool is full");
     let events = wait_for("two events", LIMIT, || {
         Ok(Some(ours()?).filter(|events| events.len() >= 2))
     })?;

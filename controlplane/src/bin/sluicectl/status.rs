@@ -120,6 +120,9 @@ fn generation(generation: Option<Generation>) -> String {
 fn controlplane_text(text: &mut String, status: &controlplane::Status) {
     process(text, &status.release, status.pid, status.uptime_seconds);
     line(text, "source", &status.source);
+    if let Some(link) = &status.kubernetes {
+        line(text, "kubernetes", &kubernetes_text(link));
+    }
     let objects = [
         words::count(status.services, "service"),
         words::count(status.endpoint_slices, "endpoint slice"),
@@ -146,6 +149,26 @@ fn controlplane_text(text: &mut String, status: &controlplane::Status) {
             line(text, "link", &link);
         }
     }
+}
+
+fn kubernetes_text(link: &controlplane::KubernetesLink) -> String {
+    let since = age(link.seconds);
+    if link.connected {
+        let role = match link.leads {
+            true => "writes status",
+            false => "another gateway writes status",
+        };
+        return format!("connected to {} since {since}, {role}", link.server);
+    }
+    let reason = link.reason.as_deref().unwrap_or("still reading");
+    let meanwhile = match link.synced {
+        true => "what was read last serves on",
+        false => "nothing is compiled before everything was read",
+    };
+    format!(
+        "not connected to {} since {since}, {meanwhile}: {reason}",
+        link.server
+    )
 }
 
 fn dataplane_text(text: &mut String, status: &dataplane::Status, pushed: Option<Generation>) {
@@ -228,6 +251,7 @@ mod tests {
             services: 2,
             endpoint_slices: 3,
             source: "folder /etc/sluice/services".into(),
+            kubernetes: None,
             dataplane: controlplane::DataplaneLink::Connected {
                 applied: Some(Generation(6)),
                 rejected: Some("generation 7: too big".into()),
@@ -301,6 +325,42 @@ PROBLEMS (1)
   /etc/sluice/services/web.yaml:9 Service default/web spec.ports[0].port: 0 is not a port; use 1 to 65535
 "
         );
+    }
+
+    #[test]
+    fn a_kubernetes_api_is_shown_with_what_its_absence_means() {
+        let mut link = controlplane::KubernetesLink {
+            server: "production".into(),
+            connected: true,
+            synced: true,
+            seconds: 61,
+            reason: None,
+            leads: true,
+        };
+        let text = kubernetes_text(&link);
+        assert_eq!(text, "connected to production since 1m1s, writes status");
+        link.leads = false;
+        let text = kubernetes_text(&link);
+        assert!(text.ends_with(", another gateway writes status"), "{text}");
+        (link.connected, link.reason) = (false, Some("Services: cannot be reached".into()));
+        assert_eq!(
+            kubernetes_text(&link),
+            "not connected to production since 1m1s, what was read last serves on: \
+             Services: cannot be reached"
+        );
+        (link.synced, link.reason) = (false, None);
+        assert_eq!(
+            kubernetes_text(&link),
+            "not connected to production since 1m1s, nothing is compiled before everything was \
+             read: still reading"
+        );
+        let status = controlplane::Status {
+            kubernetes: Some(link),
+            ..controlplane_status()
+        };
+        let mut text = String::new();
+        controlplane_text(&mut text, &status);
+        assert!(text.contains("\n  kubernetes   not connected"), "{text}");
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl Ledger {
         self.from.as_deref()
     }
 
+    /// How many objects are known.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// Everything is to be listed again; what is known stays until that is done.
     pub(super) fn distrust(&mut self) {
         self.from = None;

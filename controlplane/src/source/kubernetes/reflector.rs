@@ -27,6 +27,7 @@ use super::discovery::knows;
 use super::ledger::{Ledger, Mistrust};
 use super::resource::{Filter, Item, Resource};
 use crate::clock::Clock;
+use crate::metrics;
 use crate::object::{Lines, ObjectId, Origin};
 use crate::source::Event;
 
@@ -130,6 +131,7 @@ pub(super) async fn run(reflector: Reflector) {
     let mut backoff = Backoff::new(timing.first_pause, timing.longest_pause);
     let mut state = Following {
         ledger: Ledger::default(),
+        counted: 0,
         streaming: true,
         paged: true,
         reflector: &reflector,
@@ -154,6 +156,8 @@ pub(super) async fn run(reflector: Reflector) {
 /// A reflector at work.
 struct Following<'a> {
     ledger: Ledger,
+    /// How many objects the metrics tell of.
+    counted: usize,
     /// Whether the server can stream lists, as far as is known.
     streaming: bool,
     /// Whether to list page by page.
@@ -379,6 +383,8 @@ impl Following<'_> {
         if !self.ledger.there(&item.id, &item.version)? {
             return Ok(());
         }
+        self.count();
+        metrics::kubernetes_event(self.reflector.resource.kind);
         let file = self.reflector.file.clone();
         let event = Event::Apply {
             id: item.id,
@@ -394,7 +400,11 @@ impl Following<'_> {
     /// Takes in that an object is not there, or not ours.
     async fn gone(&mut self, item: Item) -> Result<(), Ending> {
         match self.ledger.gone(&item.id, &item.version)? {
-            true => self.delete(item.id).await,
+            true => {
+                self.count();
+                metrics::kubernetes_event(self.reflector.resource.kind);
+                self.delete(item.id).await
+            }
             false => Ok(()),
         }
     }
@@ -404,7 +414,16 @@ impl Following<'_> {
         for id in self.ledger.complete(version) {
             self.delete(id).await?;
         }
+        self.count();
+        metrics::kubernetes_listed(self.reflector.resource.kind);
         self.tell(Update::Listed).await
+    }
+
+    fn count(&mut self) {
+        let known = self.ledger.len();
+        let more = known as f64 - self.counted as f64;
+        self.counted = known;
+        metrics::kubernetes_objects(self.reflector.resource.kind, more);
     }
 
     async fn delete(&self, id: ObjectId) -> Result<(), Ending> {
