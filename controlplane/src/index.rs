@@ -503,7 +503,15 @@ fn check(id: &ObjectId, object: &Object, issues: &mut Vec<Issue>) -> (Option<Goo
             let checked = endpoints::check(&id.namespace, &id.name, slice);
             kept(checked, issues, Good::Slice)
         }
-        Object::Pod(pod) => kept(facts(pod::check(pod), &**pod), issues, Good::Pod),
+        Object::Pod(pod) => {
+            // Without its probe it is a Pod all the same.
+            issues.extend(pod::probes(pod).into_iter().map(|mistake| Issue {
+                field: mistake.field,
+                message: mistake.message,
+                fatal: false,
+            }));
+            kept(facts(pod::check(pod), &**pod), issues, Good::Pod)
+        }
     }
 }
 

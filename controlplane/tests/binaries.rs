@@ -189,7 +189,10 @@ fn sluicectl_tells_by_its_exit_code_who_answers() {
     assert_eq!(drops.status.code(), Some(2));
     assert!(stderr(&drops).starts_with("sluicectl: the dataplane is not reachable"));
     assert_eq!(stderr(&drops).lines().count(), 1);
-    assert_eq!(ctl(home.path(), &["get", "pods"]).status.code(), Some(2));
+    assert_eq!(
+        ctl(home.path(), &["get", "nonsense"]).status.code(),
+        Some(2)
+    );
     drop(running);
 }
 

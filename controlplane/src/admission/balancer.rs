@@ -22,7 +22,11 @@ pub(super) fn assign(pools: &mut Pools, service: &Service, ranges: &[PortRange])
 
 /// Takes over what the status of the Service says that it has.
 pub(super) fn adopt(pools: &mut Pools, service: &Service, ranges: &[PortRange]) {
-    pools.adopt(&Claim::of(service, ranges), &given(service));
+    let (mut claim, given) = (Claim::of(service, ranges), given(service));
+    if pools.is_empty() && claim.addresses.is_empty() {
+        claim.addresses.clone_from(&given);
+    }
+    pools.adopt(&claim, &given);
 }
 
 /// Addresses in the status. An address with the mode `Proxy` belongs to a load balancer that must

@@ -129,7 +129,7 @@ fn pods_that_no_kubelet_judges_are_judged_by_all_their_probes() {
     assert_eq!(
         scene.gateway.problems(),
         [
-            "pods.yaml:26 Pod default/p6 spec.containers[0].readinessProbe.exec: commands cannot be \
+            "pods.yaml:35 Pod default/p6 spec.containers[0].readinessProbe.exec: commands cannot be \
              run from outside the Pod; write the condition Ready into its status, or another probe"
         ]
     );

@@ -13,7 +13,7 @@ use crate::service::protocol;
 
 mod check;
 
-pub use check::check;
+pub use check::{check, probes};
 
 /// One label: key and value.
 pub type Label = (Arc<str>, Arc<str>);

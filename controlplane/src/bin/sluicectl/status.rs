@@ -338,20 +338,20 @@ PROBLEMS (1)
             leads: true,
         };
         let text = kubernetes_text(&link);
-        assert_eq!(text, "connected to production since 1m1s, writes status");
+        assert_eq!(text, "connected to production since 61s, writes status");
         link.leads = false;
         let text = kubernetes_text(&link);
         assert!(text.ends_with(", another gateway writes status"), "{text}");
         (link.connected, link.reason) = (false, Some("Services: cannot be reached".into()));
         assert_eq!(
             kubernetes_text(&link),
-            "not connected to production since 1m1s, what was read last serves on: \
+            "not connected to production since 61s, what was read last serves on: \
              Services: cannot be reached"
         );
         (link.synced, link.reason) = (false, None);
         assert_eq!(
             kubernetes_text(&link),
-            "not connected to production since 1m1s, nothing is compiled before everything was \
+            "not connected to production since 61s, nothing is compiled before everything was \
              read: still reading"
         );
         let status = controlplane::Status {

@@ -53,12 +53,11 @@ pub fn check(pod: &api::Pod) -> Vec<FieldError> {
             ports(&format!("spec.{list}[{index}]"), container, &mut invalid);
         }
     }
-    errors.extend(probes(pod));
     errors
 }
 
 /// Probes that the gateway cannot carry out, of a Pod of which nobody else says whether it is ready.
-fn probes(pod: &api::Pod) -> Vec<FieldError> {
+pub fn probes(pod: &api::Pod) -> Vec<FieldError> {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     if conditions.into_iter().flatten().any(|c| c.type_ == "Ready") {
