@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use sluice_conf::message::dataplane::Attempts;
@@ -282,15 +282,6 @@ impl Readiness {
     pub fn verdicts(&self, service: &NamespacedName) -> Vec<Judged> {
         let health = self.health.as_ref();
         health.map_or_else(Vec::new, |health| health.of_service(service))
-    }
-
-    /// The verdict on an endpoint at a port, of a Service that has it judged.
-    pub fn verdict(&self, service: &NamespacedName, address: SocketAddr) -> Option<Verdict> {
-        let wanted = &self.watched.get(service)?.targets;
-        let mut of_address = wanted.iter().filter(|t| t.address.ip() == address.ip());
-        let exact = wanted.iter().find(|target| target.address == address);
-        let target = exact.or_else(|| of_address.next())?;
-        self.health.as_ref()?.verdict(target)
     }
 }
 

@@ -92,14 +92,7 @@ impl Gateway {
     pub(crate) fn write(&mut self, file: &str, text: &str) {
         let manifest = manifest::read(file, text.as_bytes());
         for found in manifest.objects {
-            self.event(Event::Apply {
-                id: found.id,
-                origin: found.origin,
-                object: found.object,
-                issues: found.issues,
-                lines: found.lines,
-                admitted: false,
-            });
+            self.event(Event::from(found));
         }
         let problems = manifest.problems;
         let file = file.to_owned();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_conf::message::controlplane::Problem;
 
+use super::Event;
 use super::document::{self, Node, Value};
 use crate::object::{self, Issue, Kind, Lines, Object, ObjectId, Origin};
 use crate::words;
@@ -68,6 +69,20 @@ pub struct Found {
     pub issues: Vec<Issue>,
     /// The lines of its fields.
     pub lines: Lines,
+}
+
+impl From<Found> for Event {
+    /// The object as a file has it; nobody has admitted it.
+    fn from(found: Found) -> Self {
+        Event::Apply {
+            id: found.id,
+            origin: found.origin,
+            object: found.object,
+            issues: found.issues,
+            lines: found.lines,
+            admitted: false,
+        }
+    }
 }
 
 /// Reads a file; `file` names it in problems.

@@ -321,14 +321,7 @@ impl Known {
         let mut objects = BTreeSet::new();
         for found in manifest.objects {
             objects.insert(found.id.clone());
-            events.push(Event::Apply {
-                id: found.id,
-                origin: found.origin,
-                object: found.object,
-                issues: found.issues,
-                lines: found.lines,
-                admitted: false,
-            });
+            events.push(Event::from(found));
         }
         let mut problems = manifest.problems;
         if manifest.complete {

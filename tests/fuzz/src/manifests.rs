@@ -28,14 +28,7 @@ pub fn run(data: &[u8]) {
         Arc::clone(&tables),
     );
     for found in manifest.objects {
-        let event = Event::Apply {
-            id: found.id,
-            origin: found.origin,
-            object: found.object,
-            issues: found.issues,
-            lines: found.lines,
-            admitted: false,
-        };
+        let event = Event::from(found);
         engine.handle(event, Duration::ZERO);
     }
     engine.settle(Moment::default());
