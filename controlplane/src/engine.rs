@@ -315,14 +315,7 @@ impl Engine {
     pub fn settle(&mut self, moment: Moment) {
         metrics::reloaded();
         let news = self.take_in_changes();
-        let mut decisions = Vec::new();
-        if news.pools {
-            decisions.extend(self.admission.set_pools(self.pools.clone()));
-        }
-        if news.policies {
-            let policies = self.attached_policies();
-            decisions.extend(self.admission.set_policies(policies));
-        }
+        // First, so that nothing is decided for them any more.
         let gone = self.gone(news.gone);
         self.admission.forget(&gone);
         for name in gone {
@@ -330,6 +323,14 @@ impl Engine {
             self.catalog.remove_service(&name);
             self.unbalanced.forget(&name);
             self.deriver.remove_service(&name);
+        }
+        let mut decisions = Vec::new();
+        if news.pools {
+            decisions.extend(self.admission.set_pools(self.pools.clone()));
+        }
+        if news.policies {
+            let policies = self.attached_policies();
+            decisions.extend(self.admission.set_policies(policies));
         }
         decisions.extend(self.admission.decide(news.asked));
         for decision in decisions {

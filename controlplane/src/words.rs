@@ -45,6 +45,9 @@ pub fn unreachable(error: &io::Error) -> String {
 
 // === YAML ===
 
+/// What is said of a document that would take more than its share of time, memory or stack.
+const TOO_MUCH: &str = "is nested too deep, too long or repeats too much by aliases";
+
 /// What is wrong with a YAML text, without the line, which the caller names anyway.
 pub(crate) fn yaml(error: &Error) -> String {
     let rendered = error.render_with_options(serde_saphyr::render_options! {
@@ -53,6 +56,9 @@ pub(crate) fn yaml(error: &Error) -> String {
     });
     // A problem is one line of a log; the parser may answer with several.
     let mut message = rendered.split_whitespace().collect::<Vec<_>>().join(" ");
+    if message.contains("recursion limit exceeded") {
+        return TOO_MUCH.to_owned();
+    }
     if message.contains("found a tab") {
         message.push_str("; YAML is indented by spaces");
     }
@@ -76,9 +82,7 @@ impl MessageFormatter for Operator {
             | Error::AliasReplayCounterOverflow { .. }
             | Error::AliasReplayLimitExceeded { .. }
             | Error::AliasExpansionLimitExceeded { .. }
-            | Error::AliasReplayStackDepthExceeded { .. } => {
-                "is nested too deep, too long or repeats too much by aliases".into()
-            }
+            | Error::AliasReplayStackDepthExceeded { .. } => TOO_MUCH.into(),
             Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias holds itself".into(),
             Error::UnknownAnchor { .. } => "an alias has no anchor".into(),
             other => serde_saphyr::DefaultMessageFormatter.format_message(other),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use sluice_conf::ServiceTable;
 use sluice_tests::alone::Alone;
 use sluice_tests::clock;
@@ -254,8 +255,8 @@ fn pods_of_a_file_are_judged_by_their_readiness_probes() -> Result<()> {
     )
 }
 
-/// Status and body of what is answered at the health check node port.
-fn asked(scene: &Scene, port: u16) -> Result<String> {
+/// Body and status of what is answered at the health check node port.
+fn asked(scene: &Scene, port: u16) -> Result<(Value, String)> {
     let own = scene.topology.gateway_towards_client();
     let url = format!("http://{own}:{port}/");
     let words = [
@@ -267,7 +268,9 @@ fn asked(scene: &Scene, port: u16) -> Result<String> {
         " %{http_code}",
         &url,
     ];
-    scene.topology.client.run(&words, LIMIT)
+    let answer = scene.topology.client.run(&words, LIMIT)?;
+    let (body, status) = answer.rsplit_once(' ').context("no status")?;
+    Ok((serde_json::from_str(body)?, status.to_owned()))
 }
 
 #[test]
@@ -283,19 +286,20 @@ fn a_health_check_port_answers_from_outside_as_endpoints_go() -> Result<()> {
     };
     scene::with(Topology::builder(), local, |scene| {
         let mut nginx = start(scene)?;
-        let until_status = |scene: &Scene, status: &str| {
-            clock::wait_for(&format!("the status {status}"), LIMIT, || {
-                let answer = asked(scene, 32_000).unwrap_or_default();
-                Ok(answer.ends_with(status).then_some(answer))
+        let until_status = |scene: &Scene, wanted: &str| {
+            clock::wait_for(&format!("the status {wanted}"), LIMIT, || {
+                let answer = asked(scene, 32_000).ok();
+                let wanted = answer.filter(|(_, status)| status == wanted);
+                Ok(wanted.map(|(body, _)| body))
             })
         };
         let answer = until_status(scene, "200")?;
-        ensure!(answer.contains(r#""localEndpoints":1"#), "{answer}");
+        ensure!(answer["localEndpoints"] == 1, "{answer}");
         let probe = "  probe: {tcp: {}, periodSeconds: 1, failureThreshold: 1}\n";
         scene.folder.write_text("policy.yaml", &policy(probe))?;
         drop(nginx.remove(0));
         let answer = until_status(scene, "503")?;
-        ensure!(answer.contains(r#""localEndpoints":0"#), "{answer}");
+        ensure!(answer["localEndpoints"] == 0, "{answer}");
         let first = &scene.topology.backends[0];
         nginx.push(Nginx::start(first, scene.dir(), scene.dir())?);
         until_status(scene, "200")?;

@@ -19,13 +19,12 @@ use crate::clock::wait_for;
 /// How long anything may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// What was told.
+/// What was told, but for the Namespaces, which every cluster has.
 #[derive(Debug, Default)]
 pub struct Told {
     /// The objects, as they were told last.
     pub objects: BTreeMap<ObjectId, Option<Object>>,
-    /// The objects of each state that was told to be whole, but for the Namespaces that every cluster
-    /// has.
+    /// The objects of each state that was told to be whole.
     pub states: Vec<BTreeSet<ObjectId>>,
     /// How often something was told to be there.
     pub applied: usize,
@@ -36,6 +35,7 @@ pub struct Told {
 impl Told {
     fn take(&mut self, event: Event) {
         match event {
+            Event::Apply { id, .. } | Event::Delete { id, .. } if id.kind == Kind::Namespace => {}
             Event::Apply { id, object, .. } => {
                 self.applied += 1;
                 self.objects.insert(id, object);
@@ -45,9 +45,7 @@ impl Told {
                 self.deleted.push(id);
             }
             Event::Synced { .. } => {
-                let ids = self.objects.keys();
-                let ids = ids.filter(|id| id.kind != Kind::Namespace);
-                self.states.push(ids.cloned().collect());
+                self.states.push(self.objects.keys().cloned().collect());
             }
             Event::Doubt { .. } | Event::Report { .. } => {}
         }
