@@ -42,6 +42,8 @@ pub struct Alone {
     /// Sockets, store and logs.
     pub paths: Paths,
     settings: String,
+    /// Tables of its earlier processes.
+    earlier: usize,
     _dir: TempDir,
 }
 
@@ -69,6 +71,7 @@ impl Alone {
             dataplane,
             paths,
             settings,
+            earlier: 0,
             _dir: dir,
         })
     }
@@ -82,12 +85,17 @@ impl Alone {
         Ok(())
     }
 
-    /// Kills it as a crash would.
+    /// Kills it as a crash would. Returns when all that it has pushed was taken.
     ///
     /// # Errors
     /// It does not end.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.end(Signal::SIGKILL, LIMIT).map(drop)
+        self.process.end(Signal::SIGKILL, LIMIT)?;
+        clock::wait_for("the end of its connections", LIMIT, || {
+            Ok((self.dataplane.taken().connections == 0).then_some(()))
+        })?;
+        self.earlier = self.dataplane.count();
+        Ok(())
     }
 
     /// Runs a second one with changed settings, which is expected to end by itself.
@@ -115,7 +123,7 @@ impl Alone {
         Controlplane::connect(&self.paths.controlplane_socket())?.services()
     }
 
-    /// Waits until the newest table is as `done` wants it.
+    /// Waits until the newest table of this process is as `done` wants it.
     ///
     /// # Errors
     /// It ended, or that does not happen.
@@ -125,9 +133,10 @@ impl Alone {
         mut done: impl FnMut(&ServiceTable) -> bool,
     ) -> Result<ServiceTable> {
         let (process, dataplane) = (&mut self.process, &self.dataplane);
+        let earlier = self.earlier;
         clock::wait_for(what, LIMIT, || {
             process.still_running()?;
-            let newest = dataplane.newest();
+            let newest = dataplane.newest().filter(|_| dataplane.count() > earlier);
             Ok(newest.filter(&mut done))
         })
         .with_context(|| self.process.tail())
@@ -192,6 +201,7 @@ struct Taken {
     newest: Option<ServiceTable>,
     unseen: Vec<ServiceTable>,
     count: usize,
+    connections: usize,
 }
 
 impl Taker {
@@ -203,8 +213,12 @@ impl Taker {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let taker = accepting.clone();
-                // The other side may be killed at any moment.
-                thread::spawn(move || drop(taker.serve(stream)));
+                taker.taken().connections += 1;
+                thread::spawn(move || {
+                    // The other side may be killed at any moment.
+                    drop(taker.serve(stream));
+                    taker.taken().connections -= 1;
+                });
             }
         });
         Ok(taker)
