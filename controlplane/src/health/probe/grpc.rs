@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -15,7 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::dial;
+use super::dial::{self, Stream};
 use crate::health::failure::{Failure, Outcome};
 
 /// Bytes that an answer may have; a status is two.
@@ -43,7 +42,7 @@ pub(super) async fn check(address: SocketAddr, service: &str) -> Outcome {
 }
 
 /// Speaks gRPC on `stream`, and on no other connection when it ends.
-async fn channel(address: SocketAddr, stream: TcpStream) -> Result<Channel, Failure> {
+async fn channel(address: SocketAddr, stream: Stream) -> Result<Channel, Failure> {
     let ours = |error: &tonic::transport::Error| Failure::behind(error, Failure::Ours);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .and_then(|endpoint| endpoint.user_agent(AGENT))
@@ -86,12 +85,12 @@ fn name(code: Code) -> &'static str {
 }
 
 /// Hands out one connection.
-struct Once(Option<TcpStream>);
+struct Once(Option<Stream>);
 
 impl Service<Uri> for Once {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Stream>;
     type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
+    type Future = Ready<io::Result<TokioIo<Stream>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
@@ -14,16 +13,17 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::dial::Stream;
 use crate::health::failure::Failure;
 
 static CONNECTOR: LazyLock<Result<TlsConnector, Error>> = LazyLock::new(connector);
 
 /// Shakes hands on `stream`. A `host` that is a name is asked for (SNI), an address is not.
 pub(super) async fn secure(
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     host: Option<&str>,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<Stream>, Failure> {
     let connector = CONNECTOR
         .as_ref()
         .map_err(|error| Failure::Ours(error.to_string()))?;
