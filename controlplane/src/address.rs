@@ -4,9 +4,58 @@
 //! zeros, `172.30.0.041`; they are read as decimal, as kube-proxy does (k8s.io/utils net
 //! ParseIPSloppy), never as octal. An IPv4 address in IPv6 clothes, `::ffff:192.0.2.1`, is IPv4.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+
+/// An address family, as `ipFamilies` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `IPv4`.
+    V4,
+    /// `IPv6`.
+    V6,
+}
+
+impl Family {
+    /// Family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// Reads an entry of `ipFamilies`.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Family::V4, Family::V6]
+            .into_iter()
+            .find(|family| family.name() == name)
+    }
+
+    /// As `ipFamilies` names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Reads an address.
 pub fn address(text: &str) -> Option<IpAddr> {

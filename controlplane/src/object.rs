@@ -131,6 +131,13 @@ impl NamespacedName {
             name: name.into(),
         }
     }
+
+    /// The name that metadata give; a namespace that is not written is `default`.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let written = metadata.namespace.as_deref().filter(|n| !n.is_empty());
+        let name = metadata.name.as_deref().unwrap_or_default();
+        Self::new(written.unwrap_or("default"), name)
+    }
 }
 
 impl fmt::Display for NamespacedName {
@@ -141,16 +148,11 @@ impl fmt::Display for NamespacedName {
 
 /// The id that metadata give; a namespace that is not written is `default`.
 pub(crate) fn id(kind: Kind, metadata: &ObjectMeta) -> ObjectId {
-    let written = metadata.namespace.as_deref().filter(|n| !n.is_empty());
-    let namespace = match kind.is_namespaced() {
-        true => written.unwrap_or("default"),
-        false => "",
-    };
-    ObjectId {
-        kind,
-        namespace: namespace.to_owned(),
-        name: metadata.name.clone().unwrap_or_default(),
+    let mut name = NamespacedName::of(metadata);
+    if !kind.is_namespaced() {
+        name.namespace.clear();
     }
+    ObjectId::of(kind, &name)
 }
 
 /// An object as the Kubernetes API, or Sluice's own group, defines it, not checked beyond its types.

@@ -27,7 +27,7 @@ mod search;
 mod tests;
 mod usage;
 
-pub use claim::{Claim, Family, Sharing};
+pub use claim::{Claim, Sharing};
 use holdings::{Held, Holdings, Source};
 pub use usage::Usage;
 

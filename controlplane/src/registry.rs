@@ -36,11 +36,11 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use self::claim::Claim;
 pub use self::defaults::defaulted;
-use self::networks::Family;
 use self::pool::Pool;
 use self::pools::{Held, Pools};
 pub use self::shape::tidy;
 pub use self::status::load_balancer_ingress;
+use crate::address::Family;
 use crate::field::{FieldError, Reason};
 use crate::object::NamespacedName;
 use crate::validation;
@@ -95,7 +95,7 @@ impl Registry {
     /// # Errors
     /// What is wrong with it, or cannot be given to it. Nothing has changed then.
     pub fn create(&mut self, submitted: Service) -> Result<Service, Vec<FieldError>> {
-        self.is_new(&name_of(&submitted))?;
+        self.is_new(&NamespacedName::of(&submitted.metadata))?;
         self.admit(None, submitted)
     }
 
@@ -116,7 +116,10 @@ impl Registry {
         if finalizers.count() > 0 {
             return Deletion::Pending;
         }
-        let held = self.holders.remove(&name_of(service)).unwrap_or_default();
+        let held = self
+            .holders
+            .remove(&NamespacedName::of(&service.metadata))
+            .unwrap_or_default();
         for port in held.ports() {
             self.pools.release_port(port);
         }
@@ -132,7 +135,7 @@ impl Registry {
     /// # Errors
     /// Another Service holds one of them, or this one was taken in before. Nothing has changed then.
     pub fn adopt(&mut self, stored: &Service) -> Result<(), Vec<FieldError>> {
-        let name = name_of(stored);
+        let name = NamespacedName::of(&stored.metadata);
         self.is_new(&name)?;
         let held = Held::of(&spec_of(stored));
         let mut claim = Claim::new(&mut self.pools, &self.holders, &name);
@@ -190,7 +193,7 @@ impl Registry {
     }
 
     fn admit(&mut self, old: Option<Service>, new: Service) -> Result<Service, Vec<FieldError>> {
-        let name = name_of(&new);
+        let name = NamespacedName::of(&new.metadata);
         let old_spec = old.as_ref().and_then(|old| old.spec.as_ref());
         let mut service = Service {
             status: old.as_ref().and_then(|old| old.status.clone()),
@@ -236,11 +239,6 @@ fn prepare(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) {
     if let Some(old) = old {
         carry::drop_type_dependent(spec, old);
     }
-}
-
-fn name_of(service: &Service) -> NamespacedName {
-    let id = crate::object::id(crate::object::Kind::Service, &service.metadata);
-    NamespacedName::new(id.namespace, id.name)
 }
 
 fn spec_of(service: &Service) -> ServiceSpec {

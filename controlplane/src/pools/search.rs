@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Claim, Family, Held, Pools, Source};
+use super::{Claim, Held, Pools, Source};
+use crate::address::Family;
 use crate::kinds::pool::{AddressRange, PoolSpec, next};
 
 impl Pools {

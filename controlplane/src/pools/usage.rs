@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Family, Pools, search};
+use super::{Pools, search};
+use crate::address::Family;
 use crate::kinds::pool::{AddressRange, PoolSpec};
 
 /// The addresses of one family in a pool.

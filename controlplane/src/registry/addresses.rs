@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::families::{PREFER, REQUIRE, SINGLE};
-use super::networks::Family;
 use super::shape;
+use crate::address::Family;
 use crate::address::address;
 use crate::field::{FieldError, Reason};
 

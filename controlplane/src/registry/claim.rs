@@ -10,10 +10,11 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
-use super::networks::{self, Family};
+use super::networks;
 use super::pool::Refusal;
 use super::pools::{Held, Pools};
 use super::shape;
+use crate::address::Family;
 use crate::address::address;
 use crate::field::{FieldError, Reason};
 use crate::object::NamespacedName;

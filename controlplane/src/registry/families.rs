@@ -6,9 +6,9 @@
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::addresses;
-use super::networks::Family;
 use super::pools::Pools;
 use super::shape;
+use crate::address::Family;
 use crate::address::address;
 use crate::field::{FieldError, Reason};
 

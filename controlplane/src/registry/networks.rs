@@ -6,48 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::pool::{Pool, address_band};
-
-/// An address family, as `ipFamilies` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// `IPv4`.
-    V4,
-    /// `IPv6`.
-    V6,
-}
-
-impl Family {
-    /// Family of an address.
-    pub fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
-    }
-
-    /// Reads an entry of `ipFamilies`.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Family::V4, Family::V6]
-            .into_iter()
-            .find(|family| family.name() == name)
-    }
-
-    /// As `ipFamilies` names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Family::V4 => Family::V6,
-            Family::V6 => Family::V4,
-        }
-    }
-}
+use crate::address::Family;
 
 /// The number of an address among those of its family.
 pub fn number(address: IpAddr) -> u128 {

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::Cluster;
-use super::networks::{self, Family};
+use super::networks;
 use super::pool::{self, Pool};
 use super::shape;
+use crate::address::Family;
 use crate::address::address;
 
 /// What one Service holds of the pools.

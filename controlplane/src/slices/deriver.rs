@@ -71,7 +71,7 @@ impl Deriver {
 
     /// Puts a Service in, or its new version.
     pub fn set_service(&mut self, service: Arc<Service>) {
-        let name = service::name_of(&service);
+        let name = NamespacedName::of(&service.metadata);
         self.selectors.insert(&service);
         self.dirty.insert(name.clone());
         if let Some(derived) = self.services.get_mut(&name) {

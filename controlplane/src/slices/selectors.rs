@@ -30,7 +30,7 @@ impl Selectors {
     /// Puts a Service in, in the place of its older version. One that selects nothing is only
     /// taken out.
     pub fn insert(&mut self, service: &Service) {
-        let name = service::name_of(service);
+        let name = NamespacedName::of(&service.metadata);
         self.remove(&name);
         let pairs = service::selector(service).into_iter().flatten();
         let labels: Box<[Label]> = pairs

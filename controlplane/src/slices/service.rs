@@ -23,16 +23,6 @@ const RESERVED: [&str; 3] = [SERVICE_LABEL, MANAGER_LABEL, HEADLESS_LABEL];
 const HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aware-hints";
 const MODE_ANNOTATION: &str = "service.kubernetes.io/topology-mode";
 
-/// Namespace and name; a namespace that is not written is `default`.
-pub fn name_of(service: &Service) -> NamespacedName {
-    let meta = &service.metadata;
-    let namespace = meta.namespace.as_deref().filter(|n| !n.is_empty());
-    NamespacedName::new(
-        namespace.unwrap_or("default"),
-        meta.name.as_deref().unwrap_or_default(),
-    )
-}
-
 /// What Pods must be labelled with; none when the Service selects none: without a selector others
 /// write its slices, and an ExternalName has no endpoints.
 pub fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
@@ -44,7 +34,7 @@ pub fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 
 /// Whether the Service selects the Pod.
 pub fn selects(service: &Service, pod: &Pod) -> bool {
-    let here = name_of(service).namespace == *pod.namespace;
+    let here = NamespacedName::of(&service.metadata).namespace == *pod.namespace;
     let all = |selector: &BTreeMap<String, String>| {
         let mut pairs = selector.iter();
         pairs.all(|(key, value)| pod.label(key) == Some(value))
@@ -119,7 +109,7 @@ pub fn service_of(slice: &EndpointSlice) -> Option<NamespacedName> {
 pub fn shows_hostname(service: &Service, pod: &Pod) -> bool {
     pod.hostname.is_some()
         && pod.subdomain.as_deref() == service.metadata.name.as_deref()
-        && *pod.namespace == name_of(service).namespace
+        && *pod.namespace == NamespacedName::of(&service.metadata).namespace
 }
 
 /// Port numbers of the Pod, one for each port of the Service; none where the Pod has no such port

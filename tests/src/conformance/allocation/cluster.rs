@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
+use sluice_controlplane::address::Family;
 use sluice_controlplane::field::FieldError;
-use sluice_controlplane::registry::networks::Family;
 use sluice_controlplane::registry::{Cluster, Registry};
 
 use crate::conformance::document::parse;

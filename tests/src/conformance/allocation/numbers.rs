@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_controlplane::registry::networks::{self, Family};
+use sluice_controlplane::address::Family;
+use sluice_controlplane::registry::networks;
 use sluice_controlplane::registry::pool::{Pool, address_band, port_band};
 
 /// What is allocated.

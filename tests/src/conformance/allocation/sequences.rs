@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
+use sluice_controlplane::address::Family;
 use sluice_controlplane::registry::networks;
 use sluice_controlplane::registry::pool::{Pool, Refusal, port_band};
 
@@ -274,7 +275,7 @@ impl Run {
 
     fn text(&self, number: u128) -> String {
         let family = network(&self.range).ok().map(|network| network.addr());
-        let family = family.map(networks::Family::of);
+        let family = family.map(Family::of);
         let address = family.and_then(|family| networks::address(family, number));
         address.map_or_else(|| number.to_string(), |address| address.to_string())
     }

@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sluice_controlplane::address::Family;
 use sluice_controlplane::field::{FieldError, Reason};
-use sluice_controlplane::registry::networks::Family;
 use sluice_controlplane::registry::{Registry, defaulted};
 
 use super::cluster::{Values, registry, service, spec_of, told, usage};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sluice_controlplane::object::NamespacedName;
 use sluice_controlplane::slices::Settings;
 use sluice_controlplane::slices::node::Nodes;
 use sluice_controlplane::slices::reconcile::endpoint;
@@ -238,7 +239,7 @@ pub fn selection(case: &Selection) -> Judged {
         let service = service(form)?;
         index.insert(&service);
         if rules::selects(&service, &pod) {
-            selecting.insert(rules::name_of(&service).to_string());
+            selecting.insert(NamespacedName::of(&service.metadata).to_string());
         }
     }
     let found = index.select(&pod).iter().map(ToString::to_string).collect();
