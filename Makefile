@@ -57,7 +57,7 @@ fuzz: deps ## Fuzz every parser for FUZZ_SECONDS each; needs cargo-fuzz.
 	@.ci/fuzz $(FUZZ_SECONDS)
 
 bench-memory: deps ## Measure the packet path in memory, in under 5 minutes; report in target/bench.
-	cargo bench -p sluice-benches --locked --bench memory
+	cargo bench -p sluice-benches --no-default-features --locked --bench memory
 
 bench-wire: deps ## Measure Sluice and its peers in network namespaces; needs root and two CPUs.
 	@.ci/deps $(BENCH_PACKAGES)

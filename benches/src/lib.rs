@@ -40,6 +40,7 @@ pub mod statistics;
 pub mod topology;
 pub mod traffic;
 
+#[cfg(feature = "rig")]
 pub mod control;
 pub mod cpu;
 pub mod generator;
@@ -49,5 +50,6 @@ pub mod rate;
 pub mod search;
 pub mod sink;
 pub mod trial;
+#[cfg(feature = "rig")]
 pub mod wire;
 pub mod xdp_socket;

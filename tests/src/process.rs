@@ -130,6 +130,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Bytes of the log that others wrote before.
+    before: usize,
 }
 
 impl Process {
@@ -140,6 +142,7 @@ impl Process {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let out = File::options().create(true).append(true).open(log);
         let out = out.with_context(|| format!("log {}", log.display()))?;
+        let before = usize::try_from(out.metadata()?.len())?;
         let child = command
             .process_group(0)
             .stdin(Stdio::null())
@@ -151,6 +154,7 @@ impl Process {
             name: name.to_owned(),
             child,
             log: log.to_owned(),
+            before,
         })
     }
 
@@ -196,11 +200,13 @@ impl Process {
         clock::wait_for(&what, limit, || Ok(self.child.try_wait()?)).context(self.tail())
     }
 
-    /// All that it has printed so far.
+    /// All that it has printed so far, without what others printed to the same log before.
     pub fn log(&self) -> String {
         fs::read(&self.log).map_or_else(
             |error| format!("(log {}: {error})", self.log.display()),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+            |bytes| {
+                String::from_utf8_lossy(bytes.get(self.before..).unwrap_or_default()).into_owned()
+            },
         )
     }
 
