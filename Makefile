@@ -40,7 +40,7 @@ test: deps ## Run all tests, also those that need root.
 	@$(MAKE) --no-print-directory conformance
 
 conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
-	@cargo build --locked -p sluice-tests --bin conformance
+	@cargo build --workspace --locked --bin conformance
 	@dir="$(CONFORMANCE)"; \
 	if [ ! -d "$$dir" ]; then \
 		echo "make conformance: there is no folder $$dir; the kept cases are run instead"; \
