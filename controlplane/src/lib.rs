@@ -23,6 +23,7 @@
 pub mod clock;
 
 pub mod words;
+mod parallel;
 
 pub mod field;
 

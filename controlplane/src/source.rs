@@ -1,12 +1,14 @@
 //! Where objects come from. Every source speaks in the same events, so the index cannot tell a
 //! folder of manifests from a live API.
 
+mod batch;
 pub mod document;
-mod files;
+pub(crate) mod files;
 pub mod folder;
 pub mod kubernetes;
 pub mod manifest;
 mod scan;
+mod typed;
 
 use sluice_conf::message::controlplane::Problem;
 

@@ -45,9 +45,6 @@ pub fn unreachable(error: &io::Error) -> String {
 
 // === YAML ===
 
-/// What is said of a document that would take more than its share of time, memory or stack.
-const TOO_MUCH: &str = "is nested too deep, too long or repeats too much by aliases";
-
 /// What is wrong with a YAML text, without the line, which the caller names anyway.
 pub(crate) fn yaml(error: &Error) -> String {
     let rendered = error.render_with_options(serde_saphyr::render_options! {
@@ -56,7 +53,7 @@ pub(crate) fn yaml(error: &Error) -> String {
     });
     // A problem is one line of a log; the parser may answer with several.
     let mut message = rendered.split_whitespace().collect::<Vec<_>>().join(" ");
-    if message.contains("recursion limit exceeded") {
+    if message.contains("recursion limit") {
         return TOO_MUCH.to_owned();
     }
     if message.contains("found a tab") {
@@ -64,6 +61,10 @@ pub(crate) fn yaml(error: &Error) -> String {
     }
     message
 }
+
+/// What is said of a document that would take more than its share of time, memory or stack.
+const TOO_MUCH: &str =
+    "is nested too deep, too long or repeats too much by aliases; flatten or divide it";
 
 struct Operator;
 

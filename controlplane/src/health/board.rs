@@ -64,7 +64,7 @@ pub(super) struct Board {
 
 impl Board {
     pub(super) fn new(settings: Settings, seed: u64, now: Duration) -> Self {
-        let pace = Pace::new(seed, settings.jitter_percent, now);
+        let pace = Pace::new(seed, now);
         Self {
             settings,
             pace,
@@ -258,7 +258,10 @@ impl Board {
             self.changed.insert(id);
         }
         let started = watched.started.unwrap_or(now);
-        let wait = self.pace.next(id, watched.round, probe.timing.period);
+        let timing = &probe.timing;
+        let jitter = timing.jitter_percent;
+        let jitter = jitter.unwrap_or(self.settings.jitter_percent);
+        let wait = self.pace.next(id, watched.round, timing.period, jitter);
         let due = started.saturating_add(wait).max(now);
         watched.due = Some(due);
         self.due.insert((due, id));

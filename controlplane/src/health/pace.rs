@@ -12,19 +12,13 @@ const SPACING: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     seed: u64,
-    /// How far a period may be off, as a part of it.
-    jitter: f64,
     start: Duration,
 }
 
 impl Pace {
     /// Two gateways with different seeds probe at different moments.
-    pub(super) fn new(seed: u64, jitter_percent: u8, start: Duration) -> Self {
-        Self {
-            seed,
-            jitter: f64::from(jitter_percent.min(100)) / 100.0,
-            start,
-        }
+    pub(super) fn new(seed: u64, start: Duration) -> Self {
+        Self { seed, start }
     }
 
     /// How long a target that comes with others, `count` in all, waits for its first probe. In
@@ -38,10 +32,18 @@ impl Pace {
         window.mul_f64(self.fraction(id, 0))
     }
 
-    /// From the start of a target's probe to the start of its next.
-    pub(super) fn next(&self, id: u64, round: u64, period: Duration) -> Duration {
+    /// From the start of a target's probe to the start of its next: the period, off by at most
+    /// `jitter_percent` of it.
+    pub(super) fn next(
+        &self,
+        id: u64,
+        round: u64,
+        period: Duration,
+        jitter_percent: u8,
+    ) -> Duration {
         let period = period.clamp(SHORTEST, LONGEST);
-        let factor = 1.0 + self.jitter * (2.0 * self.fraction(id, round) - 1.0);
+        let jitter = f64::from(jitter_percent.min(100)) / 100.0;
+        let factor = 1.0 + jitter * (2.0 * self.fraction(id, round) - 1.0);
         period.mul_f64(factor).max(SHORTEST)
     }
 
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn first_probes_are_spread_over_the_period() {
-        let pace = Pace::new(7, 10, Duration::ZERO);
+        let pace = Pace::new(7, Duration::ZERO);
         let mut tenths = [0; 10];
         for id in 0..10_000 {
             let wait = pace.first(id, PERIOD, 1, Duration::ZERO);
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn targets_that_come_later_are_probed_soon() {
-        let pace = Pace::new(7, 10, Duration::ZERO);
+        let pace = Pace::new(7, Duration::ZERO);
         let later = PERIOD * 2;
         for id in 0..1000 {
             assert!(pace.first(id, PERIOD, 3, later) < Duration::from_millis(3));
@@ -89,25 +91,24 @@ mod tests {
 
     #[test]
     fn periods_differ_by_the_jitter_and_keep_their_mean() {
-        let pace = Pace::new(7, 10, Duration::ZERO);
+        let pace = Pace::new(7, Duration::ZERO);
         let waits: Vec<Duration> = (1..=1000)
-            .map(|round| pace.next(3, round, PERIOD))
+            .map(|round| pace.next(3, round, PERIOD, 10))
             .collect();
         let (low, high) = (Duration::from_millis(4500), Duration::from_millis(5500));
         assert!(waits.iter().all(|wait| (low..high).contains(wait)));
         let mean = waits.iter().sum::<Duration>() / 1000;
         let near = Duration::from_millis(4950)..Duration::from_millis(5050);
         assert!(near.contains(&mean), "{mean:?}");
-        let even = Pace::new(7, 0, Duration::ZERO);
-        assert_eq!(even.next(3, 1, PERIOD), PERIOD);
+        assert_eq!(pace.next(3, 1, PERIOD, 0), PERIOD);
     }
 
     #[test]
     fn no_period_is_too_short_or_too_long_for_the_clock() {
-        let pace = Pace::new(7, 200, Duration::ZERO);
+        let pace = Pace::new(7, Duration::ZERO);
         for round in 0..1000 {
-            assert!(pace.next(1, round, Duration::ZERO) >= SHORTEST);
-            assert!(pace.next(1, round, Duration::MAX) <= LONGEST * 2);
+            assert!(pace.next(1, round, Duration::ZERO, 200) >= SHORTEST);
+            assert!(pace.next(1, round, Duration::MAX, 200) <= LONGEST * 2);
         }
     }
 }

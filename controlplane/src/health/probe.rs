@@ -129,6 +129,8 @@ pub struct Timing {
     pub success: u32,
     /// Probes in a row that must fail before a healthy target is unhealthy; 0 is taken as 1.
     pub failure: u32,
+    /// How far a period may be off, in percent of it; `None`: as the settings say.
+    pub jitter_percent: Option<u8>,
 }
 
 impl Default for Timing {
@@ -138,6 +140,7 @@ impl Default for Timing {
             timeout: Duration::from_secs(1),
             success: 1,
             failure: 3,
+            jitter_percent: None,
         }
     }
 }

@@ -148,6 +148,7 @@ fn timing(probe: &PodProbe) -> Timing {
         timeout: Duration::from_secs(or(probe.timeout_seconds, 1).into()),
         success: or(probe.success_threshold, 1),
         failure: or(probe.failure_threshold, 3),
+        jitter_percent: None,
     }
 }
 
@@ -187,6 +188,7 @@ mod tests {
             timeout: Duration::from_secs(2),
             success: 4,
             failure: 5,
+            jitter_percent: None,
         };
         let action = Action::Http(http);
         let probe = Probe { action, timing };

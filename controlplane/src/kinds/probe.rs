@@ -52,10 +52,11 @@ pub struct ProbeSpec {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u32,
-    /// By how much of the period each probe is shifted at random, in percent.
-    #[serde(default = "ten")]
-    #[schemars(range(min = 0, max = 50))]
-    pub jitter_percent: u32,
+    /// By how much of the period each probe is shifted at random, in percent; without: as the
+    /// settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 0, max = 50))]
+    pub jitter_percent: Option<u32>,
     /// What an endpoint is before its first verdict: healthy or unhealthy.
     #[serde(default = "healthy")]
     #[schemars(extend("enum" = ["healthy", "unhealthy"]))]
@@ -118,8 +119,8 @@ pub struct Probe {
     pub success_threshold: u32,
     /// Failures in a row that make it unhealthy, 1 to 100.
     pub failure_threshold: u32,
-    /// Random shift of each probe, 0 to 50 percent of the period.
-    pub jitter_percent: u32,
+    /// Random shift of each probe, 0 to 50 percent of the period; `None`: as the settings say.
+    pub jitter_percent: Option<u32>,
     /// What an endpoint is before its first verdict.
     pub initially_healthy: bool,
 }
@@ -183,7 +184,8 @@ pub(super) fn check(report: &mut Report, raw: Option<&ProbeSpec>) -> Option<Prob
         timeout_seconds: within(report, field("timeoutSeconds"), timeout, 1..=period),
         success_threshold: within(report, field("successThreshold"), success, 1..=100),
         failure_threshold: within(report, field("failureThreshold"), failure, 1..=100),
-        jitter_percent: within(report, field("jitterPercent"), raw.jitter_percent, 0..=50),
+        jitter_percent: (raw.jitter_percent)
+            .map(|percent| within(report, field("jitterPercent"), percent, 0..=50)),
         initially_healthy,
     })
 }

@@ -89,6 +89,8 @@ fn sent(probe: &probe::Probe) -> Probe {
             timeout: seconds(probe.timeout_seconds),
             success: probe.success_threshold,
             failure: probe.failure_threshold,
+            jitter_percent: (probe.jitter_percent)
+                .map(|percent| u8::try_from(percent).unwrap_or(u8::MAX)),
         },
     }
 }

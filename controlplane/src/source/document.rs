@@ -218,21 +218,6 @@ impl Node {
         }
     }
 
-    /// The same value for a deserializer.
-    pub fn to_json(&self) -> serde_json::Value {
-        match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(value) => serde_json::Value::Bool(*value),
-            Value::Number(number) => serde_json::Value::Number(number.clone()),
-            Value::String(text) => serde_json::Value::String(text.clone()),
-            Value::List(items) => items.iter().map(Node::to_json).collect(),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(key, value)| (key.clone(), value.to_json()))
-                .collect(),
-        }
-    }
-
     fn shift(&mut self, lines: u32) {
         self.line = self.line.saturating_add(lines);
         match &mut self.value {
@@ -310,6 +295,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
+        list.shrink_to_fit();
         Ok(Value::List(list))
     }
 
@@ -318,6 +304,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         while let Some(entry) = entries.next_entry()? {
             map.push(entry);
         }
+        map.shrink_to_fit();
         Ok(Value::Map(map))
     }
 }
@@ -399,7 +386,7 @@ mod tests {
             ("a: *x\n", "an alias has no anchor"),
             (
                 &format!("{}{}", "[".repeat(100), "]".repeat(100)),
-                "is nested too deep, too long or repeats too much by aliases",
+                "is nested too deep, too long or repeats too much by aliases; flatten or divide it",
             ),
         ] {
             let error = parse(&split(text)[0]).unwrap_err();
@@ -432,18 +419,9 @@ mod tests {
     #[test]
     fn a_small_anchor_is_followed() {
         let node = only("base: &b {port: 80}\nuse: *b\nmerged:\n  <<: *b\n  name: x\n");
-        assert_eq!(
-            node.get("use")
-                .and_then(|n| n.get("port"))
-                .map(|n| n.to_json()),
-            Some(80.into())
-        );
-        assert_eq!(
-            node.get("merged")
-                .and_then(|n| n.get("port"))
-                .map(|n| n.to_json()),
-            Some(80.into())
-        );
+        let port = |key| &node.get(key).and_then(|n| n.get("port")).unwrap().value;
+        assert_eq!(port("use"), &Value::Number(80.into()));
+        assert_eq!(port("merged"), &Value::Number(80.into()));
     }
 
     proptest! {

@@ -34,7 +34,7 @@ impl From<&Metadata> for Identity {
 
 /// Two equal fingerprints mean the same content, as far as time stamps can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub(crate) struct Fingerprint {
     inode: (u64, u64),
     pub(super) size: u64,
     modified: (i64, i64),
@@ -52,6 +52,12 @@ impl From<&Metadata> for Fingerprint {
     }
 }
 
+/// What the file has now; `None` when that cannot be told.
+pub(super) fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some(Fingerprint::from(&meta))
+}
+
 /// The link that mounted ConfigMaps and Secrets swap to replace all their files at once
 /// (k8s.io/kubernetes pkg/volume/util/atomic_writer.go).
 const SWAPPED: &str = "..data";
@@ -62,13 +68,13 @@ pub(super) fn mounted(folder: &Path) -> Option<PathBuf> {
 }
 
 /// What a folder holds.
-pub(super) struct Listed {
-    pub(super) identity: Identity,
-    pub(super) manifests: BTreeSet<OsString>,
-    pub(super) subfolders: BTreeSet<OsString>,
+pub(crate) struct Listed {
+    pub(crate) identity: Identity,
+    pub(crate) manifests: BTreeSet<OsString>,
+    pub(crate) subfolders: BTreeSet<OsString>,
 }
 
-pub(super) fn list(folder: &Path) -> io::Result<Listed> {
+pub(crate) fn list(folder: &Path) -> io::Result<Listed> {
     let meta = std::fs::metadata(folder)?;
     let mut listed = Listed {
         identity: Identity::from(&meta),
@@ -102,15 +108,15 @@ pub(crate) fn is_manifest(name: &OsStr) -> bool {
 }
 
 /// A file as it was read.
-pub(super) struct Content {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Content {
+    pub(crate) bytes: Vec<u8>,
     /// What it had before it was read.
-    pub(super) fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// Whether it changed meanwhile.
-    pub(super) moved: bool,
+    pub(crate) moved: bool,
 }
 
-pub(super) fn read(path: &Path) -> Result<Content, String> {
+pub(crate) fn read(path: &Path) -> Result<Content, String> {
     let cannot = |error: io::Error| format!("cannot be read: {}", words::plain(&error));
     // Opening alone does things to some devices, so this looks first.
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {

@@ -133,29 +133,33 @@ impl Folder {
             let mut hints = self.pending.take(start);
             let full = start >= self.rescan || !hints.only;
             hints.only = !full;
+            let mut listener = Listener {
+                events,
+                told: 0,
+                gone: false,
+            };
             let Found {
-                events: changes,
                 readable,
                 torn,
                 again,
-            } = self.scanner.scan(&hints, start);
-            if !changes.is_empty() {
+            } = (self.scanner).scan(&hints, start, &mut |event| listener.tell(event));
+            let changes = listener.told;
+            if changes > 0 {
                 let took = self.clock.now().saturating_sub(start);
-                debug!("{} changes in the folder, found in {took:?}", changes.len());
+                debug!("{changes} changes in the folder, found and told in {took:?}");
             }
             // The first state of a folder is told even when it is empty, so that the control
             // plane can tell "nothing" from "not yet".
-            owed |= !changes.is_empty() || (readable && !readable_once);
+            owed |= changes > 0 || (readable && !readable_once);
             readable_once |= readable;
-            let tell = owed && !torn;
+            if owed && !torn && readable_once {
+                listener.tell(Event::Synced {
+                    source: Source::Folder,
+                });
+            }
             owed &= torn;
-            let end = (tell && readable_once).then_some(Event::Synced {
-                source: Source::Folder,
-            });
-            for event in changes.into_iter().chain(end) {
-                if events.blocking_send(event).is_err() {
-                    return;
-                }
+            if listener.gone {
+                return;
             }
             if full || !readable {
                 let healthy = readable && self.watcher.is_some();
@@ -222,6 +226,20 @@ impl Folder {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(due - now),
             }
         }
+    }
+}
+
+/// Who hears of changes.
+struct Listener<'a> {
+    events: &'a mpsc::Sender<Event>,
+    told: usize,
+    gone: bool,
+}
+
+impl Listener<'_> {
+    fn tell(&mut self, event: Event) {
+        self.told += 1;
+        self.gone = self.gone || self.events.blocking_send(event).is_err();
     }
 }
 

@@ -7,17 +7,18 @@
 //! file is read only when it changed. It does not watch and does not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sluice_conf::message::controlplane::Problem;
 use tracing::info;
 
 use super::Event;
-use super::files::{self, Fingerprint, Identity, is_manifest};
-use super::manifest::{self, Manifest};
+use super::batch::{Batch, Reading, State};
+use super::files::{self, Fingerprint, Identity, fingerprint, is_manifest};
+use super::manifest::Manifest;
 use crate::object::ObjectId;
 use crate::words;
 
@@ -45,11 +46,12 @@ pub(crate) struct Hints {
     pub(crate) open: BTreeSet<OsString>,
 }
 
-/// What a scan found.
+/// Takes what leads from the last scan to what the folder holds now.
+type Tell<'a> = &'a mut dyn FnMut(Event);
+
+/// What a scan found beside events.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What leads from the last scan to what the folder holds now; empty when nothing changed.
-    pub(crate) events: Vec<Event>,
     /// Whether the folder itself could be read.
     pub(crate) readable: bool,
     /// Whether all files were replaced at once meanwhile: what was found is partly the old state and
@@ -118,15 +120,16 @@ impl Scanner {
         }
     }
 
-    /// Compares the folder with the last scan; `now` is any clock that never goes backwards.
-    pub(crate) fn scan(&mut self, hints: &Hints, now: Duration) -> Found {
+    /// Compares the folder with the last scan and tells the difference as it is found; `now` is any
+    /// clock that never goes backwards.
+    pub(crate) fn scan(&mut self, hints: &Hints, now: Duration, tell: Tell<'_>) -> Found {
         let mut found = Found::default();
         let mounted = files::mounted(&self.folder);
         if hints.only && self.failure.is_none() && self.folder.is_dir() {
             found.readable = true;
-            self.scan_written(hints, now, &mut found);
+            self.scan_written(hints, now, tell);
         } else {
-            self.scan_all(hints, now, &mut found);
+            found.readable = self.scan_all(hints, now, tell);
         }
         let torn = files::mounted(&self.folder) != mounted && self.torn < MAX_TORN;
         self.torn = if torn { self.torn + 1 } else { 0 };
@@ -139,13 +142,15 @@ impl Scanner {
         found
     }
 
-    fn scan_all(&mut self, hints: &Hints, now: Duration, found: &mut Found) {
+    /// Returns whether the folder can be read.
+    fn scan_all(&mut self, hints: &Hints, now: Duration, tell: Tell<'_>) -> bool {
         let listed = match files::list(&self.folder) {
             Ok(listed) => listed,
             Err(error) => {
                 let why = words::plain(&error);
                 let message = format!("cannot be read: {why}; what it held stays in use");
-                return self.fail(message, found);
+                self.fail(message, tell);
+                return false;
             }
         };
         if self.identity != Some(listed.identity) {
@@ -154,47 +159,44 @@ impl Scanner {
                 // A mount that is gone looks the same as a folder that was emptied on purpose.
                 let message = "is another folder than before and holds no manifest; what the \
                                other held stays in use until this one holds a manifest";
-                return self.fail(message.to_owned(), found);
+                self.fail(message.to_owned(), tell);
+                return false;
             }
             self.identity = Some(listed.identity);
             if had_files {
                 self.settled = now + SETTLE;
             }
         }
-        found.readable = true;
         if self.failure.take().is_some() {
-            found.events.push(self.folder_report());
+            tell(self.folder_report());
         }
         self.note_subfolders(listed.subfolders);
-        for name in &listed.manifests {
-            if !hints.open.contains(name) {
-                self.visit(name, hints.written.contains(name), now, &mut found.events);
-            }
-        }
+        let closed = listed.manifests.iter();
+        let closed = closed.filter(|name| !hints.open.contains(*name));
+        self.visit(closed, &hints.written, now, tell);
         // Losses come last, so that an object that moved to another file is never away.
         let missing = |name: &OsString| !listed.manifests.contains(name);
-        self.forget(missing, now, &mut found.events);
+        self.forget(missing, now, tell);
+        true
     }
 
-    fn scan_written(&mut self, hints: &Hints, now: Duration, found: &mut Found) {
-        let mut missing = BTreeSet::new();
-        for name in hints.written.iter().filter(|name| is_manifest(name)) {
-            match self.folder.join(name).symlink_metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    missing.insert(name);
-                }
-                _ => self.visit(name, true, now, &mut found.events),
-            }
-        }
+    fn scan_written(&mut self, hints: &Hints, now: Duration, tell: Tell<'_>) {
+        let is_missing = |name: &&OsString| match self.folder.join(name).symlink_metadata() {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(_) => false,
+        };
+        let written = hints.written.iter().filter(|name| is_manifest(name));
+        let (missing, there): (BTreeSet<_>, BTreeSet<_>) = written.partition(is_missing);
+        self.visit(there, &hints.written, now, tell);
         if !missing.is_empty() {
-            self.forget(|name| missing.contains(name), now, &mut found.events);
+            self.forget(|name| missing.contains(name), now, tell);
         }
     }
 
-    fn fail(&mut self, message: String, found: &mut Found) {
+    fn fail(&mut self, message: String, tell: Tell<'_>) {
         if self.failure.as_ref() != Some(&message) {
             self.failure = Some(message);
-            found.events.push(self.folder_report());
+            tell(self.folder_report());
         }
     }
 
@@ -221,41 +223,43 @@ impl Scanner {
         }
     }
 
-    fn visit(&mut self, name: &OsStr, written: bool, now: Duration, events: &mut Vec<Event>) {
-        let path = self.folder.join(name);
-        let file = path.display().to_string();
-        if now < self.settled && !self.files.contains_key(name) {
-            self.settled = now + SETTLE;
-        }
-        let settled = self.settled;
-        let known = self.files.entry(name.to_owned()).or_default();
-        if !written && known.is_unchanged(&path) {
-            return;
-        }
-        let content = match files::read(&path) {
-            Ok(content) => content,
-            // Removed since the folder was listed: the next scan does not find it any more.
-            Err(_) if path.symlink_metadata().is_err() => return,
-            Err(reason) => return known.fail(&file, reason, events),
-        };
-        let manifest = manifest::read(&file, &content.bytes);
-        let lost = known.lost(&manifest);
-        if content.moved || !lost.is_empty() {
-            let doubt = known.doubt(Some(content.fingerprint), now);
-            if now < doubt.sure_at(settled) {
-                // Half a document tells nothing of its objects.
-                if doubt.since == now && manifest.complete {
-                    events.extend(doubts(&file, lost));
-                }
-                return;
+    /// Reads those of the files that were `written` or look changed, many at a time.
+    fn visit<'n>(
+        &mut self,
+        names: impl IntoIterator<Item = &'n OsString>,
+        written: &BTreeSet<OsString>,
+        now: Duration,
+        tell: Tell<'_>,
+    ) {
+        let mut batch = Batch::default();
+        for name in names {
+            if now < self.settled && !self.files.contains_key(name) {
+                self.settled = now + SETTLE;
+            }
+            let path = self.folder.join(name);
+            let fingerprint = fingerprint(&path);
+            let known = self.files.entry(name.clone()).or_default();
+            if !written.contains(name) && known.is_unchanged(fingerprint) {
+                continue;
+            }
+            let size = fingerprint.map_or(0, |fingerprint| fingerprint.size);
+            batch.add(name, path, size);
+            if batch.is_full() {
+                self.take_in(std::mem::take(&mut batch), now, tell);
             }
         }
-        known.doubt = None;
-        known.fingerprint = Some(content.fingerprint);
-        known.update(&file, manifest, lost, events);
+        self.take_in(batch, now, tell);
     }
 
-    fn forget(&mut self, gone: impl Fn(&OsString) -> bool, now: Duration, events: &mut Vec<Event>) {
+    fn take_in(&mut self, batch: Batch<'_>, now: Duration, tell: Tell<'_>) {
+        let settled = self.settled;
+        for (name, reading) in batch.read() {
+            let known = self.files.entry(name.clone()).or_default();
+            known.take_in(reading, settled, now, tell);
+        }
+    }
+
+    fn forget(&mut self, gone: impl Fn(&OsString) -> bool, now: Duration, tell: Tell<'_>) {
         let (folder, settled) = (&self.folder, self.settled);
         self.files.retain(|name, known| {
             if !gone(name) {
@@ -266,28 +270,52 @@ impl Scanner {
                 let doubt = known.doubt(None, now);
                 if now < doubt.sure_at(settled) {
                     if doubt.since == now {
-                        events.extend(doubts(&file, known.objects.iter().cloned()));
+                        doubts(&file, known.objects.iter().cloned()).for_each(&mut *tell);
                     }
                     return true;
                 }
             }
             for id in std::mem::take(&mut known.objects) {
                 let file = file.clone();
-                events.push(Event::Delete { id, file });
+                tell(Event::Delete { id, file });
             }
             let problems = Vec::new();
-            events.push(Event::Report { file, problems });
+            tell(Event::Report { file, problems });
             false
         });
     }
 }
 
 impl Known {
-    fn is_unchanged(&self, path: &Path) -> bool {
-        let Some(known) = self.fingerprint else {
-            return false;
+    fn is_unchanged(&self, fingerprint: Option<Fingerprint>) -> bool {
+        self.fingerprint.is_some() && self.fingerprint == fingerprint
+    }
+
+    fn take_in(&mut self, reading: Reading, settled: Duration, now: Duration, tell: Tell<'_>) {
+        let Reading { file, state } = reading;
+        let (manifest, fingerprint, moved) = match state {
+            State::Read {
+                manifest,
+                fingerprint,
+                moved,
+            } => (manifest, fingerprint, moved),
+            State::Gone => return,
+            State::Unreadable(reason) => return self.fail(&file, reason, tell),
         };
-        std::fs::metadata(path).is_ok_and(|meta| Fingerprint::from(&meta) == known)
+        let lost = self.lost(&manifest);
+        if moved || !lost.is_empty() {
+            let doubt = self.doubt(Some(fingerprint), now);
+            if now < doubt.sure_at(settled) {
+                // Half a document tells nothing of its objects.
+                if doubt.since == now && manifest.complete {
+                    doubts(&file, lost).for_each(tell);
+                }
+                return;
+            }
+        }
+        self.doubt = None;
+        self.fingerprint = Some(fingerprint);
+        self.update(&file, manifest, lost, tell);
     }
 
     /// Objects that the file had and that are not in `manifest`.
@@ -305,13 +333,7 @@ impl Known {
         *self.doubt.insert(same.unwrap_or(new))
     }
 
-    fn update(
-        &mut self,
-        file: &str,
-        manifest: Manifest,
-        lost: Vec<ObjectId>,
-        events: &mut Vec<Event>,
-    ) {
+    fn update(&mut self, file: &str, manifest: Manifest, lost: Vec<ObjectId>, tell: Tell<'_>) {
         for note in &manifest.notes {
             if !self.notes.contains(note) {
                 info!("{note}");
@@ -321,26 +343,27 @@ impl Known {
         let mut objects = BTreeSet::new();
         for found in manifest.objects {
             objects.insert(found.id.clone());
-            events.push(Event::from(found));
+            tell(Event::from(found));
         }
         let mut problems = manifest.problems;
         if manifest.complete {
             let file = file.to_owned();
-            events.extend(lost.into_iter().map(|id| Event::Delete {
+            let delete = |id| Event::Delete {
                 id,
                 file: file.clone(),
-            }));
+            };
+            lost.into_iter().map(delete).for_each(&mut *tell);
             self.objects = objects;
         } else {
             let unreadable = problems.iter_mut().filter(|p| p.object.is_none());
             unreadable.for_each(|problem| problem.message.push_str(kept(lost.len())));
-            events.extend(doubts(file, lost));
+            doubts(file, lost).for_each(&mut *tell);
             self.objects.append(&mut objects);
         }
-        self.report(file, problems, events);
+        self.report(file, problems, tell);
     }
 
-    fn fail(&mut self, file: &str, reason: String, events: &mut Vec<Event>) {
+    fn fail(&mut self, file: &str, reason: String, tell: Tell<'_>) {
         self.fingerprint = None;
         self.doubt = None;
         let kept = kept(self.objects.len());
@@ -352,13 +375,13 @@ impl Known {
             message: format!("{reason}{kept}"),
         };
         if self.problems != [problem.clone()] {
-            self.report(file, vec![problem], events);
+            self.report(file, vec![problem], tell);
         }
     }
 
-    fn report(&mut self, file: &str, problems: Vec<Problem>, events: &mut Vec<Event>) {
+    fn report(&mut self, file: &str, problems: Vec<Problem>, tell: Tell<'_>) {
         self.problems.clone_from(&problems);
-        events.push(Event::Report {
+        tell(Event::Report {
             file: file.to_owned(),
             problems,
         });

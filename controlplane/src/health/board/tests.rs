@@ -81,6 +81,31 @@ fn a_target_that_two_services_want_is_probed_once() {
 }
 
 #[test]
+fn the_jitter_of_a_probe_counts_more_than_that_of_the_settings() {
+    let apart = |jitter_percent: Option<u8>| {
+        let timing = Timing {
+            jitter_percent,
+            ..Timing::default()
+        };
+        let action = Action::Connect;
+        let probe = Arc::new(Probe { action, timing });
+        let mut board = board(10);
+        board.set(&name("a"), vec![target(1, Some(probe))], ms(0));
+        let started = run(&mut board, ms(500_000), &Ok(()));
+        let pairs = started.windows(2);
+        let apart: BTreeSet<Duration> = pairs.map(|pair| pair[1].0 - pair[0].0).collect();
+        (*apart.first().unwrap(), *apart.last().unwrap())
+    };
+    assert_eq!(apart(Some(0)), (ms(5000), ms(5000)));
+    let (least, most) = apart(None);
+    assert!((ms(4500)..ms(4600)).contains(&least), "{least:?}");
+    assert!((ms(5400)..ms(5500)).contains(&most), "{most:?}");
+    let (least, most) = apart(Some(50));
+    assert!((ms(2500)..ms(3000)).contains(&least), "{least:?}");
+    assert!((ms(7000)..ms(7500)).contains(&most), "{most:?}");
+}
+
+#[test]
 fn what_is_known_of_a_target_that_stays_is_kept() {
     let mut board = board(10);
     let [one, two] = [1, 2].map(|last| target(last, Some(probe(""))));

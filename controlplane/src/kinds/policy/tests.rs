@@ -115,10 +115,12 @@ fn a_probe_has_the_times_of_the_kubelet_unless_it_says_otherwise() {
         timeout_seconds: 1,
         success_threshold: 1,
         failure_threshold: 3,
-        jitter_percent: 10,
+        jitter_percent: None,
         initially_healthy: true,
     };
     assert_eq!(probe("{tcp: {}}"), tcp);
+    let steady = probe("{tcp: {}, jitterPercent: 0}");
+    assert_eq!(steady.jitter_percent, Some(0));
     let https = probe(
         "{https: {port: metrics, path: '/up?now', host: example.com, headers: [{name: X-A, value: b}], statuses: ['204', 300 - 302]}, periodSeconds: 5, timeoutSeconds: 5, initialState: unhealthy}",
     );

@@ -1,5 +1,6 @@
 //! Scans of a real folder at times that the test chooses.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -50,10 +51,9 @@ impl Scene {
     }
 
     fn scan_with(&mut self, hints: &Hints, ms: u64) -> Option<Duration> {
-        let found = self.scanner.scan(hints, Duration::from_millis(ms));
-        for event in found.events {
-            self.gateway.event(event);
-        }
+        let gateway = &mut self.gateway;
+        let mut tell = |event| gateway.event(event);
+        let found = (self.scanner).scan(hints, Duration::from_millis(ms), &mut tell);
         self.gateway.settle();
         found.again
     }
