@@ -96,7 +96,7 @@ pub struct Decision {
 }
 
 /// A Service that is served.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Admitted {
     /// As it is stored.
     service: Arc<core::Service>,
@@ -149,6 +149,24 @@ impl Admission {
             admission.restore(name, service);
         }
         Ok(admission)
+    }
+
+    /// An admission that decides as this one would, and stores nothing.
+    #[must_use]
+    pub fn rehearsal(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            registry: self.registry.clone(),
+            pools: self.pools.clone(),
+            policies: self.policies.clone(),
+            admitted: self.admitted.clone(),
+            waiting: self.waiting.clone(),
+            released: self.released,
+            held_back: BTreeSet::new(),
+            leads: self.leads,
+            behind: self.behind.clone(),
+            record: Record::new(None),
+        }
     }
 
     /// Takes over a Service of an earlier process. It is in use from now on, but known only when a

@@ -16,7 +16,7 @@ use crate::rules::Rules;
 use crate::service::ServiceSpec;
 
 /// The Services and slices in use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Catalog {
     rules: Arc<Rules>,
     services: BTreeMap<NamespacedName, Known<ServiceSpec>>,

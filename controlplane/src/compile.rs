@@ -41,7 +41,7 @@ pub struct Endpoints<'a> {
 }
 
 /// Keeps what every Service was compiled to, and compiles anew what a change concerns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Compiler {
     rules: Arc<Rules>,
     claims: Claims,

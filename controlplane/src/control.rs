@@ -1,25 +1,29 @@
 //! Answers sluicectl on a Unix socket.
 //!
 //! Guarantees: only root and the user of this process are answered; garbage ends the connection
-//! that it came on and nothing else; connections, message sizes and waiting times are bounded. The
-//! only change that can be asked for is to take endpoints out of use and back; objects come from
-//! their sources alone.
+//! that it came on and nothing else; connections, message sizes and waiting times are bounded. What
+//! can be changed through it: which endpoints are taken out of use, and whether a past table is in
+//! force. Objects come from their sources alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_conf::codec::CodecError;
+use sluice_conf::codec::{CodecError, MAX_BODY};
+use sluice_conf::message::controlplane::history::Force;
+use sluice_conf::message::controlplane::plan::{Draft, Plan};
 use sluice_conf::message::controlplane::{DataplaneLink, KubernetesLink, Reply, Request, Status};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::engine::{Events, Questions, Stopping, View};
 use crate::framing::{self, FrameError};
+use crate::history::{History, HistoryError};
 use crate::listener::OwnedListener;
 use crate::object::{Kind, NamespacedName, ObjectId};
+use crate::plan;
 use crate::readiness::drains::Target;
 use crate::source::kubernetes::Link;
 use crate::status::election::Leading;
@@ -27,8 +31,8 @@ use crate::tables::Tables;
 use crate::view;
 use crate::words;
 
-/// Largest request, in bytes.
-const MAX_REQUEST: usize = 64 << 10;
+/// Largest first request, in bytes; later ones may hold manifests.
+const MAX_FIRST_REQUEST: usize = 64 << 10;
 /// Most connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 /// How long a message may take from its first byte to its last.
@@ -47,6 +51,10 @@ pub struct Answers {
     pub events: Events,
     /// The newest table.
     pub tables: Arc<Tables>,
+    /// Past tables.
+    pub history: History,
+    /// Whose turn it is to plan: each plan needs memory for a copy of all objects.
+    pub planning: Arc<Mutex<()>>,
     /// State of the link to the dataplane.
     pub link: watch::Receiver<DataplaneLink>,
     /// Where objects come from.
@@ -133,7 +141,8 @@ async fn converse(mut stream: UnixStream, answers: &Answers) {
     let mut greeted = false;
     loop {
         let limit = if greeted { IDLE_LIMIT } else { MESSAGE_LIMIT };
-        let request = match next(&mut stream, limit).await {
+        let most = if greeted { MAX_BODY } else { MAX_FIRST_REQUEST };
+        let request = match next(&mut stream, limit, most).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => {
@@ -160,12 +169,16 @@ async fn converse(mut stream: UnixStream, answers: &Answers) {
 }
 
 /// The next request; `None` when the client is done or silent for too long.
-async fn next(stream: &mut UnixStream, limit: Duration) -> Result<Option<Request>, FrameError> {
+async fn next(
+    stream: &mut UnixStream,
+    limit: Duration,
+    most: usize,
+) -> Result<Option<Request>, FrameError> {
     match timeout(limit, stream.readable()).await {
         Ok(ready) => ready?,
         Err(_) => return Ok(None),
     }
-    match timeout(MESSAGE_LIMIT, framing::read(stream, MAX_REQUEST)).await {
+    match timeout(MESSAGE_LIMIT, framing::read(stream, most)).await {
         Ok(Ok(request)) => Ok(Some(request)),
         Ok(Err(FrameError::Closed)) | Err(_) => Ok(None),
         Ok(Err(error)) => Err(error),
@@ -230,6 +243,16 @@ impl Answers {
                 timeout_seconds,
             } => self.drain(&target, timeout_seconds).await?,
             Request::Undrain { target } => self.undrain(&target).await?,
+            Request::Plan(draft) => match self.plan(draft).await? {
+                Some(plan) => Reply::Plan(plan),
+                None => Reply::Refused("not all objects are read yet; ask again".to_owned()),
+            },
+            Request::History => match self.history.rows().await {
+                Ok(rows) => Reply::History(rows),
+                Err(error) => Reply::Refused(error.to_string()),
+            },
+            Request::Rollback(generation) => forced(self.history.roll_back(generation).await),
+            Request::Release => forced(self.history.release().await),
         })
     }
 
@@ -270,12 +293,26 @@ impl Answers {
         })
     }
 
+    /// What a draft would change; `None` before all objects are read.
+    async fn plan(&self, draft: Draft) -> Result<Option<Plan>, Stopping> {
+        let _turn = self.planning.lock().await;
+        let Some(rehearsal) = self.questions.rehearsal().await? else {
+            return Ok(None);
+        };
+        let made = tokio::task::spawn_blocking(move || plan::make(*rehearsal, &draft));
+        let plan = made.await.map_err(|_| Stopping)?;
+        let pinned = self.tables.newest().pinned;
+        Ok(Some(Plan { pinned, ..plan }))
+    }
+
     fn status(&self, view: &View, now: Duration) -> Status {
+        let newest = self.tables.newest();
         Status {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: now.as_secs(),
-            generation: self.tables.newest().generation,
+            generation: newest.generation,
+            pinned: newest.pinned,
             services: view.services.len(),
             endpoint_slices: view.slices,
             source: self.source.clone(),
@@ -283,5 +320,12 @@ impl Answers {
             dataplane: self.link.borrow().clone(),
             problems: view.problems.clone(),
         }
+    }
+}
+
+fn forced(result: Result<Force, HistoryError>) -> Reply {
+    match result {
+        Ok(force) => Reply::Force(force),
+        Err(error) => Reply::Refused(error.to_string()),
     }
 }

@@ -19,6 +19,7 @@ use crate::engine::{Engine, Feeds};
 use crate::evidence;
 use crate::health::{self, Health};
 use crate::health_check::{self, HealthCheckServer, PortError, ProxyHealth};
+use crate::history::History;
 use crate::listener::{ListenError, OwnedListener};
 use crate::metrics::{self, MetricsError};
 use crate::push::Pusher;
@@ -95,6 +96,10 @@ pub async fn run(
     }
     let tables = Arc::new(Tables::default());
     let store = SharedStore::from(open_store(&settings.store.path)?);
+    let past = settings.store.path.with_extension("history.redb");
+    let past = SharedStore::from(open_store(&past)?);
+    let keep = settings.history.keep;
+    let history = History::open(past, Arc::clone(&tables), keep, clock)?;
     let health = Health::new(health::Settings::from(&settings.health), clock);
     let notice = Duration::from_secs(settings.draining.notice_seconds.into());
     let readiness = Readiness::new(health.clone(), stored_drains(&store, notice)?)
@@ -137,6 +142,8 @@ pub async fn run(
         questions: engine.questions(),
         events: engine.events(),
         tables: Arc::clone(&tables),
+        history: history.clone(),
+        planning: Arc::default(),
         link: pusher.link(),
         source: source_text(settings, live.as_ref()),
         kubernetes: live.as_ref().map(Live::state),
@@ -173,6 +180,7 @@ pub async fn run(
         () = engine.run(feeds, clock) => {}
         () = health.run() => {}
         () = seeing => {}
+        () = history.run() => {}
         () = follow_tables(tables, pusher.link(), proxy_health, clock) => {}
         () = happened.follow(pusher.link(), clock) => {}
         () = pusher.run() => {}

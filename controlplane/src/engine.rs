@@ -37,10 +37,11 @@ use crate::tables::Tables;
 
 mod answers;
 mod checks;
-mod differences;
+pub(crate) mod differences;
 mod events;
 mod problems;
 mod questions;
+mod rehearsal;
 mod wishes;
 
 pub(crate) use answers::stage;
@@ -51,6 +52,7 @@ pub use problems::MAX_LOGGED;
 use problems::ProblemLog;
 use questions::Question;
 pub use questions::{Detail, Inventory, Questions, Standing, Standings, Stopping, View};
+pub use rehearsal::{Outcome, Rehearsal, Situation};
 use wishes::WishList;
 
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot

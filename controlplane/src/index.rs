@@ -28,7 +28,7 @@ use crate::slices::pod::{self, Pod};
 use crate::source::Event;
 
 /// The objects.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Index {
     objects: BTreeMap<ObjectId, Entry>,
     files: BTreeMap<String, Vec<Problem>>,
@@ -41,7 +41,7 @@ pub struct Index {
     trouble: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     order: u64,
     first_seen: Duration,
@@ -53,7 +53,7 @@ struct Entry {
 }
 
 /// What one file says of an object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Claim {
     origin: Origin,
     good: Option<Good>,
@@ -284,6 +284,53 @@ impl Index {
     /// Whether some file has the object, whatever is wrong with it.
     pub fn has(&self, id: &ObjectId) -> bool {
         self.objects.contains_key(id)
+    }
+
+    /// Every object with each file that it is written in; what an API server has is not written.
+    pub fn written(&self) -> impl Iterator<Item = (&ObjectId, &str)> {
+        self.objects.iter().flat_map(|(id, entry)| {
+            let written = entry.claims.iter().filter(|claim| !claim.admitted);
+            written.map(move |claim| (id, claim.origin.file.as_str()))
+        })
+    }
+
+    /// Takes an object that was written elsewhere, if it was, to be written in `file`, with all that
+    /// is known of it; of several versions it is the one in use.
+    pub fn relocate(&mut self, id: &ObjectId, file: &str) {
+        let Some(entry) = self.objects.get_mut(id) else {
+            return;
+        };
+        let chosen = entry.chosen.clone();
+        let is_chosen = |claim: &Claim| Some(&claim.origin.file) == chosen.as_ref();
+        let (mut claims, mut written): (Vec<_>, Vec<_>) =
+            entry.claims.drain(..).partition(|claim| claim.admitted);
+        written.sort_by_key(|claim| !is_chosen(claim));
+        if let Some(mut claim) = written.into_iter().next() {
+            if is_chosen(&claim) {
+                entry.chosen = Some(file.to_owned());
+            }
+            claim.origin.file = file.to_owned();
+            claims.push(claim);
+        }
+        entry.claims = claims;
+    }
+
+    /// The version of an object that was last told as a change.
+    pub fn told(&self, id: &ObjectId) -> Option<&Good> {
+        self.objects.get(id)?.told.as_ref()
+    }
+
+    /// Whether an object as it stands in `file` is refused.
+    pub fn is_refused(&self, id: &ObjectId, file: &str) -> bool {
+        let Some(entry) = self.objects.get(id) else {
+            return false;
+        };
+        let mut here = entry.claims.iter().filter(|c| c.origin.file == file);
+        entry.chosen.as_deref() != Some(file)
+            || here.any(|claim| {
+                let mut issues = claim.issues.iter().chain(&claim.verdict);
+                issues.any(|issue| issue.fatal)
+            })
     }
 
     /// What has changed since the last call, sorted by object.

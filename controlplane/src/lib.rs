@@ -23,6 +23,7 @@
 pub mod clock;
 
 pub mod words;
+
 mod parallel;
 
 pub mod field;
@@ -80,6 +81,10 @@ pub mod framing;
 pub mod push;
 
 pub mod evidence;
+
+pub mod plan;
+
+pub mod history;
 
 pub mod view;
 

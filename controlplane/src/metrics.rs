@@ -13,6 +13,7 @@ use crate::object::Kind;
 use crate::words;
 
 const GENERATION: &str = "sluice_controlplane_generation";
+const PINNED: &str = "sluice_controlplane_pinned";
 const SERVICES: &str = "sluice_controlplane_services";
 const SLICES: &str = "sluice_controlplane_endpoint_slices";
 const PROBLEMS: &str = "sluice_controlplane_problems";
@@ -59,6 +60,10 @@ pub fn serve(listen: SocketAddr) -> Result<(), MetricsError> {
 
 fn describe() {
     describe_gauge!(GENERATION, "Generation of the newest service table");
+    describe_gauge!(
+        PINNED,
+        "1 while a past table is in force and follows no change, else 0"
+    );
     describe_gauge!(SERVICES, "Services in use");
     describe_gauge!(SLICES, "EndpointSlices in use");
     describe_gauge!(
@@ -111,6 +116,10 @@ fn describe() {
 
 pub(crate) fn generation(generation: Generation) {
     gauge!(GENERATION).set(generation.0 as f64);
+}
+
+pub(crate) fn pinned(pinned: bool) {
+    gauge!(PINNED).set(f64::from(u8::from(pinned)));
 }
 
 pub(crate) fn objects(services: usize, slices: usize, problems: usize) {

@@ -49,7 +49,7 @@ pub struct Options {
 }
 
 /// All pools and what is held of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pools {
     options: Options,
     pools: BTreeMap<String, PoolSpec>,

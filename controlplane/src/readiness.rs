@@ -59,10 +59,12 @@ impl Moment {
 }
 
 /// Judges endpoints.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Readiness {
     /// Absent: nothing is judged.
     health: Option<Health>,
+    /// Whether nothing more is to be judged than is already.
+    rehearsed: bool,
     drains: Drains,
     /// The floor of Services whose policy names none, in percent.
     fail_open_percent: u8,
@@ -73,7 +75,7 @@ pub struct Readiness {
 }
 
 /// What is known of a Service beside its slices.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Watched {
     /// What it wants judged.
     targets: Vec<Target>,
@@ -101,6 +103,7 @@ impl Readiness {
     pub fn new(health: Health, drains: Drains) -> Self {
         Self {
             health: Some(health),
+            rehearsed: false,
             drains,
             ..Self::default()
         }
@@ -112,6 +115,15 @@ impl Readiness {
     pub fn with_fail_open(mut self, percent: u8) -> Self {
         self.fail_open_percent = percent;
         self
+    }
+
+    /// The same verdicts and drains for a trial: it has nothing judged that is not already.
+    #[must_use]
+    pub fn rehearsal(&self) -> Self {
+        Self {
+            rehearsed: true,
+            ..self.clone()
+        }
     }
 
     /// The drains.
@@ -173,7 +185,7 @@ impl Readiness {
             let users = self.users.entry(target.clone()).or_default();
             users.insert(service.clone());
         }
-        if let Some(health) = &self.health {
+        if let Some(health) = self.health.as_ref().filter(|_| !self.rehearsed) {
             health.set(service, targets.to_vec());
         }
     }

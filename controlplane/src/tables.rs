@@ -22,6 +22,10 @@ pub struct State {
     pub generation: Generation,
     /// The table; `None` before the first was compiled.
     pub table: Option<Arc<ServiceTable>>,
+    /// The past generation of which it is a copy that nothing may change.
+    pub pinned: Option<Generation>,
+    /// The table that was published last, while another is pinned.
+    waiting: Option<Arc<ServiceTable>>,
 }
 
 impl Default for Tables {
@@ -34,25 +38,43 @@ impl Default for Tables {
 
 impl Tables {
     /// Puts `table` in force under the next generation, whatever its own, unless an equal one is
-    /// already. Returns what has changed, if anything has; in the first table all is new.
+    /// already. Returns what has changed, if anything has; in the first table all is new. While a
+    /// generation is pinned nothing changes, and the table waits for the release.
     pub fn publish(&self, table: ServiceTable) -> Option<TableChange> {
         let mut changed = None;
         self.state.send_if_modified(|state| {
-            let nothing = Arc::default();
-            let newest = state.table.as_ref().unwrap_or(&nothing);
-            let mut change = table.since(newest);
-            let same = change.edits.is_empty() && change.networks == newest.networks;
-            if same && state.table.is_some() {
+            if state.pinned.is_some() {
+                state.waiting = Some(Arc::new(table));
                 return false;
             }
-            // What is equal becomes the same, so that nobody need compare it again.
-            let table = change.clone().apply(newest).unwrap_or(table);
-            state.advance(table, state.generation);
-            change.generation = state.generation;
-            changed = Some(change);
-            true
+            changed = state.follow(table);
+            changed.is_some()
         });
         changed
+    }
+
+    /// Puts `table`, a copy of the generation `of`, in force and keeps it there.
+    pub fn pin(&self, table: ServiceTable, of: Generation) {
+        self.state.send_modify(|state| {
+            if state.pinned.is_none() {
+                state.waiting.clone_from(&state.table);
+            }
+            state.pinned = Some(of);
+            state.follow(table);
+        });
+    }
+
+    /// Puts the table in force that was published last. Returns the generation that was pinned.
+    pub fn release(&self) -> Option<Generation> {
+        let mut pinned = None;
+        self.state.send_if_modified(|state| {
+            pinned = state.pinned.take();
+            if let Some(table) = state.waiting.take() {
+                state.follow((*table).clone());
+            }
+            pinned.is_some()
+        });
+        pinned
     }
 
     /// Makes sure that the generation is above `seen`.
@@ -81,6 +103,22 @@ impl Tables {
 }
 
 impl State {
+    /// Puts a table in force if it is another; returns what has changed.
+    fn follow(&mut self, table: ServiceTable) -> Option<TableChange> {
+        let nothing = Arc::default();
+        let newest = self.table.as_ref().unwrap_or(&nothing);
+        let mut change = table.since(newest);
+        let same = change.edits.is_empty() && change.networks == newest.networks;
+        if same && self.table.is_some() {
+            return None;
+        }
+        // What is equal becomes the same, so that nobody need compare it again.
+        let table = change.clone().apply(newest).unwrap_or(table);
+        self.advance(table, self.generation);
+        change.generation = self.generation;
+        Some(change)
+    }
+
     fn advance(&mut self, table: ServiceTable, above: Generation) {
         self.generation = Generation(above.0.saturating_add(1));
         self.table = Some(Arc::new(ServiceTable {

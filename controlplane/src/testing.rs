@@ -123,6 +123,11 @@ impl Gateway {
         compiled
     }
 
+    /// What manifests can be tried on.
+    pub(crate) fn rehearsal(&self) -> crate::engine::Rehearsal {
+        self.engine.rehearsal(Moment::default()).unwrap()
+    }
+
     /// What is wrong, as sorted lines.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = lines(&self.engine.view().problems);

@@ -293,6 +293,7 @@ impl<Io: PacketIo> Worker<Io> {
         {
             match query {
                 Query::List(wanted) => self.listing = Some(Listing::new(wanted)),
+                Query::Count(tally) => self.listing = Some(Listing::count(tally)),
                 Query::Explain { question, answer } => {
                     if let Some(explanation) = self.engine.answer(&question, snapshot, now) {
                         // Nobody waits any more when the client has gone.

@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use self::history::{Force, GenerationRow};
+use self::plan::{Draft, Plan};
 use super::Hello;
 use crate::table::Generation;
 
+pub mod history;
+pub mod plan;
 mod rows;
 
 pub use rows::*;
@@ -67,6 +71,15 @@ pub enum Request {
         /// As in [`Request::Drain`].
         target: String,
     },
+    /// What manifests would change. Answered by [`Reply::Plan`].
+    Plan(Draft),
+    /// Past tables. Answered by [`Reply::History`].
+    History,
+    /// Puts the table of a past generation in force and keeps it there. Answered by
+    /// [`Reply::Force`].
+    Rollback(Generation),
+    /// Lets the table follow the objects again. Answered by [`Reply::Force`].
+    Release,
 }
 
 /// The control plane's answers.
@@ -108,6 +121,12 @@ pub enum Reply {
     },
     /// The request could not be served.
     Refused(String),
+    /// What would change.
+    Plan(Plan),
+    /// The past tables that are kept, oldest first.
+    History(Vec<GenerationRow>),
+    /// What is in force now.
+    Force(Force),
 }
 
 /// How the control plane is.
@@ -119,8 +138,10 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime_seconds: u64,
-    /// Generation compiled last.
+    /// Generation given last.
     pub generation: Generation,
+    /// The past generation that is pinned, if one is: nothing changes the table before its release.
+    pub pinned: Option<Generation>,
     /// Services known.
     pub services: usize,
     /// EndpointSlices known.

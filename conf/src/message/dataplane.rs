@@ -48,6 +48,8 @@ pub enum AnyRequest<T> {
     /// Answered by [`Reply::Tapped`] again and again, until the client closes the connection; the
     /// first one comes at once. The last request of its connection.
     Tap(TapSettings),
+    /// How many open connections these Service ports have. Answered by [`Reply::Counts`].
+    Count(Vec<ServiceName>),
 }
 
 /// The dataplane's answers.
@@ -86,6 +88,8 @@ pub enum Reply {
     Tapped(TapBatch),
     /// The request could not be served.
     Refused(String),
+    /// How many connections there are.
+    Counts(Counts),
 }
 
 /// How the dataplane is.
@@ -271,6 +275,28 @@ pub struct Connections {
     pub connections: Vec<Connection>,
     /// True when more matched than were listed.
     pub truncated: bool,
+}
+
+/// How many connections Service ports have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// By Service port, frontend and backend, sorted by them.
+    pub counts: Vec<Count>,
+    /// True when there are more frontends and backends with connections than are listed.
+    pub truncated: bool,
+}
+
+/// How many connections lead from one frontend to one backend.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Count {
+    /// Service port that owns the frontend.
+    pub service: ServiceName,
+    /// The frontend that clients use.
+    pub frontend: SocketAddr,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Connections that are open, or are opening or closing.
+    pub connections: u64,
 }
 
 /// One tracked connection.

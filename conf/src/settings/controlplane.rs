@@ -35,6 +35,9 @@ pub struct Controlplane {
     /// Where what outlives a restart is kept.
     #[serde(default)]
     pub store: Store,
+    /// Past tables.
+    #[serde(default)]
+    pub history: History,
     /// Node ports.
     #[serde(default)]
     pub node_ports: NodePorts,
@@ -88,6 +91,25 @@ impl Default for Store {
         Self {
             path: "/var/lib/sluice/controlplane.redb".into(),
         }
+    }
+}
+
+/// `[history]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Past tables that are kept, within [`History::KEEP`].
+    pub keep: u16,
+}
+
+impl History {
+    /// What [`History::keep`] can be.
+    pub const KEEP: RangeInclusive<u16> = 1..=1000;
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep: 10 }
     }
 }
 
@@ -261,6 +283,15 @@ impl Controlplane {
             }
         }
         self.health.check()?;
+        let (keep, range) = (self.history.keep, History::KEEP);
+        if !range.contains(&keep) {
+            let message = format!(
+                "{keep} is not possible; use {} to {}",
+                range.start(),
+                range.end()
+            );
+            return Err(Impossible::new("history.keep", message));
+        }
         let range = Service::MSS_CLAMP;
         match self.defaults.mss_clamp {
             Some(bytes) if !range.contains(&bytes) => Err(Impossible::new(
@@ -290,6 +321,7 @@ mod tests {
         assert_eq!(example.kubernetes, minimal.kubernetes);
         assert_eq!(example.cluster, minimal.cluster);
         assert_eq!(example.store, minimal.store);
+        assert_eq!(example.history, minimal.history);
         assert_eq!(example.node_ports, minimal.node_ports);
         assert_eq!(example.load_balancers, minimal.load_balancers);
         assert_eq!(example.health_checks, minimal.health_checks);
@@ -357,6 +389,10 @@ mod tests {
             (
                 "[health]\nfail_open_percent = 101\n",
                 "cp.toml:4: health.fail_open_percent: 101 is too much; use 0 to 100",
+            ),
+            (
+                "[history]\nkeep = 0\n",
+                "cp.toml:4: history.keep: 0 is not possible; use 1 to 1000",
             ),
             (
                 "[defaults]\nmss_clamp = 535\n",

@@ -45,7 +45,7 @@ impl Claim {
 type Pitch = (IpAddr, Protocol, Option<u16>);
 
 /// All claims.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Claims {
     /// Sorted by rank.
     pitches: HashMap<Pitch, Vec<(Claim, NamespacedName)>>,

@@ -25,6 +25,9 @@ impl Engine {
         // Whoever asked may be gone: then nobody reads the answer.
         match question {
             Question::View(answer) => drop(answer.send(self.view())),
+            Question::Rehearsal(answer) => {
+                drop(answer.send(self.rehearsal(moment).map(Box::new)));
+            }
             Question::Standings { namespace, answer } => {
                 drop(answer.send(self.standings(namespace.as_deref(), moment)));
             }

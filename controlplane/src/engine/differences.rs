@@ -31,7 +31,7 @@ fn name(service: &Service) -> Name<'_> {
 }
 
 /// Which Services differ; `None` when none does.
-fn differences(before: &[Arc<Service>], change: &TableChange) -> Option<String> {
+pub(crate) fn differences(before: &[Arc<Service>], change: &TableChange) -> Option<String> {
     let mut lost: BTreeMap<Name<'_>, usize> = BTreeMap::new();
     let mut given = BTreeSet::new();
     for edit in &change.edits {

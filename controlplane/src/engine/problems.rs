@@ -13,7 +13,7 @@ pub const MAX_LOGGED: usize = 20;
 
 /// Remembers the order in which problems appeared. A problem whose line changed, because something
 /// was written above it, is the same problem.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct ProblemLog {
     known: BTreeMap<Problem, Appeared>,
     next: u64,

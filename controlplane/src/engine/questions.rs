@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use sluice_conf::message::controlplane::{DrainRow, Problem};
 use tokio::sync::{mpsc, oneshot};
 
+use super::Rehearsal;
 use crate::endpoints::Slice;
 use crate::health::Judged;
 use crate::index::Known;
@@ -87,7 +88,6 @@ pub struct Inventory {
 }
 
 /// One question, with where to put the answer.
-#[derive(Debug)]
 pub(super) enum Question {
     View(oneshot::Sender<View>),
     Standings {
@@ -99,6 +99,7 @@ pub(super) enum Question {
         answer: oneshot::Sender<Option<Detail>>,
     },
     Inventory(oneshot::Sender<Inventory>),
+    Rehearsal(oneshot::Sender<Option<Box<Rehearsal>>>),
     Drain {
         target: Target,
         timeout_seconds: Option<u32>,
@@ -162,6 +163,15 @@ impl Questions {
     /// The engine has ended.
     pub async fn inventory(&self) -> Result<Inventory, Stopping> {
         self.ask(Question::Inventory).await
+    }
+
+    /// A copy of what there is, to try manifests on; `None` before every source has told all. The
+    /// engine waits only for the copy.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn rehearsal(&self) -> Result<Option<Box<Rehearsal>>, Stopping> {
+        self.ask(Question::Rehearsal).await
     }
 
     /// Takes endpoints out of use; existing connections may go on for `timeout_seconds`, or until

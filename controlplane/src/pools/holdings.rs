@@ -27,14 +27,14 @@ pub(super) struct Held {
 }
 
 /// What one Service has, and what it said about sharing when it got it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Holding {
     sharing: Sharing,
     held: Vec<Held>,
 }
 
 /// All that is held.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Holdings {
     services: BTreeMap<NamespacedName, Holding>,
     holders: BTreeMap<IpAddr, BTreeSet<NamespacedName>>,

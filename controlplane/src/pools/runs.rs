@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::kinds::pool::{next, previous};
 
 /// First and last address of every run; no two runs touch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Runs(BTreeMap<IpAddr, IpAddr>);
 
 impl Runs {

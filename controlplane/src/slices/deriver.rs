@@ -19,7 +19,7 @@ use super::slice::Slice;
 use crate::object::NamespacedName;
 
 /// Facts in, slices out.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Deriver {
     settings: Settings,
     services: BTreeMap<NamespacedName, Derived>,
@@ -35,14 +35,14 @@ pub struct Deriver {
     containers: Shared<[Container]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Derived {
     service: Arc<Service>,
     slices: Vec<Arc<Slice>>,
 }
 
 /// Pods of a namespace.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Namespace {
     by_name: BTreeMap<Arc<str>, Arc<Pod>>,
     /// Sorted by name.

@@ -14,13 +14,13 @@ use super::service;
 use crate::object::NamespacedName;
 
 /// The selectors of all Services.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Selectors {
     services: HashMap<NamespacedName, Selector>,
     by_label: HashMap<Arc<str>, HashMap<Label, BTreeSet<Arc<str>>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Selector {
     labels: Box<[Label]>,
     filed: Label,

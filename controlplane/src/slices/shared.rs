@@ -25,6 +25,15 @@ impl<T: ?Sized> Default for Shared<T> {
     }
 }
 
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            known: self.known.clone(),
+            sweep_at: self.sweep_at,
+        }
+    }
+}
+
 impl<T: ?Sized + Hash + Eq> Shared<T> {
     /// Puts the value that is kept in the place of an equal one.
     pub(super) fn share(&mut self, value: &mut Arc<T>) {

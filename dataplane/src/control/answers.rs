@@ -10,12 +10,12 @@ use sluice_conf::message::dataplane::{
     BackendStats, Connection, ConnectionFilter, Connections, Drop, Evidence, Interface, Mark,
     Reply, Request, ServiceStats, Stats, Status, Worker,
 };
-use sluice_conf::{Generation, ServiceTable, TableChange};
+use sluice_conf::{Generation, ServiceName, ServiceTable, TableChange};
 
 use super::evidence;
 use crate::clock::Clock;
 use crate::gateway::{Base, ChangeRefused, Gateway};
-use crate::listing::{Query, Wanted};
+use crate::listing::{Counting, Query, Tally, Wanted};
 use crate::service::{CompiledBackend, CompiledService};
 use crate::stats::{self, Totals, WorkerCounters};
 use crate::tap::{Around, Session, Tap};
@@ -78,6 +78,7 @@ impl Answers {
             Request::Stats => Reply::Stats(self.stats()),
             Request::Evidence { since } => Reply::Evidence(self.evidence(&since)),
             Request::Connections(filter) => self.connections(filter),
+            Request::Count(services) => self.count(services),
             Request::Explain(question) => self.explain(question),
             Request::Push(table) => self.push(table, base),
             Request::Change(change) => self.change(change, base),
@@ -249,6 +250,27 @@ impl Answers {
             connections,
             truncated,
         })
+    }
+
+    fn count(&self, services: Vec<ServiceName>) -> Reply {
+        let services = Arc::new(services.into_iter().collect());
+        let (answer, answered) = bounded(self.gateway.queries().len());
+        let tally = Tally { services, answer };
+        let asked = self.ask_workers(|| Query::Count(tally.clone()));
+        drop(tally);
+        let mut all = Counting::default();
+        let gather = |()| {
+            let mut workers = self.gateway.queries().iter();
+            workers.try_for_each(|_| {
+                let counts = answered.recv_timeout(PATIENCE).ok()?;
+                all.add_all(&counts);
+                Some(())
+            })
+        };
+        match asked.and_then(gather) {
+            Some(()) => Reply::Counts(all.finish()),
+            None => Reply::Refused(SILENT_WORKERS.into()),
+        }
     }
 
     fn explain(&self, question: Question) -> Reply {

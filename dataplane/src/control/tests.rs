@@ -208,6 +208,10 @@ fn stats_list_every_drop_reason_and_every_backend() {
             panic!("no listing")
         };
         assert!(listed.connections.is_empty() && !listed.truncated);
+        let Reply::Counts(counts) = ask(client, &Request::Count(Vec::new())) else {
+            panic!("no count")
+        };
+        assert!(counts.counts.is_empty() && !counts.truncated);
     });
 }
 

@@ -4,13 +4,13 @@
 //! What only a real packet can show is not foretold: its checksums, its size and time to live, the
 //! limit of answers, and whether a full table or exhausted source ports make room.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sluice_conf::message::dataplane::Connection as Listed;
 use sluice_conf::message::dataplane::explain::{
     Affinity, Explanation, Known, Outcome, Question, Row, Rule, Sender, Source, Translation, Way,
 };
-use sluice_conf::{Pool, Protocol, Refusal};
+use sluice_conf::{Pool, Protocol, Refusal, ServiceName};
 
 use super::answer::{Told, may_be_told};
 use super::known::{rebind, starts_anew, way_of};
@@ -103,6 +103,24 @@ impl Engine {
             expires_seconds: table.expires_in(id, now.seconds()),
             worker: self.worker.into(),
         }
+    }
+
+    /// Service port, frontend and backend of a connection; `None` when it has ended, or its frontend
+    /// is gone.
+    pub fn ends<'a, A: Tracked>(
+        &self,
+        id: ConnId,
+        services: &'a ServiceMap,
+    ) -> Option<(&'a ServiceName, SocketAddr, SocketAddr)> {
+        let connection = self.table::<A>().get(id);
+        if connection.state.has_ended() {
+            return None;
+        }
+        let frontend = connection.original.destination;
+        let target = Target::from_end(frontend, connection.original.protocol);
+        let served = services.frontend(&target)?;
+        let name = &served.service.entry.name;
+        Some((name, frontend.into(), connection.backend().into()))
     }
 
     /// `None` when there is no connection, or when the packet opens a new one in its place.

@@ -10,5 +10,6 @@ mod health_probes;
 mod kubernetes;
 mod kubernetes_source;
 mod manifests;
+mod plan;
 mod readiness;
 mod walkthrough;

@@ -128,14 +128,19 @@ fn connection(known: Option<&Known>) -> String {
     )
 }
 
-fn rule_facts(rule: &Rule) -> Vec<(&'static str, String)> {
-    let frontend = &rule.frontend;
-    let kind = match frontend.kind {
+/// What kind of frontend it is, in words.
+pub const fn kind(kind: FrontendKind) -> &'static str {
+    match kind {
         FrontendKind::ClusterIp => "ClusterIP",
         FrontendKind::LoadBalancer => "LoadBalancer address",
         FrontendKind::ExternalIp => "external IP",
         FrontendKind::NodePort => "node port",
-    };
+    }
+}
+
+fn rule_facts(rule: &Rule) -> Vec<(&'static str, String)> {
+    let frontend = &rule.frontend;
+    let kind = kind(frontend.kind);
     let first = SocketAddr::new(frontend.address, frontend.port);
     let ports = match frontend.is_range() {
         true => format!("{first}-{}", frontend.last_port),

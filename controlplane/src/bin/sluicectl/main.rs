@@ -9,7 +9,9 @@ mod drops;
 mod explain;
 mod follow;
 mod get;
+mod history;
 mod output;
+mod plan;
 mod status;
 mod trace;
 
@@ -112,6 +114,12 @@ enum Verb {
         #[arg(short, long, value_name = "FILE")]
         write: PathBuf,
     },
+    /// What manifests would change, and how many connections that touches; changes nothing.
+    Plan(plan::Manifests),
+    /// Past tables that can be rolled back to.
+    History,
+    /// Puts a past table in force and keeps it there, until it is released.
+    Rollback(history::Back),
     /// Prints a completion script.
     Completions {
         /// For this shell.
@@ -266,6 +274,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Explain(packet) => explain::run(common, packet),
         Verb::Trace(which) => trace::run(common, which),
         Verb::Capture { which, write } => capture::run(common, which, write),
+        Verb::Plan(manifests) => plan::run(common, manifests),
+        Verb::History => history::history(common),
+        Verb::Rollback(back) => history::rollback(common, back),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = Arguments::command();

@@ -130,6 +130,11 @@ fn controlplane_text(text: &mut String, status: &controlplane::Status) {
     let objects = objects.join(", ");
     line(text, "objects", &objects);
     let compiled = status.generation;
+    if let Some(pinned) = status.pinned {
+        let pinned =
+            format!("{pinned}: NO CHANGE has any effect before `sluicectl rollback --release`");
+        line(text, "pinned", &pinned);
+    }
     match &status.dataplane {
         controlplane::DataplaneLink::Connected { applied, rejected } => {
             let applied = generation(*applied);
@@ -248,6 +253,7 @@ mod tests {
             pid: 41,
             uptime_seconds: 130,
             generation: Generation(7),
+            pinned: None,
             services: 2,
             endpoint_slices: 3,
             source: "folder /etc/sluice/services".into(),
@@ -361,6 +367,17 @@ PROBLEMS (1)
         let mut text = String::new();
         controlplane_text(&mut text, &status);
         assert!(text.contains("\n  kubernetes   not connected"), "{text}");
+    }
+
+    #[test]
+    fn a_pinned_generation_cannot_be_overlooked() {
+        let mut status = controlplane_status();
+        status.pinned = Some(Generation(4));
+        let mut text = String::new();
+        controlplane_text(&mut text, &status);
+        let line =
+            "  pinned       4: NO CHANGE has any effect before `sluicectl rollback --release`\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

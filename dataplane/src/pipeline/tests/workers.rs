@@ -1,11 +1,14 @@
 //! Several workers: whose flow is it?
 
 use super::*;
-use crate::listing::{Query, Wanted};
+use crate::listing::{Query, Tally, Wanted};
 use crate::testutil::Build;
 use crate::testutil::rig::{BACKENDS, CLIENTS, Rig, RigSettings};
 use crate::verdict::DropReason;
 use sluice_conf::message::dataplane::ConnectionFilter;
+use sluice_conf::{Protocol, ServiceName};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Every flow of these clients through `workers` workers, every frame at the wrong one too.
@@ -148,6 +151,39 @@ fn connections_are_listed_by_service_and_client() {
         }),
         []
     );
+}
+
+#[test]
+fn open_connections_are_counted_by_service_frontend_and_backend() {
+    let mut rig = Rig::new(&[WEB, DNS]);
+    establish(&mut rig, CLIENT);
+    let ended = "10.0.1.10:40077";
+    establish(&mut rig, ended);
+    let reset = Build::tcp(ended, VIP).flags(RST);
+    rig.exchange(CLIENTS, &reset.numbers(1001, 0).frame());
+    let question = Build::udp("10.0.1.10:5353", "203.0.113.10:53");
+    rig.exchange(CLIENTS, &question.payload(b"q").frame());
+    let mut count = |services: HashSet<ServiceName>| {
+        let (answer, answered) = crossbeam::channel::bounded(1);
+        let services = Arc::new(services);
+        rig.ask(0, Query::Count(Tally { services, answer }));
+        for _ in 0..64 {
+            rig.run();
+        }
+        answered.try_recv().unwrap().counts
+    };
+    let web = ServiceName {
+        namespace: "default".into(),
+        name: "web".into(),
+        port: String::new(),
+        protocol: Protocol::Tcp,
+    };
+    let counts = count(HashSet::from([web.clone()]));
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!((&counts[0].service, counts[0].connections), (&web, 1));
+    assert_eq!(counts[0].frontend.to_string(), VIP);
+    assert_eq!(counts[0].backend.to_string(), "10.0.2.11:8080");
+    assert_eq!(count(HashSet::new()), []);
 }
 
 #[test]
