@@ -199,7 +199,9 @@ fn policies(old: &Service, new: &Service) -> Vec<Alteration> {
     all.note("session affinity", affinity, affinity_seconds, |seconds| {
         seconds.map_or_else(none, |seconds| format!("{seconds} s"))
     });
-    all.note("source ranges", &old.source_ranges, source_ranges, ranges);
+    all.note("source ranges", &old.source_ranges, source_ranges, |all| {
+        ranges(all)
+    });
     all.note(
         "backend gone",
         &old.backend_gone,
@@ -219,7 +221,7 @@ fn none() -> String {
     "none".to_owned()
 }
 
-fn ranges(ranges: &Vec<IpNet>) -> String {
+fn ranges(ranges: &[IpNet]) -> String {
     let ranges: BTreeSet<String> = ranges.iter().map(ToString::to_string).collect();
     match ranges.is_empty() {
         true => none(),

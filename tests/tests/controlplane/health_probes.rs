@@ -31,6 +31,7 @@ fn probe(action: Action, timeout: Duration) -> Probe {
         timeout,
         success: 1,
         failure: 2,
+        jitter_percent: None,
     };
     Probe { action, timing }
 }
