@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sluice_tests::clock;
+use sluice_tests::daemon::{self, Paths};
+use sluice_tests::nginx::Nginx;
 use sluice_tests::scene::Scene;
 
 use crate::cpu;
@@ -24,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub fn run(probing: Duration, scene: &mut Scene, report: &mut Report) -> Result<()> {
     report.section("10,000 endpoints, probed every 5 s");
     make_endpoints(scene)?;
+    let _nginx = Nginx::start(&scene.topology.backends[0], scene.dir(), scene.dir())?;
     for (probe, name) in [
         ("tcp: {}", "CPU time of probes by TCP"),
         ("http: {path: /}", "CPU time of probes by HTTP"),
@@ -34,6 +37,12 @@ pub fn run(probing: Duration, scene: &mut Scene, report: &mut Report) -> Result<
         let share = cpu::share_of_process(scene.controlplane.pid(), probing)?;
         report.add(name, "%", &[100.0 * share]);
     }
+    // Who refuses is probed more cheaply, and makes work of another kind.
+    let paths = Paths {
+        dir: scene.dir().to_owned(),
+    };
+    let events = daemon::sluicectl(&paths, &["events"])?;
+    ensure!(!events.contains("Unhealthy"), "not all passed: {events}");
     scene.folder.remove("probed.yaml")
 }
 

@@ -5,6 +5,7 @@
 //! not once for every period that was missed; what is kept grows with the number of targets only.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,11 +88,15 @@ impl Board {
             .iter()
             .filter(|target| !self.ids.contains_key(*target));
         let new = new.count();
+        let known = match new {
+            0 => HashMap::new(),
+            _ => self.known(&old),
+        };
         let mut ids = Vec::with_capacity(targets.len());
         for target in targets {
             let id = match self.ids.get(&target) {
                 Some(id) => *id,
-                None => self.add(target, &old, new, now),
+                None => self.add(target, &known, new, now),
             };
             if let Some(watched) = self.watched.get_mut(&id) {
                 watched.users += 1;
@@ -106,8 +111,26 @@ impl Board {
         }
     }
 
+    /// What is known of the addresses of these targets.
+    fn known(&self, ids: &[Id]) -> HashMap<SocketAddr, Verdict> {
+        let mut known = HashMap::new();
+        for watched in ids.iter().filter_map(|id| self.watched.get(id)) {
+            if !watched.verdict.reason.is_open() {
+                let first = known.entry(watched.target.address);
+                first.or_insert_with(|| watched.verdict.clone());
+            }
+        }
+        known
+    }
+
     /// Takes in one of `new` targets that come at once.
-    fn add(&mut self, target: Target, old: &[Id], new: usize, now: Duration) -> Id {
+    fn add(
+        &mut self,
+        target: Target,
+        known: &HashMap<SocketAddr, Verdict>,
+        new: usize,
+        now: Duration,
+    ) -> Id {
         let (id, target) = (self.next, Arc::new(target));
         self.next += 1;
         let due = target.probe().map(|probe| {
@@ -119,7 +142,7 @@ impl Board {
         }
         let watched = Watched {
             users: 0,
-            verdict: self.first_verdict(&target, old, now),
+            verdict: self.first_verdict(&target, known, now),
             tally: Tally::default(),
             ejection: Ejection::default(),
             round: 0,
@@ -133,17 +156,17 @@ impl Board {
     }
 
     /// A target whose probe was altered is what it was before, until the new probe says otherwise.
-    fn first_verdict(&self, target: &Target, old: &[Id], now: Duration) -> Verdict {
+    fn first_verdict(
+        &self,
+        target: &Target,
+        known: &HashMap<SocketAddr, Verdict>,
+        now: Duration,
+    ) -> Verdict {
         if target.probe().is_none() {
             return Initial::Trusted.verdict(now);
         }
-        let old = old.iter().filter_map(|id| self.watched.get(id));
-        let mut same = old.filter(|watched| watched.target.address == target.address);
-        let known = same.find(|watched| !watched.verdict.reason.is_open());
-        known.map_or_else(
-            || self.settings.initial.verdict(now),
-            |watched| watched.verdict.clone(),
-        )
+        let known = known.get(&target.address).cloned();
+        known.unwrap_or_else(|| self.settings.initial.verdict(now))
     }
 
     fn release_from_service(&mut self, id: Id) {
