@@ -127,7 +127,7 @@ fn a_target_whose_probe_is_altered_keeps_its_verdict_until_the_next() {
     run(&mut board, ms(6_000), &Ok(()));
     board.set(&name("a"), vec![target(1, Some(probe("new")))], ms(6_000));
     assert_eq!(healthy(&board.all()), [(1, true)]);
-    let pending = board.add(target(2, Some(probe("new"))), &[], 1, ms(6_000));
+    let pending = board.add(target(2, Some(probe("new"))), &HashMap::new(), 1, ms(6_000));
     assert!(!board.watched[&pending].verdict.healthy);
 }
 
