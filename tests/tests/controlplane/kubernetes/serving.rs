@@ -138,11 +138,12 @@ pub fn only_the_leader_writes(ground: &mut Ground) -> Result<()> {
         }
         ground.wait_status(name, address)?;
     }
-    let given = ground.notes("IPAllocated")?;
-    ensure!(
-        json!(given) == json!(["gave it 192.0.2.10", "gave it 192.0.2.11"]),
-        "{given:?}"
-    );
+    // An Event is written after the status that it tells of.
+    let expected = json!(["gave it 192.0.2.10", "gave it 192.0.2.11"]);
+    wait_for("an Event of each", LIMIT, || {
+        let given = json!(ground.notes("IPAllocated")?);
+        Ok((given == expected).then_some(()))
+    })?;
     first.stop()?;
     second.wait_link("another leader", |link| link.leads)?;
     ground.balanced("c")?;
