@@ -165,11 +165,19 @@ pub fn settled(process: &mut Process, paths: &Paths) -> Result<message::controlp
     .with_context(|| process.tail())
 }
 
-/// Runs `sluicectl` against the daemons of `paths`.
+/// Runs `sluicectl` against the daemons of `paths`; what it prints.
 ///
 /// # Errors
 /// It is missing, fails, or hangs.
 pub fn sluicectl(paths: &Paths, words: &[&str]) -> Result<String> {
+    Ok(try_sluicectl(paths, words)?.success()?.stdout)
+}
+
+/// Runs `sluicectl` against the daemons of `paths`, also to see it fail.
+///
+/// # Errors
+/// It is missing or hangs.
+pub fn try_sluicectl(paths: &Paths, words: &[&str]) -> Result<Finished> {
     let mut command = Command::new(binary("sluicectl")?);
     command
         .arg("--dataplane-socket")
@@ -178,7 +186,7 @@ pub fn sluicectl(paths: &Paths, words: &[&str]) -> Result<String> {
         .arg("--controlplane-socket")
         .arg(paths.controlplane_socket());
     command.args(words);
-    Ok(process::run(&mut command, "", LIMIT)?.success()?.stdout)
+    process::run(&mut command, "", LIMIT)
 }
 
 /// Interfaces of `gateway` that have an XDP program, as the kernel tells.

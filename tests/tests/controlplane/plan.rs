@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddrV4;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sluice_tests::clock;
 use sluice_tests::daemon::{self, LIMIT};
 use sluice_tests::manifests::{Endpoint, Service};
-use sluice_tests::process;
 use sluice_tests::scene::{self, Scene};
 use sluice_tests::topology::{CLUSTER_IP, Topology, VIP};
 use sluice_tests::traffic::{self, Held, Step};
@@ -25,16 +23,9 @@ fn echo_service(topology: &Topology) -> Service {
 fn plan(scene: &Scene, text: &str) -> Result<(Value, i32)> {
     let file = scene.dir().join("planned.yaml");
     fs::write(&file, text)?;
-    let mut command = Command::new(daemon::binary("sluicectl")?);
-    let paths = scene.paths();
-    command
-        .arg("--dataplane-socket")
-        .arg(paths.dataplane_socket());
-    command
-        .arg("--controlplane-socket")
-        .arg(paths.controlplane_socket());
-    command.args(["-o", "json", "plan", "-f"]).arg(file);
-    let finished = process::run(&mut command, "", LIMIT)?;
+    let file = file.display().to_string();
+    let words = ["-o", "json", "plan", "-f", &file];
+    let finished = daemon::try_sluicectl(scene.paths(), &words)?;
     let plan = serde_json::from_str(&finished.stdout).context("the plan")?;
     Ok((plan, finished.status.code().unwrap_or(-1)))
 }
