@@ -67,6 +67,9 @@ pub enum StartError {
     /// This gateway has no name.
     #[error("kubernetes.election.identity: this host has no name; write one")]
     Nameless,
+    /// The thread that sends probes.
+    #[error("cannot start the thread of probes: {}", words::plain(_0))]
+    Probes(std::io::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,9 +157,10 @@ pub async fn run(
         folder::watch(manifests.folder.clone(), sender, clock)?;
     }
     let (seen, evidence) = mpsc::channel(1);
+    let _probing = health.start().map_err(StartError::Probes)?;
     let feeds = Feeds {
         events,
-        health: health.clone(),
+        health,
         evidence,
     };
     let seeing = evidence::watch(
@@ -178,7 +182,6 @@ pub async fn run(
         () = stop => info!("stopping"),
         () = &mut live => return Ok(()),
         () = engine.run(feeds, clock) => {}
-        () = health.run() => {}
         () = seeing => {}
         () = history.run() => {}
         () = follow_tables(tables, pusher.link(), proxy_health, clock) => {}

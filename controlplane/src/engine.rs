@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
-use crate::admission::{Admission, Asked, Decision};
+use crate::admission::{Admission, Decision};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::compile::{Compiler, Endpoints};
@@ -19,11 +19,11 @@ use crate::endpoints::Slice;
 use crate::evidence::News;
 use crate::health::{Health, Judged};
 use crate::health_check::{HealthCheckServer, ProxyHealth};
-use crate::index::{Change, Good, Index, Known, Version};
-use crate::kinds::policy::{self, Beaten, PolicySpec};
+use crate::index::{Index, Known};
+use crate::kinds::policy::PolicySpec;
 use crate::kinds::pool::PoolSpec;
 use crate::metrics;
-use crate::object::{Issue, Kind, NamespacedName, ObjectId};
+use crate::object::{Kind, NamespacedName, ObjectId};
 use crate::readiness::{Moment, Readiness};
 use crate::rules::Rules;
 use crate::service::ServiceSpec;
@@ -39,6 +39,7 @@ mod answers;
 mod checks;
 pub(crate) mod differences;
 mod events;
+mod intake;
 mod problems;
 mod questions;
 mod rehearsal;
@@ -60,16 +61,9 @@ use wishes::WishList;
 const MAX_AT_ONCE: usize = 10_000;
 /// How long to wait before what could not be stored is stored again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What has changed and is for the admission to decide on.
-#[derive(Default)]
-struct Changes {
-    asked: Vec<Asked>,
-    gone: BTreeSet<NamespacedName>,
-    pools: bool,
-    policies: bool,
-    nodes: bool,
-}
+/// How many times as long as verdicts took they rest, so that thousands of endpoints that fail one
+/// after the other do not have their Service compiled all the time.
+const VERDICTS_REST: u32 = 4;
 
 /// What comes to the engine from elsewhere.
 #[derive(Debug)]
@@ -195,6 +189,7 @@ impl Engine {
 
     /// Goes on until every sender of events is gone.
     pub async fn run(mut self, mut feeds: Feeds, clock: Clock) {
+        let mut rested = Duration::ZERO;
         loop {
             let wake = self.next_step(Moment::of(&clock));
             tokio::select! {
@@ -205,7 +200,12 @@ impl Engine {
                 Some(question) = self.questions.recv() => {
                     self.answer(question, Moment::of(&clock));
                 }
-                judged = feeds.health.changes() => self.take_in_verdicts(&judged, Moment::of(&clock)),
+                judged = changes(&feeds.health, rested.saturating_sub(clock.now())) => {
+                    let moment = Moment::of(&clock);
+                    self.take_in_verdicts(&judged, moment);
+                    let end = clock.now();
+                    rested = end + VERDICTS_REST * end.saturating_sub(moment.now);
+                }
                 leads = self.wishes.turn() => {
                     let moment = Moment::of(&clock);
                     self.lead(leads, moment);
@@ -345,109 +345,6 @@ impl Engine {
         self.compile(moment);
     }
 
-    /// Sorts what has changed to those whom it concerns.
-    fn take_in_changes(&mut self) -> Changes {
-        let mut news = Changes::default();
-        for Change { id, version } in self.index.take_changes() {
-            let name = id.named();
-            match (id.kind, version) {
-                (_, Some(version)) => self.take_in_version(name, version, &mut news),
-                (Kind::Service, None) => {
-                    news.gone.insert(name);
-                }
-                (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
-                (Kind::Pod, None) => self.deriver.remove_pod(&name),
-                (Kind::Node, None) => {
-                    self.deriver.remove_node(&name.name);
-                    news.nodes = true;
-                }
-                (Kind::AddressPool, None) => {
-                    news.pools |= self.pools.remove(&name.name).is_some();
-                }
-                (Kind::ServicePolicy, None) => {
-                    news.policies |= self.policies.remove(&name).is_some();
-                }
-                (Kind::Namespace, None) => {}
-            }
-        }
-        news
-    }
-
-    fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut Changes) {
-        match version.good.clone() {
-            Good::Namespace => {}
-            Good::Pod(pod) => {
-                let services = self.deriver.set_pod((*pod).clone());
-                services.into_iter().for_each(|s| self.catalog.concern(s));
-            }
-            Good::Node(node) => {
-                self.deriver.set_node((*node).clone());
-                news.nodes = true;
-            }
-            Good::Slice(slice) => self.catalog.put_slice(version.known(slice)),
-            Good::Pool(pool) => {
-                self.pools.insert(name.name, (*pool).clone());
-                news.pools = true;
-            }
-            Good::Policy(policy) => {
-                self.policies.insert(name, policy);
-                news.policies = true;
-            }
-            Good::Service(service) => news.asked.push(Asked {
-                name,
-                version,
-                service,
-            }),
-        }
-    }
-
-    /// Which policy holds for each Service. Those that have no effect are told so.
-    fn attached_policies(&mut self) -> BTreeMap<NamespacedName, Arc<PolicySpec>> {
-        let all = self.policies.iter().map(|(name, policy)| (name, &**policy));
-        let (attached, beaten) = policy::attach(all);
-        let mut issues: BTreeMap<&NamespacedName, Vec<Issue>> = self
-            .policies
-            .keys()
-            .map(|name| (name, Vec::new()))
-            .collect();
-        for Beaten {
-            policy,
-            field,
-            message,
-        } in beaten
-        {
-            let of_policy = issues.get_mut(&policy).into_iter();
-            of_policy.for_each(|issues| {
-                issues.push(Issue {
-                    field: field.clone(),
-                    message: message.clone(),
-                    fatal: false,
-                });
-            });
-        }
-        for (name, issues) in issues {
-            let id = ObjectId::of(Kind::ServicePolicy, name);
-            self.index.judge(&id, issues);
-        }
-        let policy = |(service, policy): (NamespacedName, &NamespacedName)| {
-            Some((service, Arc::clone(self.policies.get(policy)?)))
-        };
-        attached.into_iter().filter_map(policy).collect()
-    }
-
-    /// Services that nobody has any more; once also those that an earlier process left. A file that
-    /// cannot be read may hold them, and would find its addresses given to others.
-    fn gone(&mut self, mut gone: BTreeSet<NamespacedName>) -> BTreeSet<NamespacedName> {
-        if self.restored || self.index.is_partial() {
-            return gone;
-        }
-        self.restored = true;
-        let index = &self.index;
-        let unknown = |name: &&NamespacedName| !index.has(&ObjectId::of(Kind::Service, name));
-        gone.extend(self.admission.names().filter(unknown).cloned());
-        gone
-    }
-
     /// Serves what was decided.
     fn follow(&mut self, decision: Decision, moment: Moment) {
         let Decision {
@@ -564,6 +461,14 @@ fn of_verdict(service: &NamespacedName, judged: &Judged) -> Happened {
         true => Happened::of_service(service, "Healthy", message),
         false => Happened::of_service(service, "Unhealthy", message).warning(),
     }
+}
+
+/// What targets became healthy or unhealthy, after a rest.
+async fn changes(health: &Health, rest: Duration) -> Vec<Judged> {
+    if !rest.is_zero() {
+        tokio::time::sleep(rest).await;
+    }
+    health.changes().await
 }
 
 /// Waits so long; for ever without a time.

@@ -3,7 +3,7 @@
 //! ```text
 //!   set(service, targets), evidence          readiness: a Pod's readinessProbe as a probe
 //!            v
-//!   board: who is probed when, verdicts <--> prober: the one task that sends probes
+//!   board: who is probed when, verdicts <--> prober: the one thread that sends probes
 //!            v
 //!   changes, verdicts of a Service --> floor: who is used; slow_start: with how much weight
 //! ```
@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use self::board::Board;
 use self::passive::{Evidence, Passive};
 use self::probe::Probe;
+pub use self::prober::Probing;
 use self::verdict::{Initial, Verdict};
 use crate::clock::Clock;
 use crate::object::NamespacedName;
@@ -133,7 +134,7 @@ struct Shared {
 }
 
 impl Health {
-    /// Knows nothing yet, and probes nothing until [`Health::run`].
+    /// Knows nothing yet, and probes nothing until [`Health::start`].
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let seed = RandomState::new().hash_one(0);
         let board = Mutex::new(Board::new(settings, seed, clock.now()));

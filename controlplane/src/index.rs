@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use sluice_conf::message::controlplane::Problem;
-use tracing::info;
 
-use crate::endpoints::{self, Slice};
-use crate::field::FieldError;
-use crate::kinds::policy::{self, PolicySpec};
-use crate::kinds::pool::{self, PoolSpec};
-use crate::object::{self, Checked, Issue, Kind, Lines, Object, ObjectId, Origin, Report};
-use crate::slices::node::{self, Node};
-use crate::slices::pod::{self, Pod};
+use crate::endpoints::Slice;
+use crate::kinds::policy::PolicySpec;
+use crate::kinds::pool::PoolSpec;
+use crate::object::{self, Issue, Lines, ObjectId, Origin};
+use crate::slices::node::Node;
+use crate::slices::pod::Pod;
 use crate::source::Event;
+
+mod claim;
+
+use claim::Claim;
 
 /// The objects.
 #[derive(Debug, Clone, Default)]
@@ -50,22 +52,6 @@ struct Entry {
     chosen: Option<String>,
     /// The version that was last told as a change.
     told: Option<Good>,
-}
-
-/// What one file says of an object.
-#[derive(Debug, Clone)]
-struct Claim {
-    origin: Origin,
-    good: Option<Good>,
-    lines: Lines,
-    admitted: bool,
-    /// What is wrong with it as it stands there.
-    issues: Vec<Issue>,
-    /// What is wrong with it beside others.
-    verdict: Vec<Issue>,
-    notes: Vec<String>,
-    /// Whether the file may have let go of the object.
-    doubtful: bool,
 }
 
 /// A version of an object, in the form in which it is kept.
@@ -178,7 +164,7 @@ impl Index {
                 lines,
                 admitted,
             } => {
-                let claim = Claim::of(&id, origin, object.as_ref(), issues, lines, admitted);
+                let claim = Claim::of(&id, origin, object, issues, lines, admitted);
                 self.apply(id, claim, now);
             }
             Event::Doubt { id, file } => self.doubt(&id, &file),
@@ -446,129 +432,6 @@ impl Entry {
             problems.insert(object::problem(id, &claim.origin, None, message));
         }
     }
-}
-
-impl Claim {
-    fn of(
-        id: &ObjectId,
-        origin: Origin,
-        object: Option<&Object>,
-        mut issues: Vec<Issue>,
-        lines: Lines,
-        admitted: bool,
-    ) -> Self {
-        let (good, notes) = match object {
-            Some(object) => check(id, object, &mut issues),
-            None => (None, Vec::new()),
-        };
-        // Lines are for problems; those of Services may still come.
-        let done = issues.is_empty() && id.kind != Kind::Service;
-        let lines = if done { Lines::default() } else { lines };
-        Self {
-            origin,
-            good,
-            lines,
-            admitted,
-            issues,
-            verdict: Vec::new(),
-            notes,
-            doubtful: false,
-        }
-    }
-
-    /// Takes over what still holds of what the file said before.
-    fn follow(&mut self, before: &mut Claim) {
-        if self.good == before.good {
-            self.verdict = std::mem::take(&mut before.verdict);
-        }
-        if self.good.is_none() {
-            self.good = before.good.take();
-        }
-    }
-
-    fn log_notes(&self, id: &ObjectId, known: &[String]) {
-        for note in self.notes.iter().filter(|note| !known.contains(note)) {
-            info!("{} {id}: {note}", self.origin);
-        }
-    }
-
-    fn is_troubled(&self) -> bool {
-        !self.issues.is_empty() || !self.verdict.is_empty()
-    }
-
-    /// Issues with their lines; those that make the object useless tell what serves instead.
-    fn problems<'a>(
-        &'a self,
-        id: &'a ObjectId,
-        served: bool,
-    ) -> impl Iterator<Item = Problem> + 'a {
-        let instead = match (served, id.kind) {
-            (true, _) => "its last good version stays in use",
-            (false, Kind::Service) => "it is not served",
-            (false, _) => "it is not used",
-        };
-        let place = move |issue: &Issue| {
-            let line = match issue.field.is_empty() {
-                true => self.origin.line,
-                false => self.lines.line(&issue.field).or(self.origin.line),
-            };
-            let at = Origin {
-                file: self.origin.file.clone(),
-                line,
-            };
-            let message = match issue.fatal {
-                true => format!("{} ({instead})", issue.message),
-                false => issue.message.clone(),
-            };
-            let field = Some(issue.field.as_str()).filter(|field| !field.is_empty());
-            object::problem(id, &at, field, message)
-        };
-        self.issues.iter().chain(&self.verdict).map(place)
-    }
-}
-
-/// The object in the form in which it is kept, when it can be, and its notes.
-fn check(id: &ObjectId, object: &Object, issues: &mut Vec<Issue>) -> (Option<Good>, Vec<String>) {
-    fn kept<T>(
-        checked: Checked<T>,
-        issues: &mut Vec<Issue>,
-        good: fn(Arc<T>) -> Good,
-    ) -> (Option<Good>, Vec<String>) {
-        issues.extend(checked.issues);
-        (checked.good.map(Arc::new).map(good), checked.notes)
-    }
-    match object {
-        Object::Namespace(_) => (Some(Good::Namespace), Vec::new()),
-        Object::Node(node) => kept(facts(node::check(node), &**node), issues, Good::Node),
-        Object::AddressPool(pool) => kept(pool::check(pool), issues, Good::Pool),
-        Object::ServicePolicy(policy) => kept(policy::check(policy), issues, Good::Policy),
-        Object::Service(service) => {
-            let service = Arc::new((**service).clone());
-            (Some(Good::Service(service)), Vec::new())
-        }
-        Object::EndpointSlice(slice) => {
-            let checked = endpoints::check(&id.namespace, &id.name, slice);
-            kept(checked, issues, Good::Slice)
-        }
-        Object::Pod(pod) => {
-            // Without its probe it is a Pod all the same.
-            issues.extend(pod::probes(pod).into_iter().map(|mistake| Issue {
-                field: mistake.field,
-                message: mistake.message,
-                fatal: false,
-            }));
-            kept(facts(pod::check(pod), &**pod), issues, Good::Pod)
-        }
-    }
-}
-
-/// The facts of an object in which these mistakes were found.
-fn facts<'a, A, F: From<&'a A>>(mistakes: Vec<FieldError>, object: &'a A) -> Checked<F> {
-    let mut report = Report::default();
-    for FieldError { field, message, .. } in mistakes {
-        report.refuse(field, message);
-    }
-    report.finish(F::from(object))
 }
 
 #[cfg(test)]

@@ -1,10 +1,17 @@
-//! The one task that sends probes: starts what is due, takes in what ends, sleeps until either.
+//! The one thread that sends probes: starts what is due, takes in what ends, sleeps until either.
+//!
+//! It has its own loop of I/O: an answer that another thread had to wait for and then wake this one
+//! for would cost two switches a probe more.
 
 use std::future::pending;
+use std::io;
+use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::board::Job;
@@ -19,9 +26,36 @@ struct Ended {
     took: Duration,
 }
 
+/// Probes are sent until this is dropped, and not after it.
+#[derive(Debug)]
+pub struct Probing {
+    _end: oneshot::Sender<()>,
+}
+
 impl Health {
-    /// Sends probes; never returns. Runs once: when dropped, probing is over for good.
-    pub async fn run(&self) {
+    /// Sends probes from now on.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(&self) -> io::Result<Probing> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (end, ended) = oneshot::channel();
+        let health = self.clone();
+        let probing = async move {
+            tokio::select! {
+                () = health.run() => {}
+                _ = ended => {}
+            }
+        };
+        thread::Builder::new()
+            .name("probes".to_owned())
+            .spawn(move || runtime.block_on(probing))?;
+        Ok(Probing { _end: end })
+    }
+
+    async fn run(&self) {
         let mut flights = FuturesUnordered::new();
         loop {
             let pause = self.launch(|job| flights.push(fly(job, self.0.clock)));

@@ -1,6 +1,7 @@
 //! Versions of objects, as files come and go.
 
 use super::*;
+use crate::object::{Kind, Object};
 use crate::testing::{Gateway, service};
 
 fn web() -> ObjectId {
@@ -168,7 +169,7 @@ fn a_change_keeps_the_age_and_a_return_does_not() {
         let claim = Claim::of(
             &web(),
             found.origin.clone(),
-            object.as_ref(),
+            object,
             Vec::new(),
             Lines::default(),
             false,
@@ -190,7 +191,7 @@ fn an_object_that_is_read_again_unchanged_is_no_change() {
     let found = crate::testing::found("a.yaml", &service("web", "10.96.0.10"));
     for changes in [1, 0] {
         let (origin, lines) = (found.origin.clone(), found.lines.clone());
-        let object = found.object.as_ref();
+        let object = found.object.clone();
         let claim = Claim::of(&web(), origin, object, Vec::new(), lines, false);
         index.apply(web(), claim, Duration::ZERO);
         assert_eq!(index.take_changes().len(), changes);

@@ -373,8 +373,7 @@ fn a_backend_that_stops_being_ready_is_told_and_so_is_its_return() {
     let ready = dir.path().join("ready");
     inside::run(&namespace, async {
         let health = Health::new(Settings::default(), Clock::start());
-        let prober = health.clone();
-        tokio::spawn(async move { prober.run().await });
+        let _probing = health.start()?;
         let name = NamespacedName::new("default", "web");
         let web = wanted(NGINX.into(), Action::Http(get("/ready")));
         health.set(&name, vec![web.clone()]);
@@ -400,8 +399,7 @@ fn many_services_with_one_backend_cause_one_probe_at_a_time() {
     inside::run(&namespace, async {
         let peer = Peer::start("127.0.0.1", Manner::Resetting).await?;
         let health = Health::new(Settings::default(), Clock::start());
-        let prober = health.clone();
-        let running = tokio::spawn(async move { prober.run().await });
+        let probing = health.start()?;
         let target = wanted(peer.address, Action::Http(get("/")));
         for service in 0..50 {
             let name = NamespacedName::new("default", service.to_string());
@@ -409,7 +407,7 @@ fn many_services_with_one_backend_cause_one_probe_at_a_time() {
         }
         let changes = told(&health).await?;
         assert_eq!(changes, [(false, "connection reset".into())]);
-        running.abort();
+        drop(probing);
         // Two failures make a verdict; a third probe may have begun.
         let asked = peer.requests().len();
         assert!((2..=3).contains(&asked), "{asked}");
@@ -423,8 +421,7 @@ fn a_backend_without_probe_is_judged_by_its_connections() {
     let namespace = Netns::create("probed").unwrap();
     inside::run(&namespace, async {
         let health = Health::new(Settings::default(), Clock::start());
-        let prober = health.clone();
-        tokio::spawn(async move { prober.run().await });
+        let _probing = health.start()?;
         let target = Target {
             address: "127.0.0.1:9".parse()?,
             by: By::Connections(Passive::default()),
