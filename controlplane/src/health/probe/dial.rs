@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::sockopt::set_tcp_quickack;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -18,11 +19,27 @@ pub(super) struct Stream(TcpStream);
 /// address. Closed, the connection is reset (`SO_LINGER` with 0 seconds; with more, which the
 /// kubelet asks for, closing a socket would block the thread).
 pub(super) async fn dial(address: SocketAddr) -> Result<Stream, Failure> {
+    connect(socket(address)?, address).await
+}
+
+/// As [`dial`], by who has something to say at once: the end of the handshake travels with it
+/// (tcp(7), `TCP_QUICKACK`), which is one packet less of some seven.
+pub(super) async fn dial_to_speak(address: SocketAddr) -> Result<Stream, Failure> {
+    let socket = socket(address)?;
+    set_tcp_quickack(&socket, false).map_err(io::Error::from)?;
+    connect(socket, address).await
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     socket.set_zero_linger()?;
+    Ok(socket)
+}
+
+async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<Stream, Failure> {
     let stream = socket.connect(address).await?;
     // A port of this machine's range where nobody listens can be met by the very socket that is
     // looking for it (simultaneous open, RFC 9293 section 3.5).

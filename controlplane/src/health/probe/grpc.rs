@@ -26,7 +26,7 @@ const AGENT: &str = concat!("sluice-probe/", env!("CARGO_PKG_VERSION"));
 
 /// Asks how `service` does.
 pub(super) async fn check(address: SocketAddr, service: &str) -> Outcome {
-    let stream = dial::dial(address).await?;
+    let stream = dial::dial_to_speak(address).await?;
     let channel = channel(address, stream).await?;
     let mut client = HealthClient::new(channel).max_decoding_message_size(MAX_ANSWER);
     let question = HealthCheckRequest {

@@ -79,7 +79,7 @@ fn leads_on<B>(http: &Http, place: &Place, answer: &Response<B>) -> Option<Locat
 
 async fn ask(http: &Http, place: &Place) -> Result<Response<()>, Failure> {
     let request = request(http, place).map_err(Failure::Ours)?;
-    let stream = dial::dial(place.address).await?;
+    let stream = dial::dial_to_speak(place.address).await?;
     if place.tls {
         let stream = tls::secure(stream, place.address, http.host.as_deref()).await?;
         exchange(TokioIo::new(stream), request).await
