@@ -141,11 +141,9 @@ impl<Io: PacketIo> Worker<Io> {
         self.delivery.tapping.begin(now);
         // Once a turn: whoever looked twice would see a change between the two and miss it.
         let is_new = self.observer.observe();
-        if is_new {
-            self.retry_waiting(now);
-        }
+        let has_retried = is_new && self.retry_waiting(now);
         self.fill_burst();
-        let mut busy = !self.frames.is_empty();
+        let mut busy = has_retried || !self.frames.is_empty();
         let has_worked = busy || is_new;
         if has_worked {
             self.work(now);
@@ -264,14 +262,17 @@ impl<Io: PacketIo> Worker<Io> {
         self.work(now);
     }
 
-    /// After a change of the network, frames whose next hop is known now go through again.
-    fn retry_waiting(&mut self, now: Time) {
+    /// After a change of the network, frames whose next hop is known now go through again. True when
+    /// there were some.
+    fn retry_waiting(&mut self, now: Time) -> bool {
         let network = &self.observer.current().network;
         for (frame, ports) in self.delivery.resolved(network) {
             self.frames.push(frame);
             self.ports.push(ports);
         }
+        let any = !self.frames.is_empty();
         self.work(now);
+        any
     }
 
     /// Lets the engine look at its connections, and sends what it has to say. True when there is
