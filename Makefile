@@ -10,9 +10,11 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 
 BUILD_PACKAGES := clang llvm libelf-dev zlib1g-dev m4 make pkg-config gcc-multilib libbpf-dev
 TEST_PACKAGES := iproute2 iputils-ping ethtool tcpdump curl nginx-light iperf3 nsd bind9-dnsutils \
-	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables valgrind
+	bpftool procps findutils util-linux traceroute iputils-tracepath socat nftables valgrind \
+	ldnsutils bind9-host libc-bin
 # Peers that Sluice is measured against.
 BENCH_PACKAGES := iptables haproxy nginx-light libnginx-mod-stream dpdk-dev
+DNS_BENCH_PACKAGES := dnsperf nsd knot bind9
 
 # Where the conformance data is.
 CONFORMANCE ?= ../shared/conformance
@@ -20,7 +22,7 @@ CONFORMANCE ?= ../shared/conformance
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help deps build demo test conformance fuzz bench bench-memory bench-wire bench-control instructions lint clean
+.PHONY: help deps build demo test conformance fuzz bench bench-memory bench-wire bench-control bench-dns instructions lint clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +49,7 @@ conformance: deps ## Judge Sluice by the conformance data in CONFORMANCE.
 		dir=tests/conformance; \
 	fi; \
 	failed=0; \
-	for suite in service-validation allocation endpointslices proxy-flows maglev; do \
+	for suite in service-validation allocation endpointslices proxy-flows maglev dns-records envvars; do \
 		echo "$$suite:"; \
 		"$(TARGET)/debug/conformance" "$$suite" "$$dir" || failed=1; \
 	done; \
@@ -68,7 +70,12 @@ bench-control: deps ## Measure the control plane of a large cluster; needs root.
 	cargo build --workspace --release --locked
 	@$(SUDO) $(TARGET)/release/bench-control --out $(TARGET)/bench
 
-bench: bench-memory bench-wire bench-control ## All benchmarks; report in target/bench.
+bench-dns: deps ## Measure the DNS server beside others of Debian; needs root and two CPUs.
+	@.ci/deps $(DNS_BENCH_PACKAGES)
+	cargo build --workspace --release --locked
+	@$(SUDO) $(TARGET)/release/bench-dns --out $(TARGET)/bench
+
+bench: bench-memory bench-wire bench-control bench-dns ## All benchmarks; report in target/bench.
 
 instructions: deps ## Count instructions of packets and turns; compare with benches/instructions.json.
 	@.ci/instructions

@@ -5,10 +5,12 @@
 //! can be changed through it: which endpoints are taken out of use, and whether a past table is in
 //! force. Objects come from their sources alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_conf::codec::{CodecError, MAX_BODY};
+use sluice_conf::message::controlplane::environment::Variable;
 use sluice_conf::message::controlplane::history::Force;
 use sluice_conf::message::controlplane::plan::{Draft, Plan};
 use sluice_conf::message::controlplane::{DataplaneLink, KubernetesLink, Reply, Request, Status};
@@ -18,7 +20,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
+use crate::dns::explain::Explainer;
 use crate::engine::{Events, Questions, Stopping, View};
+use crate::env::Workload;
 use crate::framing::{self, FrameError};
 use crate::history::{History, HistoryError};
 use crate::listener::OwnedListener;
@@ -59,6 +63,8 @@ pub struct Answers {
     pub link: watch::Receiver<DataplaneLink>,
     /// Where objects come from.
     pub source: String,
+    /// Answers of the DNS server, where there is one.
+    pub dns: Option<Explainer>,
     /// State of the link to the Kubernetes API, where one is read.
     pub kubernetes: Option<ApiState>,
     /// Ages and uptime.
@@ -253,7 +259,27 @@ impl Answers {
             },
             Request::Rollback(generation) => forced(self.history.roll_back(generation).await),
             Request::Release => forced(self.history.release().await),
+            Request::Dns {
+                name,
+                record_type,
+                namespace,
+            } => self.dns(&name, &record_type, &namespace),
+            Request::Environment {
+                namespace,
+                service_links,
+                own,
+            } => self.environment(&namespace, service_links, &own).await?,
         })
+    }
+
+    fn dns(&self, name: &str, record_type: &str, namespace: &str) -> Reply {
+        let Some(explainer) = &self.dns else {
+            return Reply::Refused("there is no DNS server: dns.listen is empty".to_owned());
+        };
+        match explainer.explain(name, record_type, namespace) {
+            Ok(answer) => Reply::Dns(Box::new(answer)),
+            Err(error) => Reply::Refused(error.to_string()),
+        }
     }
 
     async fn service(&self, name: NamespacedName) -> Result<Reply, Stopping> {
@@ -264,6 +290,25 @@ impl Answers {
             .events
             .of(&ObjectId::of(Kind::Service, &name), self.clock.now());
         Ok(Reply::Service(Some(Box::new(view::detail(detail, events)))))
+    }
+
+    async fn environment(
+        &self,
+        namespace: &str,
+        service_links: bool,
+        own: &[Variable],
+    ) -> Result<Reply, Stopping> {
+        let wanted = BTreeSet::from([namespace.to_owned()]);
+        let known = self.questions.announced(Some(wanted)).await?;
+        let workload = Workload {
+            namespace,
+            service_links,
+            waits: true,
+        };
+        Ok(match view::environment(&workload, own, known.as_ref()) {
+            Ok(environment) => Reply::Environment(environment),
+            Err(not_yet) => Reply::Refused(not_yet.to_string()),
+        })
     }
 
     async fn drain(&self, target: &str, timeout_seconds: Option<u32>) -> Result<Reply, Stopping> {

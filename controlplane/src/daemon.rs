@@ -15,7 +15,11 @@ use tracing::{info, warn};
 use crate::admission::{self, Admission};
 use crate::clock::Clock;
 use crate::control::{self, Answers};
+use crate::dns;
+use crate::dns::explain::Explainer;
 use crate::engine::{Engine, Feeds};
+use crate::env::concerned::Concerned;
+use crate::env_files;
 use crate::evidence;
 use crate::health::{self, Health};
 use crate::health_check::{self, HealthCheckServer, PortError, ProxyHealth};
@@ -70,6 +74,9 @@ pub enum StartError {
     /// The thread that sends probes.
     #[error("cannot start the thread of probes: {}", words::plain(_0))]
     Probes(std::io::Error),
+    /// The DNS server.
+    #[error(transparent)]
+    Dns(#[from] dns::StartError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,6 +122,11 @@ pub async fn run(
         None => None,
     };
     let rules = Rules::from(settings);
+    let zone = dns::Shared::default();
+    let names = dns::server::Settings::from(&settings.dns);
+    let options = Arc::clone(&names.options);
+    let serves_names = !names.listen.is_empty();
+    let _names = dns::Server::start(names, zone.clone(), clock).await?;
     let (sender, events) = mpsc::channel(EVENTS);
     let live = match &settings.kubernetes {
         Some(kubernetes) => {
@@ -133,6 +145,14 @@ pub async fn run(
     .with_store(store)
     .with_health_checks(checks)
     .with_own_health(proxy_health.clone());
+    if serves_names {
+        let zonal = settings.dns.zonal_answers;
+        engine = engine.with_names(zone.clone(), &options, zonal);
+    }
+    let concerned = Concerned::default();
+    if settings.environment.folder.is_some() {
+        engine = engine.with_environment(concerned.clone());
+    }
     if let Some(live) = &live {
         engine = engine.with_status(live.wishes(), live.state().leading);
     }
@@ -148,11 +168,14 @@ pub async fn run(
         history: history.clone(),
         planning: Arc::default(),
         link: pusher.link(),
+        dns: serves_names.then(|| Explainer::new(zone, options)),
         source: source_text(settings, live.as_ref()),
         kubernetes: live.as_ref().map(Live::state),
         clock,
     };
     let happened = engine.events();
+    let environment = settings.environment.clone();
+    let environment = env_files::keep(environment, engine.questions(), concerned);
     if let Some(manifests) = &settings.manifests {
         folder::watch(manifests.folder.clone(), sender, clock)?;
     }
@@ -187,6 +210,7 @@ pub async fn run(
         () = follow_tables(tables, pusher.link(), proxy_health, clock) => {}
         () = happened.follow(pusher.link(), clock) => {}
         () = pusher.run() => {}
+        () = environment => {}
         () = control::serve(Arc::clone(&listener), answers) => {}
     }
     drop(end);

@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::compile::{Compiler, Endpoints};
 use crate::endpoints::Slice;
+use crate::env::concerned::Concerned;
 use crate::evidence::News;
 use crate::health::{Health, Judged};
 use crate::health_check::{HealthCheckServer, ProxyHealth};
@@ -35,11 +36,13 @@ use crate::status::election::Leading;
 use crate::store::SharedStore;
 use crate::tables::Tables;
 
+mod announced;
 mod answers;
 mod checks;
 pub(crate) mod differences;
 mod events;
 mod intake;
+mod names;
 mod problems;
 mod questions;
 mod rehearsal;
@@ -49,6 +52,7 @@ pub(crate) use answers::stage;
 use checks::Checks;
 pub use events::{Event as Happened, Events, MAX_KEPT};
 use events::{Steps, Waiting};
+use names::Names;
 pub use problems::MAX_LOGGED;
 use problems::ProblemLog;
 use questions::Question;
@@ -97,11 +101,13 @@ pub struct Engine {
     asker: Questions,
     store: Option<SharedStore>,
     checks: Checks,
+    names: Names,
     events: Events,
     steps: Steps,
     /// Services that wait for an address.
     unbalanced: Waiting,
     wishes: WishList,
+    environment: Option<Concerned>,
 }
 
 impl Engine {
@@ -134,10 +140,12 @@ impl Engine {
             problems: ProblemLog::default(),
             store: None,
             checks: Checks::default(),
+            names: Names::default(),
             events: Events::default(),
             steps: Steps::default(),
             unbalanced: Waiting::default(),
             wishes: WishList::default(),
+            environment: None,
             questions,
             asker: Questions(sender),
         }
@@ -322,6 +330,7 @@ impl Engine {
         self.admission.forget(&gone);
         for name in gone {
             self.wishes.concern(&name);
+            self.concern_environment(&name);
             self.catalog.remove_service(&name);
             self.unbalanced.forget(&name);
             self.deriver.remove_service(&name);
@@ -343,6 +352,7 @@ impl Engine {
         }
         self.derive();
         self.compile(moment);
+        self.tell_environment();
     }
 
     /// Serves what was decided.
@@ -362,6 +372,7 @@ impl Engine {
         let before = before.map(ServiceSpec::balancer_addresses);
         let before = before.unwrap_or_default();
         self.wishes.concern(&name);
+        self.concern_environment(&name);
         let Some(served) = served else { return };
         let after = served.object.balancer_addresses();
         let pending = self.admission.pending(&name);
@@ -405,6 +416,12 @@ impl Engine {
                 .collect();
             let pods = &self.deriver;
             self.readiness.watch(name, spec, &slices, pods, moment);
+            self.names.tell(
+                name,
+                (spec, &slices),
+                (&self.readiness, &self.rules),
+                moment,
+            );
             // A balancer in front goes by who is fit, not only by who is ready by its slice.
             let checked = spec.filter(|spec| spec.health_check_node_port.is_some());
             let look = checked.map(|s| self.readiness.look(s, slices.iter().copied(), moment));
@@ -412,6 +429,7 @@ impl Engine {
             let seen: Vec<&Slice> = seen.map(|slice| &**slice).collect();
             self.checks.count(name, spec, &seen, self.rules.here());
         }
+        self.names.told_all();
         self.checks.tell();
         self.wishes.tell(&self.admission);
         let endpoints = Endpoints {

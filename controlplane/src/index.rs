@@ -20,7 +20,7 @@ use sluice_conf::message::controlplane::Problem;
 use crate::endpoints::Slice;
 use crate::kinds::policy::PolicySpec;
 use crate::kinds::pool::PoolSpec;
-use crate::object::{self, Issue, Lines, ObjectId, Origin};
+use crate::object::{self, Issue, Kind, Lines, ObjectId, Origin};
 use crate::slices::node::Node;
 use crate::slices::pod::Pod;
 use crate::source::Event;
@@ -270,6 +270,11 @@ impl Index {
     /// Whether some file has the object, whatever is wrong with it.
     pub fn has(&self, id: &ObjectId) -> bool {
         self.objects.contains_key(id)
+    }
+
+    /// All objects of a kind, whatever is wrong with them.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &ObjectId> {
+        self.objects.keys().filter(move |id| id.kind == kind)
     }
 
     /// Every object with each file that it is written in; what an API server has is not written.

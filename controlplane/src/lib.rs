@@ -8,7 +8,8 @@
 //!        |-- Services --> admission (registry, pools, store) --.
 //!        |-- Pods, Nodes --> slices ---------------------------+--> catalog --> compile --> tables --> push
 //!        '-- EndpointSlices -----------------------------------'                  ^                     |
-//!                                       health, evidence, drains --> readiness ---'               the dataplane
+//!                                       health, evidence, drains --> readiness ---+               the dataplane
+//!                                                                                 '--> dns --> clients
 //! ```
 //!
 //! Guarantees: what served goes on serving, whatever is written into the folder, until a good
@@ -64,6 +65,8 @@ pub mod catalog;
 
 pub mod readiness;
 
+pub mod dns;
+
 pub mod compile;
 
 pub mod status;
@@ -74,7 +77,11 @@ pub mod health_check;
 
 pub mod metrics;
 
+pub mod env;
+
 pub mod engine;
+
+pub mod env_files;
 
 pub mod framing;
 

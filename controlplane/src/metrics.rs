@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sluice_conf::Generation;
 
 use crate::compile::WithoutLocal;
+use crate::dns::metrics as naming;
 use crate::health::metrics as probing;
 use crate::object::Kind;
 use crate::words;
@@ -47,14 +48,17 @@ pub struct MetricsError {
 pub fn serve(listen: SocketAddr) -> Result<(), MetricsError> {
     let cannot = |reason: String| MetricsError { listen, reason };
     let probes = Matcher::Full(probing::PROBE_SECONDS.to_owned());
+    let names = Matcher::Full(naming::SECONDS.to_owned());
     PrometheusBuilder::new()
         .with_http_listener(listen)
         .set_buckets_for_metric(Matcher::Full(PUSH_SECONDS.to_owned()), &PUSH_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(probes, &probing::PROBE_BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(names, &naming::BUCKETS))
         .and_then(PrometheusBuilder::install)
         .map_err(|error| cannot(words::plain(&error)))?;
     describe();
     probing::describe();
+    naming::describe();
     Ok(())
 }
 

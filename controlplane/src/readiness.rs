@@ -220,6 +220,12 @@ impl Readiness {
         }
     }
 
+    /// Whether more decides about the endpoints of a Service than what its slices say.
+    pub fn judges(&self, spec: &ServiceSpec) -> bool {
+        let name = NamespacedName::new(&spec.namespace, &spec.name);
+        spec.policy.is_some() || self.watched.contains_key(&name) || !self.drains.is_empty()
+    }
+
     /// The slices of a Service as they are at this moment.
     pub fn look<'a>(
         &self,
@@ -235,7 +241,7 @@ impl Readiness {
             ignored: None,
             next: None,
         };
-        if policy.is_none() && watched.is_none() && self.drains.is_empty() {
+        if !self.judges(spec) {
             look.slices.extend(slices.map(Cow::Borrowed));
             return look;
         }

@@ -67,6 +67,8 @@ pub struct ServiceSpec {
     pub kind: ServiceType,
     /// Without a ClusterIP on purpose: clients use the endpoints themselves.
     pub headless: bool,
+    /// Name that it stands for; only of type ExternalName.
+    pub external_name: Option<String>,
     /// Addresses that clients use, of both families, each once.
     pub vips: Vec<Vip>,
     /// Ports.
@@ -222,6 +224,10 @@ impl Checker<'_> {
             name: name.to_owned(),
             kind,
             headless,
+            external_name: match kind {
+                ServiceType::ExternalName => spec.external_name.clone(),
+                _ => None,
+            },
             vips,
             ports,
             port_ranges: ranges::port_ranges(notes, &mut self.report),

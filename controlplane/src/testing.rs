@@ -10,6 +10,8 @@ use sluice_conf::message::controlplane::Problem;
 
 use crate::admission::{self, Admission};
 use crate::compile::Compiled;
+use crate::dns::Shared;
+use crate::dns::options::Options;
 use crate::engine::Engine;
 use crate::index::Known;
 use crate::object::{Lines, Object, describe};
@@ -80,6 +82,12 @@ impl Gateway {
             Arc::clone(&tables),
         );
         Self { engine, tables }
+    }
+
+    /// The same, and it tells its names.
+    pub(crate) fn naming(self, zone: Shared, options: &Options) -> Self {
+        let engine = self.engine.with_names(zone, options, false);
+        Self { engine, ..self }
     }
 
     /// Takes in everything that `text` holds, as if `file` had been read, and compiles.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sluice_conf::message::controlplane::environment::{Environment, Variable};
 use sluice_conf::message::controlplane::{
     EventRow, FrontendRow, NodeRow, PodRow, PolicyRow, PoolRow, PortRow, ServiceDetail, ServiceRow,
 };
 use sluice_conf::{FrontendKind, ServiceTable};
 
 use crate::engine::{Detail, Inventory, View};
+use crate::env::{self, Announcements, NotYet, Workload};
 use crate::index::Known;
 use crate::kinds::probe::Question;
 use crate::object::NamespacedName;
@@ -34,19 +36,12 @@ pub fn services(
         .map(|known| {
             let key = (known.object.namespace.as_str(), known.object.name.as_str());
             let frontends = frontends.get(&key).cloned().unwrap_or_default();
-            let name = NamespacedName::new(key.0, key.1);
-            let external_name = view.external_names.get(&name).cloned();
-            service(known, external_name, frontends, now)
+            service(known, frontends, now)
         })
         .collect()
 }
 
-fn service(
-    known: &Known<ServiceSpec>,
-    external_name: Option<String>,
-    frontends: Vec<FrontendRow>,
-    now: Duration,
-) -> ServiceRow {
+fn service(known: &Known<ServiceSpec>, frontends: Vec<FrontendRow>, now: Duration) -> ServiceRow {
     let spec = &known.object;
     let (cluster, external): (Vec<_>, Vec<_>) = spec
         .vips
@@ -62,7 +57,7 @@ fn service(
         namespace: spec.namespace.clone(),
         name: spec.name.clone(),
         kind: spec.kind.as_str().to_owned(),
-        external_name,
+        external_name: spec.external_name.clone(),
         cluster_ips: cluster.iter().map(|vip| vip.address).collect(),
         headless: spec.headless,
         external_ips: external.iter().map(|vip| vip.address).collect(),
@@ -97,6 +92,23 @@ fn frontends<'a>(
         }));
     }
     rows
+}
+
+/// What a workload is told of Services; `None` is known before every source has told all.
+///
+/// # Errors
+/// The workload waits for what is not known yet.
+pub fn environment(
+    workload: &Workload<'_>,
+    own: &[Variable],
+    known: Option<&Announcements>,
+) -> Result<Environment, NotYet> {
+    let services = known.map(|known| known.services.as_slice());
+    let there = known.is_some_and(|known| known.namespaces.contains(workload.namespace));
+    Ok(Environment {
+        namespace_exists: there,
+        variables: env::environment(workload, own, services)?,
+    })
 }
 
 /// One Service with its `events`.

@@ -21,7 +21,7 @@ fn home() -> (TempDir, PathBuf) {
     fs::create_dir(home.path().join("m")).unwrap();
     let path = home.path().display();
     let text = format!(
-        "[manifests]\nfolder = \"{path}/m\"\n[store]\npath = \"{path}/cp.redb\"\n[dataplane]\nsocket = \"{path}/dp.sock\"\n[control]\nsocket = \"{path}/cp.sock\"\n"
+        "[manifests]\nfolder = \"{path}/m\"\n[store]\npath = \"{path}/cp.redb\"\n[dataplane]\nsocket = \"{path}/dp.sock\"\n[control]\nsocket = \"{path}/cp.sock\"\n[dns]\nlisten = []\n"
     );
     let config = home.path().join("cp.toml");
     fs::write(&config, text).unwrap();
@@ -252,4 +252,60 @@ fn a_reader_that_stops_early_is_no_error() {
     stderr.map(|stderr| stderr.read_to_string(&mut errors).unwrap());
     assert!(child.wait().unwrap().success());
     assert_eq!(errors, "");
+}
+
+#[test]
+fn env_prints_what_the_kept_files_hold_until_the_namespace_is_gone() {
+    let (home, config) = home();
+    let folder = home.path().join("env");
+    let text = fs::read_to_string(&config).unwrap();
+    let formats = "[\"shell\", \"docker\"]";
+    let more = format!(
+        "[environment]\nfolder = \"{}\"\nformats = {formats}\n",
+        folder.display()
+    );
+    fs::write(&config, text + &more).unwrap();
+    let web = include_str!("../../conf/examples/services/web.yaml");
+    let manifest = home.path().join("m/web.yaml");
+    fs::write(&manifest, web).unwrap();
+    let _running = Running::start(home.path(), &config);
+    let clock = Clock::start();
+    let eventually = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        while !is_so() {
+            assert!(clock.now() < DEADLINE, "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let (shell, docker) = (folder.join("default.sh"), folder.join("default.env"));
+    eventually("both files are there", &mut || {
+        shell.exists() && docker.exists()
+    });
+    for (format, file) in [("shell", &shell), ("docker", &docker)] {
+        let printed = ctl(home.path(), &["env", "--format", format]);
+        assert!(printed.status.success(), "{}", stderr(&printed));
+        let kept = fs::read_to_string(file).unwrap();
+        let (head, kept) = kept.split_once('\n').unwrap();
+        assert!(head.starts_with("# Services of the namespace default."));
+        assert_eq!(kept, stdout(&printed));
+    }
+    let command = ". \"$1\" && echo \"$WEB_SERVICE_HOST $WEB_PORT\"";
+    let output = Command::new("sh")
+        .args(["-euc", command, "sh"])
+        .arg(&shell)
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), "10.96.0.10 tcp://10.96.0.10:80\n");
+    let elsewhere = ctl(home.path(), &["env", "-n", "shop", "--env", "A=b"]);
+    assert_eq!(stdout(&elsewhere), "export A='b'\n");
+    assert_eq!(stderr(&elsewhere), "nothing is known of a namespace shop\n");
+
+    fs::write(&manifest, web.replace("port: 80 #", "port: 81 #")).unwrap();
+    let new = "WEB_SERVICE_PORT=81\n";
+    eventually("the port is another one", &mut || {
+        fs::read_to_string(&docker).unwrap().contains(new)
+    });
+    fs::remove_file(&manifest).unwrap();
+    eventually("both files are gone", &mut || {
+        !shell.exists() && !docker.exists()
+    });
 }

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 use sluice_conf::codec::{self, HEADER_LEN};
 use sluice_conf::message::controlplane::{Reply, Request, Status};
@@ -50,8 +53,12 @@ impl Running {
     }
 
     fn start_in(home: TempDir) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
         let settings = settings(home.path());
+        Self::start_with(home, settings)
+    }
+
+    fn start_with(home: TempDir, settings: Controlplane) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -107,7 +114,7 @@ impl Running {
 fn settings(home: &Path) -> Controlplane {
     let home = home.display();
     let text = format!(
-        "[manifests]\nfolder = \"{home}/m\"\n[store]\npath = \"{home}/cp.redb\"\n[dataplane]\nsocket = \"{home}/dp.sock\"\n[control]\nsocket = \"{home}/run/cp.sock\"\n"
+        "[manifests]\nfolder = \"{home}/m\"\n[store]\npath = \"{home}/cp.redb\"\n[dataplane]\nsocket = \"{home}/dp.sock\"\n[control]\nsocket = \"{home}/run/cp.sock\"\n[dns]\nlisten = []\n"
     );
     Controlplane::parse(&text, "test.toml").unwrap()
 }
@@ -187,6 +194,57 @@ fn a_change_reaches_the_dataplane_within_100_ms() {
         .min()
         .unwrap();
     assert!(best < Duration::from_millis(100), "{best:?}");
+    running.stop().unwrap();
+}
+
+/// Addresses that a server gives for a name; `None` while it does not answer so.
+fn asked(server: SocketAddr, name: &str) -> Option<Vec<String>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    socket.send_to(&message.to_vec().unwrap(), server).unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).unwrap();
+    let answer = Message::from_vec(&buffer[..length]).unwrap();
+    let answered = answer.response_code == ResponseCode::NoError;
+    answered.then(|| answer.answers.iter().map(|r| r.data.to_string()).collect())
+}
+
+#[test]
+fn a_name_is_answered_as_soon_as_its_service_is_written() {
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = free.local_addr().unwrap();
+    drop(free);
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("m")).unwrap();
+    let mut settings = settings(home.path());
+    settings.dns.listen = vec![server];
+    let mut running = Running::start_with(home, settings);
+    running.status();
+    let best = (1..8)
+        .map(|last| {
+            let clock = Clock::start();
+            let address = format!("10.96.0.{last}");
+            let name = format!("a{last}.default.svc.cluster.local.");
+            running.write("a.yaml", &service(&format!("a{last}"), &address, 80));
+            while asked(server, &name) != Some(vec![address.clone()]) {
+                assert!(clock.now() < DEADLINE);
+            }
+            clock.now()
+        })
+        .min()
+        .unwrap();
+    assert!(best < Duration::from_millis(100), "{best:?}");
+    let request = Request::Dns {
+        name: "a7".into(),
+        record_type: "SRV".into(),
+        namespace: "default".into(),
+    };
+    let Reply::Dns(explained) = running.client().ask(&request).unwrap() else {
+        panic!("no explanation");
+    };
+    assert_eq!(explained.object.as_deref(), Some("Service default/a7"));
     running.stop().unwrap();
 }
 

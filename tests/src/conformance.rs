@@ -6,7 +6,9 @@
 //!                                       |--> slices:     Services and Pods -> EndpointSlices
 //!                                       |--> flows:      objects -> compile -> table -> gateway in memory
 //!                                       |                frames there and back, read by another parser
-//!                                       '--> maglev:     tables of the dataplane's own Maglev
+//!                                       |--> maglev:     tables of the dataplane's own Maglev
+//!                                       '--> names:      objects -> zone -> DNS server, asked by a socket
+//!                                       '--> envvars:    Services -> environment variables
 //!                                                          |
 //!                                                          v
 //!                                              outcome of each case -> report
@@ -19,12 +21,14 @@
 //! say what to expect they fail their case.
 //!
 //! Does not cover: the XDP program itself (its twin in Rust, `steer::Filter`, decides here) and the
-//! way through the daemons' sockets.
+//! way through the daemons' sockets, but for that of the DNS server.
 
 mod allocation;
 mod document;
+mod envvars;
 mod flows;
 mod maglev;
+mod names;
 mod outcome;
 mod slices;
 mod validation;
@@ -38,12 +42,14 @@ pub use outcome::{Outcome, Report};
 use serde_json::Value;
 
 /// The suites that there are.
-pub const SUITES: [&str; 5] = [
+pub const SUITES: [&str; 7] = [
     validation::NAME,
     allocation::NAME,
     slices::NAME,
     flows::NAME,
     maglev::NAME,
+    names::NAME,
+    envvars::NAME,
 ];
 
 /// Runs all cases of `DIR/SUITE.yaml`.
@@ -54,9 +60,11 @@ pub fn run(suite: &str, dir: &Path) -> anyhow::Result<Report> {
     let judge = match suite {
         flows::NAME => flows::judge,
         maglev::NAME => maglev::judge,
+        names::NAME => names::judge,
         validation::NAME => validation::judge,
         slices::NAME => slices::judge,
         allocation::NAME => allocation::judge,
+        envvars::NAME => envvars::judge,
         other => bail!("{other:?} is not a suite; there are: {}", SUITES.join(", ")),
     };
     let document = Document::read(suite, dir)?;

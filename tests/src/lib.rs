@@ -30,6 +30,7 @@ pub mod craft;
 pub mod packets;
 
 pub mod dns;
+pub mod names;
 pub mod nginx;
 pub mod traffic;
 

@@ -12,6 +12,8 @@
 //! Transmit checksum, segmentation, receive and VLAN offloads are off on every interface: otherwise a
 //! packet of a local socket would cross a veth with an unfinished checksum.
 
+mod attached;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -91,6 +91,11 @@ fn messages_are_read_or_refused_whatever_comes() -> Result<()> {
 }
 
 #[test]
+fn datagrams_are_answered_or_dropped_whatever_they_hold() -> Result<()> {
+    run("names")
+}
+
+#[test]
 fn settings_are_read_or_refused_whatever_they_hold() -> Result<()> {
     run("settings")
 }

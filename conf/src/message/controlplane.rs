@@ -2,11 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use self::dns::DnsAnswer;
+use self::environment::{Environment, Variable};
 use self::history::{Force, GenerationRow};
 use self::plan::{Draft, Plan};
 use super::Hello;
 use crate::table::Generation;
 
+pub mod dns;
+pub mod environment;
 pub mod history;
 pub mod plan;
 mod rows;
@@ -80,6 +84,24 @@ pub enum Request {
     Rollback(Generation),
     /// Lets the table follow the objects again. Answered by [`Reply::Force`].
     Release,
+    /// What the DNS server answers, and why. Answered by [`Reply::Dns`].
+    Dns {
+        /// The name; without its last dot it is looked for as a Pod of the namespace would.
+        name: String,
+        /// The type of records, for example `SRV`.
+        record_type: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The environment variables of a workload. Answered by [`Reply::Environment`].
+    Environment {
+        /// Its namespace.
+        namespace: String,
+        /// Whether it wants those of the Services of its namespace (`enableServiceLinks`).
+        service_links: bool,
+        /// What it has itself: comes first and is never replaced.
+        own: Vec<Variable>,
+    },
 }
 
 /// The control plane's answers.
@@ -127,6 +149,10 @@ pub enum Reply {
     History(Vec<GenerationRow>),
     /// What is in force now.
     Force(Force),
+    /// What is answered, and why.
+    Dns(Box<DnsAnswer>),
+    /// The environment variables.
+    Environment(Environment),
 }
 
 /// How the control plane is.

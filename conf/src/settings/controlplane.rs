@@ -1,10 +1,14 @@
 //! Settings of the control plane; `conf/examples/controlplane.toml` explains each key to the
 //! operator.
 
+mod dns;
+mod environment;
 mod health;
 mod kubernetes;
 mod words;
 
+pub use dns::{Dns, Forward, PodNames, Tcp};
+pub use environment::{Environment, EnvironmentFormat};
 pub use kubernetes::{Election, Kubernetes};
 
 use std::net::{IpAddr, SocketAddr};
@@ -53,9 +57,15 @@ pub struct Controlplane {
     /// How endpoints are taken out of use.
     #[serde(default)]
     pub draining: Draining,
+    /// The DNS server.
+    #[serde(default)]
+    pub dns: Dns,
     /// What a Service gets that says nothing else.
     #[serde(default)]
     pub defaults: Defaults,
+    /// Files that announce Services to workloads.
+    #[serde(default)]
+    pub environment: Environment,
     /// The dataplane to push to.
     #[serde(default)]
     pub dataplane: DataplaneSocket,
@@ -283,6 +293,8 @@ impl Controlplane {
             }
         }
         self.health.check()?;
+        self.dns.check()?;
+        self.environment.check()?;
         let (keep, range) = (self.history.keep, History::KEEP);
         if !range.contains(&keep) {
             let message = format!(
@@ -327,7 +339,9 @@ mod tests {
         assert_eq!(example.health_checks, minimal.health_checks);
         assert_eq!(example.health, minimal.health);
         assert_eq!(example.draining, minimal.draining);
+        assert_eq!(example.dns, minimal.dns);
         assert_eq!(example.defaults, minimal.defaults);
+        assert_eq!(example.environment, minimal.environment);
         assert_eq!(example.dataplane, minimal.dataplane);
         assert_eq!(example.control, minimal.control);
         assert_eq!(example.log, minimal.log);
@@ -389,6 +403,30 @@ mod tests {
             (
                 "[health]\nfail_open_percent = 101\n",
                 "cp.toml:4: health.fail_open_percent: 101 is too much; use 0 to 100",
+            ),
+            (
+                "[dns]\nttl = 3601\n",
+                "cp.toml:4: dns.ttl: 3601 is too long; use 0 to 3600",
+            ),
+            (
+                "[dns]\nzones = [\"cluster.local\",\n \"a..b\"]\n",
+                "cp.toml:5: dns.zones[1]: \"a..b\" is not a zone; write for example cluster.local.",
+            ),
+            (
+                "[dns]\nlisten = [\"127.0.0.1:53\"]\n[dns.forward]\nupstreams = [\"127.0.0.1:53\"]\n",
+                "cp.toml:6: dns.forward.upstreams[0]: is this server itself (dns.listen); it would ask itself for ever",
+            ),
+            (
+                "[dns.tcp]\nconnections = 0\n",
+                "cp.toml:4: dns.tcp.connections: 0 leaves nothing; use 1 to 65535",
+            ),
+            (
+                "[environment]\nformats = []\n",
+                "cp.toml:4: environment.formats: is empty; name shell, docker, systemd or json",
+            ),
+            (
+                "[environment]\nformats = [\"json\", \"json\"]\n",
+                "cp.toml:4: environment.formats[1]: is there already; name each format once",
             ),
             (
                 "[history]\nkeep = 0\n",

@@ -45,6 +45,9 @@ impl Engine {
                 timeout_seconds,
                 answer,
             } => drop(answer.send(self.drain(target, timeout_seconds, moment))),
+            Question::Announced { namespaces, answer } => {
+                drop(answer.send(self.announced(namespaces.as_ref())));
+            }
             Question::Undrain { target, answer } => {
                 drop(answer.send(self.undrain(&target, moment)));
             }
@@ -53,18 +56,8 @@ impl Engine {
 
     /// What there is now.
     pub fn view(&self) -> View {
-        let services: Vec<_> = self.catalog.services().cloned().collect();
-        let external = services
-            .iter()
-            .filter(|known| known.object.kind == ServiceType::ExternalName);
-        let external_names = external.filter_map(|known| {
-            let name = NamespacedName::new(&known.object.namespace, &known.object.name);
-            let spec = self.admission.service(&name)?.0.spec.as_ref()?;
-            Some((name, spec.external_name.clone()?))
-        });
         View {
-            external_names: external_names.collect(),
-            services,
+            services: self.catalog.services().cloned().collect(),
             slices: self.catalog.slice_count(),
             problems: self.problems.all().to_vec(),
         }

@@ -31,7 +31,10 @@ impl Engine {
                     news.gone.insert(name);
                 }
                 (Kind::EndpointSlice, None) => self.catalog.remove_slice(&name),
-                (Kind::Pod, None) => self.deriver.remove_pod(&name),
+                (Kind::Pod, None) => {
+                    self.names.pod(&name, None);
+                    self.deriver.remove_pod(&name);
+                }
                 (Kind::Node, None) => {
                     self.deriver.remove_node(&name.name);
                     news.nodes = true;
@@ -42,7 +45,7 @@ impl Engine {
                 (Kind::ServicePolicy, None) => {
                     news.policies |= self.policies.remove(&name).is_some();
                 }
-                (Kind::Namespace, None) => {}
+                (Kind::Namespace, None) => self.take_in_namespace(&name.name, false),
             }
         }
         news
@@ -50,8 +53,9 @@ impl Engine {
 
     fn take_in_version(&mut self, name: NamespacedName, version: Version, news: &mut Changes) {
         match version.good.clone() {
-            Good::Namespace => {}
+            Good::Namespace => self.take_in_namespace(&name.name, true),
             Good::Pod(pod) => {
+                self.names.pod(&name, Some(&pod));
                 let services = self.deriver.set_pod((*pod).clone());
                 services.into_iter().for_each(|s| self.catalog.concern(s));
             }
@@ -74,6 +78,11 @@ impl Engine {
                 service,
             }),
         }
+    }
+
+    fn take_in_namespace(&self, name: &str, is_there: bool) {
+        self.names.namespace(name, is_there);
+        self.concern_namespace(name);
     }
 
     /// Which policy holds for each Service. Those that have no effect are told so.

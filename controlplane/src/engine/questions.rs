@@ -1,6 +1,6 @@
 //! What others ask of the engine: to see what it knows, and to take endpoints out of use.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Rehearsal;
 use crate::endpoints::Slice;
+use crate::env::Announcements;
 use crate::health::Judged;
 use crate::index::Known;
 use crate::kinds::policy::PolicySpec;
@@ -29,8 +30,6 @@ pub(super) const MAX_WAITING: usize = 64;
 pub struct View {
     /// Services, sorted by namespace and name.
     pub services: Vec<Known<ServiceSpec>>,
-    /// What those of type ExternalName stand for.
-    pub external_names: BTreeMap<NamespacedName, String>,
     /// How many EndpointSlices there are.
     pub slices: usize,
     /// What is wrong, oldest first.
@@ -110,6 +109,10 @@ pub(super) enum Question {
         answer: oneshot::Sender<Result<bool, String>>,
     },
     Drains(oneshot::Sender<Vec<DrainRow>>),
+    Announced {
+        namespaces: Option<BTreeSet<String>>,
+        answer: oneshot::Sender<Option<Announcements>>,
+    },
 }
 
 /// Asks the engine.
@@ -207,5 +210,18 @@ impl Questions {
     /// The engine has ended.
     pub async fn drains(&self) -> Result<Vec<DrainRow>, Stopping> {
         self.ask(Question::Drains).await
+    }
+
+    /// What workloads of `namespaces`, or of all, are told of; `None` before every source has told
+    /// all.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn announced(
+        &self,
+        namespaces: Option<BTreeSet<String>>,
+    ) -> Result<Option<Announcements>, Stopping> {
+        self.ask(|answer| Question::Announced { namespaces, answer })
+            .await
     }
 }

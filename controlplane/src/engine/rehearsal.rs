@@ -15,6 +15,7 @@ use tracing::Dispatch;
 
 use super::checks::Checks;
 use super::events::{Events, Steps, Waiting};
+use super::names::Names;
 use super::wishes::WishList;
 use super::{Engine, Questions};
 use crate::index::Good;
@@ -77,10 +78,12 @@ impl Engine {
             asker: Questions(sender),
             store: None,
             checks: Checks::default(),
+            names: Names::default(),
             events: Events::default(),
             steps: Steps::default(),
             unbalanced: Waiting::default(),
             wishes: WishList::default(),
+            environment: None,
         };
         Some(Rehearsal { engine, moment })
     }

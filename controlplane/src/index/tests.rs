@@ -1,7 +1,7 @@
 //! Versions of objects, as files come and go.
 
 use super::*;
-use crate::object::{Kind, Object};
+use crate::object::Object;
 use crate::testing::{Gateway, service};
 
 fn web() -> ObjectId {

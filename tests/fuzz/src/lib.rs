@@ -9,6 +9,7 @@ pub mod fragments;
 pub mod frames;
 pub mod manifests;
 pub mod messages;
+pub mod names;
 pub mod settings;
 pub mod tables;
 pub mod wire;
@@ -17,11 +18,12 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("fragments", fragments::run),
     ("frames", frames::run),
     ("manifests", manifests::run),
     ("messages", messages::run),
+    ("names", names::run),
     ("settings", settings::run),
     ("tables", tables::run),
     ("wire", wire::run),

@@ -12,7 +12,7 @@ use sluice_tests::conformance;
 #[derive(Parser)]
 #[command(about = "Judges Sluice by the cases of DIR/SUITE.yaml")]
 struct Arguments {
-    /// Which cases: proxy-flows, maglev or service-validation.
+    /// Which cases, for example proxy-flows or envvars.
     suite: String,
     /// Folder of the files.
     dir: PathBuf,

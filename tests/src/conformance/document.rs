@@ -65,6 +65,11 @@ impl Document {
             .filter(|key| *key != "format")
     }
 
+    /// An entry of a section that is a map.
+    pub fn entry(&self, section: &str, key: &str) -> Option<&Value> {
+        self.0.get(section)?.get(key)
+    }
+
     /// Cases of a section; none when it is missing or empty.
     pub fn cases(&self, section: &str) -> anyhow::Result<Vec<Case<'_>>> {
         let cases = match self.0.get(section) {

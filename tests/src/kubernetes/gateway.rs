@@ -50,10 +50,16 @@ impl Gateway {
             dir: home.path().to_owned(),
         };
         fs::create_dir(home.path().join("manifests"))?;
+        // Several of them run at once.
+        let names = match more.contains("[dns]") {
+            true => "",
+            false => "[dns]\nlisten = []\n",
+        };
         let settings = format!(
             "[kubernetes]\nkubeconfig = \"{}\"\nnamespaces = [\"{}\"]\n\
              [load_balancers]\nunset_class = false\n[store]\npath = \"{}\"\n\
-             [dataplane]\nsocket = \"{}\"\n[control]\nsocket = \"{}\"\n{more}",
+             [dataplane]\nsocket = \"{}\"\n[control]\nsocket = \"{}\"\n\
+             {names}{more}",
             cluster.kubeconfig().display(),
             cluster.namespace,
             home.path().join("controlplane.redb").display(),

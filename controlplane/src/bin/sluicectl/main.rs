@@ -4,8 +4,10 @@
 mod capture;
 mod connections;
 mod describe;
+mod dns;
 mod drain;
 mod drops;
+mod env;
 mod explain;
 mod follow;
 mod get;
@@ -48,7 +50,7 @@ struct Common {
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
-    /// For what has namespaces: only this one. get, describe and events without it: default.
+    /// For what has namespaces: only this one. get, describe, dns, env and events without it: default.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// For get and connections: all namespaces.
@@ -104,6 +106,8 @@ enum Verb {
     },
     /// What would become of a packet, and why; sends nothing.
     Explain(explain::Packet),
+    /// What the DNS server answers, from which object, and why an endpoint is missing.
+    Dns(dns::Question),
     /// Follows live packets, one line each.
     Trace(follow::Which),
     /// Writes live packets to a file, for Wireshark and tcpdump.
@@ -120,6 +124,8 @@ enum Verb {
     History,
     /// Puts a past table in force and keeps it there, until it is released.
     Rollback(history::Back),
+    /// The environment variables that announce Services to a workload, as the kubelet gives them.
+    Env(env::Wanted),
     /// Prints a completion script.
     Completions {
         /// For this shell.
@@ -272,11 +278,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Connections(filter) => connections::run(common, filter),
         Verb::Drops { all, explain } => drops::run(common, *all, *explain),
         Verb::Explain(packet) => explain::run(common, packet),
+        Verb::Dns(question) => dns::run(common, question),
         Verb::Trace(which) => trace::run(common, which),
         Verb::Capture { which, write } => capture::run(common, which, write),
         Verb::Plan(manifests) => plan::run(common, manifests),
         Verb::History => history::history(common),
         Verb::Rollback(back) => history::rollback(common, back),
+        Verb::Env(wanted) => env::run(common, wanted),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = Arguments::command();
