@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside it stand the tools that measure a gateway from outside, in the kernel and on real
-//! interfaces: `loadgen`, `bench-wire`, and `bench-control` for the control plane.
+//! interfaces: `loadgen`, `bench-wire`, and for the control plane `bench-control` and `bench-dns`.
 //!
 //! ```text
 //!   generator: frames, numbered and stamped --> a gateway --> sink: verifies, counts, measures
@@ -44,6 +44,8 @@ pub mod traffic;
 pub mod control;
 pub mod cpu;
 pub mod generator;
+#[cfg(feature = "rig")]
+pub mod names;
 pub mod namespace;
 pub mod plot;
 pub mod rate;

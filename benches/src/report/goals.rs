@@ -97,6 +97,9 @@ const FLOWS: (&str, Better) = ("flows", Better::Lower);
 
 const MEGABYTES: (&str, Better) = ("MB", Better::Lower);
 
+const PER_SECOND: (&str, Better) = ("1/s", Better::Higher);
+const ANSWERS: (&str, Better) = ("answers", Better::Lower);
+
 /// What `bench-control` measures.
 pub const CONTROL: &[Goal] = &[
     goal(
@@ -133,6 +136,52 @@ pub const CONTROL: &[Goal] = &[
         "CPU time of probes by HTTP",
         PERCENT,
         (20.0, 20.0),
+    ),
+];
+
+/// What `bench-dns` measures.
+pub const DNS: &[Goal] = &[
+    goal(
+        "N1",
+        "DNS answers a second over the fastest of nsd, Knot and BIND, one core each",
+        "Sluice over the fastest other server",
+        TIMES,
+        (0.8, 1.0),
+    ),
+    goal(
+        "N2",
+        "DNS answers a second on one core",
+        "Sluice: questions a second",
+        PER_SECOND,
+        (50_000.0, 50_000.0),
+    ),
+    goal(
+        "N3",
+        "mean latency at 10,000 questions a second over the quickest of nsd, Knot and BIND",
+        "latency over the quickest other server's",
+        AS_MUCH,
+        (1.5, 1.0),
+    ),
+    goal(
+        "N4",
+        "10,000 questions a second beside 1,000 endpoint changes a second, p99",
+        "latency beside the changes, p99",
+        MS,
+        (2.0, 2.0),
+    ),
+    goal(
+        "N5",
+        "wrong answers beside the changes",
+        "wrong answers",
+        ANSWERS,
+        (0.0, 0.0),
+    ),
+    goal(
+        "N5 lost",
+        "questions without an answer beside the changes",
+        "questions without an answer",
+        ANSWERS,
+        (0.0, 0.0),
     ),
 ];
 
@@ -394,7 +443,7 @@ mod tests {
 
     #[test]
     fn every_number_is_there_once_and_no_goal_is_below_its_floor() {
-        let all = || MEMORY.iter().chain(WIRE).chain(CONTROL);
+        let all = || MEMORY.iter().chain(WIRE).chain(CONTROL).chain(DNS);
         let numbers: HashSet<_> = all().map(|goal| goal.number).collect();
         assert_eq!(numbers.len(), all().count());
         for goal in all() {

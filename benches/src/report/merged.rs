@@ -1,6 +1,6 @@
 //! The report of all parts: each goal with its value, when and of which commit it was measured.
 //!
-//! A part is what one program measures: `memory`, `wire` or `control`. Its values are those of its last whole
+//! A part is what one program measures: `memory`, `wire`, `control` or `dns`. Its values are those of its last whole
 //! run; floors and goals are today's. Goals of a part that never ran have no value and are not
 //! reached.
 
@@ -10,11 +10,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use super::goals::{CONTROL, Goal, MEMORY, WIRE};
+use super::goals::{CONTROL, DNS, Goal, MEMORY, WIRE};
 use super::markdown::row;
 
 /// Parts and their goals.
-const PARTS: [(&str, &[Goal]); 3] = [("memory", MEMORY), ("wire", WIRE), ("control", CONTROL)];
+const PARTS: [(&str, &[Goal]); 4] = [
+    ("memory", MEMORY),
+    ("wire", WIRE),
+    ("control", CONTROL),
+    ("dns", DNS),
+];
 
 /// Writes `report.json` and `report.md` from the parts that are in `folder`.
 ///
@@ -155,7 +160,7 @@ mod tests {
         assert_eq!(json["parts"]["memory"]["commit"], "commit of Monday");
         assert_eq!(
             json.as_object().unwrap().len(),
-            MEMORY.len() + WIRE.len() + CONTROL.len() + 1
+            MEMORY.len() + WIRE.len() + CONTROL.len() + DNS.len() + 1
         );
         assert!(text.contains("- wire: never measured"), "{text}");
         assert!(

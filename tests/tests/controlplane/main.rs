@@ -5,6 +5,7 @@
 
 mod allocation;
 mod control_input;
+mod dns;
 mod evidence;
 mod health_probes;
 mod kubernetes;
