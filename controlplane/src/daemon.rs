@@ -126,7 +126,7 @@ pub async fn run(
     let names = dns::server::Settings::from(&settings.dns);
     let options = Arc::clone(&names.options);
     let serves_names = !names.listen.is_empty();
-    let _names = dns::Server::start(names, zone.clone(), clock).await?;
+    let _names = dns::Server::start_aside(names, zone.clone(), clock).await?;
     let (sender, events) = mpsc::channel(EVENTS);
     let live = match &settings.kubernetes {
         Some(kubernetes) => {

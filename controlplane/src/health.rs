@@ -42,7 +42,6 @@ use tokio::sync::Notify;
 use self::board::Board;
 use self::passive::{Evidence, Passive};
 use self::probe::Probe;
-pub use self::prober::Probing;
 use self::verdict::{Initial, Verdict};
 use crate::clock::Clock;
 use crate::object::NamespacedName;

@@ -27,6 +27,8 @@ pub mod words;
 
 mod parallel;
 
+pub mod aside;
+
 pub mod field;
 
 pub mod object;

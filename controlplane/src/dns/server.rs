@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use sluice_conf::settings::controlplane as settings;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -25,11 +26,10 @@ use super::options::Options;
 use super::respond::{self, Open, Ready, Response};
 use super::tcp;
 use super::zone::Shared;
+use crate::aside::{self, Aside};
 use crate::clock::Clock;
 use crate::words;
 
-/// Tasks that read a socket: as many as the daemon has threads.
-const READERS: usize = 2;
 /// Datagrams that are answered before others have their turn.
 const BURST: usize = 64;
 /// Longest question that is read; those with more options than usual are some hundred bytes.
@@ -55,6 +55,9 @@ pub enum StartError {
     /// Upstreams cannot be asked.
     #[error("dns.forward.upstreams: {0}")]
     Forward(String),
+    /// The thread of the server.
+    #[error("cannot start the thread of the DNS server: {}", words::plain(_0))]
+    Thread(io::Error),
 }
 
 /// How to serve.
@@ -168,9 +171,7 @@ impl Server {
             info!("answering DNS at {address}");
             addresses.push(address);
             let socket = Arc::new(socket);
-            for _ in 0..READERS {
-                tasks.spawn(datagrams(Arc::clone(&socket), Arc::clone(&serving)));
-            }
+            tasks.spawn(datagrams(socket, Arc::clone(&serving)));
             let streams = Arc::clone(&streams);
             tasks.spawn(streams.accept(listener, Arc::clone(&serving)));
         }
@@ -178,6 +179,32 @@ impl Server {
             addresses,
             _tasks: tasks,
         })
+    }
+
+    /// Starts on a thread of its own, and serves until what is returned is dropped.
+    ///
+    /// # Errors
+    /// An address cannot be listened at, or the thread cannot be started.
+    pub async fn start_aside(
+        settings: Settings,
+        zone: Shared,
+        clock: Clock,
+    ) -> Result<Aside, StartError> {
+        let (sender, started) = oneshot::channel();
+        let serving = async move {
+            // It listens as long as the server is kept.
+            let (result, _server) = match Self::start(settings, zone, clock).await {
+                Ok(server) => (Ok(()), Some(server)),
+                Err(error) => (Err(error), None),
+            };
+            if sender.send(result).is_ok() {
+                std::future::pending().await
+            }
+        };
+        let aside = aside::start("dns", serving).map_err(StartError::Thread)?;
+        let ended = || StartError::Thread(io::ErrorKind::BrokenPipe.into());
+        started.await.unwrap_or_else(|_| Err(ended()))?;
+        Ok(aside)
     }
 
     /// Where it listens.

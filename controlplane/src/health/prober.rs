@@ -1,22 +1,17 @@
 //! The one thread that sends probes: starts what is due, takes in what ends, sleeps until either.
-//!
-//! It has its own loop of I/O: an answer that another thread had to wait for and then wake this one
-//! for would cost two switches a probe more.
 
 use std::future::pending;
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::runtime;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::board::Job;
 use super::failure::Outcome;
 use super::{Health, metrics};
+use crate::aside::{self, Aside};
 use crate::clock::Clock;
 
 /// A probe that ended.
@@ -26,33 +21,14 @@ struct Ended {
     took: Duration,
 }
 
-/// Probes are sent until this is dropped, and not after it.
-#[derive(Debug)]
-pub struct Probing {
-    _end: oneshot::Sender<()>,
-}
-
 impl Health {
-    /// Sends probes from now on.
+    /// Sends probes from now on, until what is returned is dropped.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(&self) -> io::Result<Probing> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (end, ended) = oneshot::channel();
+    pub fn start(&self) -> io::Result<Aside> {
         let health = self.clone();
-        let probing = async move {
-            tokio::select! {
-                () = health.run() => {}
-                _ = ended => {}
-            }
-        };
-        thread::Builder::new()
-            .name("probes".to_owned())
-            .spawn(move || runtime.block_on(probing))?;
-        Ok(Probing { _end: end })
+        aside::start("probes", async move { health.run().await })
     }
 
     async fn run(&self) {
