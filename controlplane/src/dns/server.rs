@@ -238,29 +238,34 @@ async fn bind(listen: SocketAddr) -> Result<(UdpSocket, TcpListener, SocketAddr)
 /// Answers datagrams for ever.
 async fn datagrams(socket: Arc<UdpSocket>, serving: Arc<Serving>) {
     let mut buffer = vec![0; LONGEST_DATAGRAM];
-    loop {
-        if socket.readable().await.is_err() {
-            return;
-        }
-        for _ in 0..BURST {
-            // An error is that of an answer sent before, or there is nothing more.
-            let Ok((length, client)) = socket.try_recv_from(&mut buffer) else {
-                break;
-            };
+    let mut answers = Vec::with_capacity(BURST);
+    while socket.readable().await.is_ok() {
+        // An error is that of an answer sent before, or there is nothing more.
+        while answers.len() < BURST
+            && let Ok((length, client)) = socket.try_recv_from(&mut buffer)
+        {
             let question = buffer.get(..length).unwrap_or_default();
             match serving.datagram(question, client.ip()) {
-                Taken::Answer(bytes) => send(&socket, &bytes, client),
-                Taken::Nothing => {}
+                Taken::Answer(bytes) => answers.push((Some(bytes), client)),
+                Taken::Nothing => answers.push((None, client)),
                 Taken::Waits(waiting) => {
                     let (socket, serving) = (Arc::clone(&socket), Arc::clone(&serving));
                     tokio::spawn(async move {
                         let bytes = serving.wait(waiting).await;
                         send(&socket, &bytes, client);
                     });
+                    answers.push((None, client));
                 }
             }
         }
-        tokio::task::yield_now().await;
+        let is_full = answers.len() == BURST;
+        // One after the other: whoever waits for several is woken once.
+        for (bytes, client) in answers.drain(..) {
+            bytes.iter().for_each(|bytes| send(&socket, bytes, client));
+        }
+        if is_full {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
