@@ -33,6 +33,7 @@ pub mod harness;
 pub mod lane;
 pub mod order;
 pub mod process;
+pub mod program;
 pub mod report;
 pub mod sharing;
 pub mod slots;

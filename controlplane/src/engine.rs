@@ -40,6 +40,7 @@ mod announced;
 mod answers;
 mod checks;
 pub(crate) mod differences;
+mod due;
 mod events;
 mod intake;
 mod names;
@@ -63,8 +64,6 @@ use wishes::WishList;
 /// Events that are taken in before a table is compiled, so that a source which never rests cannot
 /// hold it back.
 const MAX_AT_ONCE: usize = 10_000;
-/// How long to wait before what could not be stored is stored again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How many times as long as verdicts took they rest, so that thousands of endpoints that fail one
 /// after the other do not have their Service compiled all the time.
 const VERDICTS_REST: u32 = 4;
@@ -259,46 +258,6 @@ impl Engine {
         if !leads {
             self.wishes.clear();
         }
-    }
-
-    /// How long nothing changes by itself.
-    fn next_step(&self, moment: Moment) -> Option<Duration> {
-        if !self.awaited.is_empty() {
-            return None;
-        }
-        let (_, due) = self.compiler.due(moment.now);
-        let due = due.map(|due| due.saturating_sub(moment.now));
-        let drain = self.readiness.drains().next_step(moment.unix);
-        let drain = drain.map(|step| Duration::from_secs(step.saturating_sub(moment.unix)));
-        let retry = self.admission.trouble().map(|_| RETRY);
-        [due, drain, retry].into_iter().flatten().min()
-    }
-
-    /// Does what is due now.
-    fn step(&mut self, moment: Moment) {
-        for decision in self.admission.retry() {
-            self.follow(decision, moment);
-        }
-        self.look_at_drained(moment);
-    }
-
-    /// Services with endpoints that are drained.
-    fn drained(&self, moment: Moment) -> BTreeSet<NamespacedName> {
-        let drains = self.readiness.drains();
-        if drains.is_empty() {
-            return BTreeSet::new();
-        }
-        let is_drained = |slice: &&Known<Slice>| {
-            let slice = &slice.object;
-            let mut endpoints = slice.endpoints.iter();
-            endpoints.any(|e| drains.stage(&slice.namespace, e, moment.unix).is_some())
-        };
-        let slices = self.catalog.slices().filter(is_drained);
-        let services = slices.filter_map(|slice| {
-            let service = slice.object.service.as_deref()?;
-            Some(NamespacedName::new(&slice.object.namespace, service))
-        });
-        services.collect()
     }
 
     /// Compiles these Services anew.
