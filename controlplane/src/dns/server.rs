@@ -240,30 +240,30 @@ async fn datagrams(socket: Arc<UdpSocket>, serving: Arc<Serving>) {
     let mut buffer = vec![0; LONGEST_DATAGRAM];
     let mut answers = Vec::with_capacity(BURST);
     while socket.readable().await.is_ok() {
+        let mut taken = 0;
         // An error is that of an answer sent before, or there is nothing more.
-        while answers.len() < BURST
+        while taken < BURST
             && let Ok((length, client)) = socket.try_recv_from(&mut buffer)
         {
+            taken += 1;
             let question = buffer.get(..length).unwrap_or_default();
             match serving.datagram(question, client.ip()) {
-                Taken::Answer(bytes) => answers.push((Some(bytes), client)),
-                Taken::Nothing => answers.push((None, client)),
+                Taken::Answer(bytes) => answers.push((bytes, client)),
+                Taken::Nothing => {}
                 Taken::Waits(waiting) => {
                     let (socket, serving) = (Arc::clone(&socket), Arc::clone(&serving));
                     tokio::spawn(async move {
                         let bytes = serving.wait(waiting).await;
                         send(&socket, &bytes, client);
                     });
-                    answers.push((None, client));
                 }
             }
         }
-        let is_full = answers.len() == BURST;
         // One after the other: whoever waits for several is woken once.
         for (bytes, client) in answers.drain(..) {
-            bytes.iter().for_each(|bytes| send(&socket, bytes, client));
+            send(&socket, &bytes, client);
         }
-        if is_full {
+        if taken == BURST {
             tokio::task::yield_now().await;
         }
     }
