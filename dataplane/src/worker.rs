@@ -181,6 +181,7 @@ impl<Io: PacketIo> Worker<Io> {
     /// What has waited goes first, then handed-over frames, for they have waited longer than the own
     /// queue's; but never so many that that gets no turn. A full burst is a sign that more comes than
     /// the worker keeps up with.
+    #[inline]
     fn fill_burst(&mut self) {
         let share = self.burst / OPENINGS_SHARE;
         if self.delivery.is_lobby_taken() {
@@ -202,6 +203,7 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     /// Fills the burst with frames of the own queue.
+    #[inline]
     fn receive(&mut self) {
         let (frames, io) = (&mut self.frames, &mut self.delivery.io);
         let before = frames.len();
@@ -264,6 +266,7 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// After a change of the network, frames whose next hop is known now go through again. True when
     /// there were some.
+    #[inline(never)]
     fn retry_waiting(&mut self, now: Time) -> bool {
         let network = &self.observer.current().network;
         for (frame, ports) in self.delivery.resolved(network) {
@@ -287,6 +290,7 @@ impl<Io: PacketIo> Worker<Io> {
         has_more
     }
 
+    #[inline(never)]
     fn answer_queries(&mut self, now: Time) {
         let snapshot = self.observer.current();
         if self.listing.is_none()
@@ -309,6 +313,7 @@ impl<Io: PacketIo> Worker<Io> {
     }
 
     /// Reading asks the kernel, so it is done seldom and never for a packet.
+    #[inline(never)]
     fn read_rings(&mut self, now: Time) {
         self.next_reading = now.after(READING_PERIOD);
         let delivery = &self.delivery;
