@@ -9,7 +9,11 @@ use hickory_proto::op::{
     Edns, Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
 };
 use hickory_proto::rr::{DNSClass, Record, RecordType};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+use hickory_proto::serialize::binary::{
+    BinDecodable, BinDecoder, BinEncodable, BinEncoder, DecodeError,
+};
+
+mod addresses;
 
 /// Length of a header (RFC 1035, section 4.1.1).
 const HEADER: usize = 12;
@@ -116,20 +120,22 @@ pub fn read(bytes: &[u8], transport: Transport) -> Incoming {
     if questions != 1 {
         return refuse(ResponseCode::FormErr);
     }
-    let Ok(mut message) = Message::from_vec(bytes) else {
+    let Ok(Parts {
+        header,
+        query,
+        edns,
+    }) = parts(bytes)
+    else {
         return refuse(ResponseCode::FormErr);
     };
-    let Some(query) = message.queries.pop() else {
-        return refuse(ResponseCode::FormErr);
-    };
-    metadata.checking_disabled = message.metadata.checking_disabled;
+    metadata.checking_disabled = header.metadata.checking_disabled;
     let asked = Asked {
         metadata,
         query,
-        edns: message.edns.as_ref().map(Edns::max_payload),
+        edns: edns.as_ref().map(Edns::max_payload),
         transport,
     };
-    let refusal = match message.edns.as_ref().map(Edns::version) {
+    let refusal = match edns.as_ref().map(Edns::version) {
         Some(version) if version > 0 => Some(ResponseCode::BADVERS),
         _ if asked.query.query_class != DNSClass::IN => Some(ResponseCode::Refused),
         _ => None,
@@ -138,6 +144,40 @@ pub fn read(bytes: &[u8], transport: Transport) -> Incoming {
         Some(code) => Incoming::Refused(asked.answer(&Sections::code(code)), code),
         None => Incoming::Asked(asked),
     }
+}
+
+/// What counts of a message with one question.
+struct Parts {
+    header: Header,
+    query: Query,
+    edns: Option<Edns>,
+}
+
+/// Takes a message apart; records that are of no use are checked and forgotten.
+fn parts(bytes: &[u8]) -> Result<Parts, DecodeError> {
+    let mut decoder = BinDecoder::new(bytes);
+    let header = Header::read(&mut decoder)?;
+    let query = Query::read(&mut decoder)?;
+    let HeaderCounts {
+        answers,
+        authorities,
+        additionals,
+        ..
+    } = header.counts;
+    let op_code = header.metadata.op_code;
+    let mut records = |count: u16, is_additional| {
+        let (_, edns, _) =
+            Message::read_records(&mut decoder, count.into(), is_additional, op_code)?;
+        Ok::<_, DecodeError>(edns)
+    };
+    records(answers, false)?;
+    records(authorities, false)?;
+    let edns = records(additionals, true)?;
+    Ok(Parts {
+        header,
+        query,
+        edns,
+    })
 }
 
 impl Asked {
@@ -186,8 +226,13 @@ impl Asked {
         let opt = self.edns.map_or(0, |_| OPT);
         encoder.set_max_size(self.largest() - opt);
         let header = encoder.place::<Header>()?;
-        self.query.emit(&mut encoder)?;
-        let (answers, no_answer_cut) = some(&mut encoder, sections.answers)?;
+        let (answers, no_answer_cut) = match addresses::of(&self.query.name, sections) {
+            Some(addresses) => addresses.write(&mut encoder, &self.query)?,
+            None => {
+                self.query.emit(&mut encoder)?;
+                some(&mut encoder, sections.answers)?
+            }
+        };
         let rest = |encoder: &mut BinEncoder<'_>, records: &[Record]| match no_answer_cut {
             true => some(encoder, records),
             false => Ok((0, true)),
@@ -219,7 +264,11 @@ fn some(encoder: &mut BinEncoder<'_>, records: &[Record]) -> Result<(u16, bool),
     let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
     match encoder.emit_all(records.iter()) {
         Ok(all) => Ok((count(all), true)),
-        Err(ProtoError::NotAllRecordsWritten { count: some, .. }) => Ok((count(some), false)),
+        Err(ProtoError::NotAllRecordsWritten { count: some, .. }) => {
+            // The encoder goes back to before the record that did not fit, and leaves its beginning.
+            encoder.trim();
+            Ok((count(some), false))
+        }
         Err(error) => Err(error),
     }
 }

@@ -17,6 +17,13 @@ fn question(text: &str, kind: RecordType, takes: Option<u16>) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+/// How many bytes a message has, those behind it not counted.
+fn read_length(bytes: &[u8]) -> usize {
+    let mut decoder = BinDecoder::new(bytes);
+    Message::read(&mut decoder).unwrap();
+    decoder.index()
+}
+
 fn refusal(bytes: &[u8]) -> Option<ResponseCode> {
     match read(bytes, Transport::Udp) {
         Incoming::Refused(written, code) => {
@@ -112,6 +119,7 @@ fn an_answer_is_as_long_as_the_client_takes_and_says_when_a_record_is_missing() 
         assert_eq!(answer.edns.is_some(), takes.is_some());
         assert_eq!(answer.truncation, answer.answers.len() < 200);
         seen.push((ready.bytes.len() <= 1232, answer.answers.len()));
+        assert_eq!(read_length(&ready.bytes), ready.bytes.len());
         let most = takes.unwrap_or(512).clamp(512, LARGEST_UDP);
         assert!(transport == Transport::Tcp || ready.bytes.len() <= most.into());
     }
@@ -131,6 +139,7 @@ fn glue_that_does_not_fit_is_left_out_without_a_word() {
     assert_eq!(answer.answers.len(), 7);
     assert!(!answer.truncation);
     assert!(answer.additionals.len() < 7);
+    assert_eq!(read_length(&written), written.len());
 }
 
 #[test]
