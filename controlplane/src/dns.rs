@@ -4,7 +4,8 @@
 //! ```text
 //!   engine --> records --> zone <-- answer <-- message <-- server (UDP), tcp
 //!                                     |                      |  limit, metrics
-//!                                   find <- path             '--> forward --> upstreams
+//!                                   find <- path             |--> forward --> upstreams
+//!                                                            '--> kept
 //! ```
 //!
 //! Guarantees: a change is in the zone before the table that it leads to is published; any bytes are
@@ -18,6 +19,7 @@ pub mod answer;
 pub mod explain;
 pub mod find;
 mod forward;
+mod kept;
 mod limit;
 pub mod message;
 pub(crate) mod metrics;

@@ -57,6 +57,8 @@ pub struct Answer<'z> {
     pub additionals: Vec<Record>,
     /// Whether there are more records.
     pub truncated: bool,
+    /// Whether it depends on whose turn it is.
+    pub turns: bool,
     /// The name at which the answer goes on, outside of all zones.
     pub follow: Option<Name>,
     /// The Service that it is about.
@@ -99,6 +101,7 @@ impl<'z> Answer<'z> {
             authorities: Vec::new(),
             additionals: Vec::new(),
             truncated: false,
+            turns: false,
             follow: None,
             named: None,
             why,

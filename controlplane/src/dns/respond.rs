@@ -21,7 +21,7 @@ pub enum Response {
 }
 
 /// An answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -29,6 +29,8 @@ pub struct Ready {
     pub kind: Option<RecordType>,
     /// Its response code.
     pub code: ResponseCode,
+    /// Whether who asks the same gets the same, as long as the zone does not change.
+    pub lasts: bool,
 }
 
 /// A question whose answer, or the rest of it, others know.
@@ -69,6 +71,7 @@ pub fn respond(
                 bytes,
                 kind: None,
                 code,
+                lasts: false,
             });
         }
         Incoming::Garbage => return Response::Nothing,
@@ -94,18 +97,19 @@ pub fn respond(
         let begun = answer.answers;
         return Response::Open(Box::new(Open { asked, begun, name }));
     }
-    Response::Ready(ready(
-        &asked,
-        &Sections {
-            code: answer.code,
-            answers: &answer.answers,
-            authorities: &answer.authorities,
-            additionals: &answer.additionals,
-            truncated: answer.truncated,
-            authoritative: answer.why != Why::Transfer,
-            recursive: false,
-        },
-    ))
+    let sections = Sections {
+        code: answer.code,
+        answers: &answer.answers,
+        authorities: &answer.authorities,
+        additionals: &answer.additionals,
+        truncated: answer.truncated,
+        authoritative: answer.why != Why::Transfer,
+        recursive: false,
+    };
+    Response::Ready(Ready {
+        lasts: !answer.turns,
+        ..ready(&asked, &sections)
+    })
 }
 
 /// An empty answer that sends the client of a datagram to TCP.
@@ -178,5 +182,6 @@ fn ready(asked: &Asked, sections: &Sections<'_>) -> Ready {
         bytes: asked.answer(sections),
         kind: Some(asked.kind()),
         code: sections.code,
+        lasts: false,
     }
 }

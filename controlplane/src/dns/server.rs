@@ -19,13 +19,14 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use super::forward::{self, Forwarder};
+use super::kept::Kept;
 use super::limit::{Limit, Verdict};
 use super::message::Transport;
 use super::metrics::{self, Metrics, Unanswered};
 use super::options::Options;
 use super::respond::{self, Open, Ready, Response};
 use super::tcp;
-use super::zone::Shared;
+use super::zone::{Shared, Zone};
 use crate::aside::{self, Aside};
 use crate::clock::Clock;
 use crate::words;
@@ -239,6 +240,7 @@ async fn bind(listen: SocketAddr) -> Result<(UdpSocket, TcpListener, SocketAddr)
 async fn datagrams(socket: Arc<UdpSocket>, serving: Arc<Serving>) {
     let mut buffer = vec![0; LONGEST_DATAGRAM];
     let mut answers = Vec::with_capacity(BURST);
+    let mut kept = Kept::new();
     while socket.readable().await.is_ok() {
         let mut taken = 0;
         // An error is that of an answer sent before, or there is nothing more.
@@ -247,7 +249,7 @@ async fn datagrams(socket: Arc<UdpSocket>, serving: Arc<Serving>) {
         {
             taken += 1;
             let question = buffer.get(..length).unwrap_or_default();
-            match serving.datagram(question, client.ip()) {
+            match serving.datagram(question, client.ip(), &mut kept) {
                 Taken::Answer(bytes) => answers.push((bytes, client)),
                 Taken::Nothing => {}
                 Taken::Waits(waiting) => {
@@ -292,9 +294,9 @@ pub(super) struct Waiting {
 }
 
 impl Serving {
-    fn datagram(&self, bytes: &[u8], client: IpAddr) -> Taken {
+    fn datagram(&self, bytes: &[u8], client: IpAddr, kept: &mut Kept) -> Taken {
         match self.verdict(client) {
-            Verdict::Send => self.take(bytes, Transport::Udp),
+            Verdict::Send => self.take_again(bytes, kept),
             Verdict::Drop => {
                 metrics::dropped(Unanswered::Limited);
                 Taken::Nothing
@@ -317,11 +319,36 @@ impl Serving {
     /// Answers a message, or finds out that it must wait.
     pub(super) fn take(&self, bytes: &[u8], transport: Transport) -> Taken {
         let since = self.clock.now();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let response = self.respond(bytes, transport, &self.zone.read());
+        self.carry_out(response, since)
+    }
+
+    /// The same for a datagram, with the answer that is kept if there is one.
+    fn take_again(&self, bytes: &[u8], kept: &mut Kept) -> Taken {
+        let since = self.clock.now();
         let response = {
             let zone = self.zone.read();
-            respond::respond(bytes, transport, &zone, &self.options, turn)
+            let version = zone.version();
+            match kept.find(bytes, version) {
+                Some(ready) => Response::Ready(ready),
+                None => {
+                    let response = self.respond(bytes, Transport::Udp, &zone);
+                    if let Response::Ready(ready) = &response {
+                        kept.keep(bytes, version, ready);
+                    }
+                    response
+                }
+            }
         };
+        self.carry_out(response, since)
+    }
+
+    fn respond(&self, bytes: &[u8], transport: Transport, zone: &Zone) -> Response {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        respond::respond(bytes, transport, zone, &self.options, turn)
+    }
+
+    fn carry_out(&self, response: Response, since: Duration) -> Taken {
         match response {
             Response::Ready(ready) => Taken::Answer(self.told(ready, since)),
             Response::Open(open) => self.open(open, since),

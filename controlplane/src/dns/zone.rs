@@ -15,7 +15,7 @@ use crate::object::NamespacedName;
 #[derive(Debug, Clone, Default)]
 pub struct Zone {
     synced: bool,
-    serial: u32,
+    version: u64,
     namespaces: HashMap<Box<str>, Namespace>,
     /// Whose an address is.
     places: HashMap<IpAddr, Vec<Place>>,
@@ -117,7 +117,7 @@ impl Zone {
 
     /// Takes a step. Returns what it replaces, so that it can be dropped when nobody waits.
     fn take(&mut self, step: Step) -> Option<Arc<Named>> {
-        self.serial = self.serial.wrapping_add(1);
+        self.version += 1;
         self.place_count = (self.place_count + step.come.len()).saturating_sub(step.go.len());
         for (address, place) in step.go {
             remove(&mut self.places, address, &place);
@@ -142,7 +142,7 @@ impl Zone {
 
     /// Tells whether there is an object for a namespace. One with Services exists without.
     pub fn set_namespace(&mut self, namespace: &str, declared: bool) {
-        self.serial = self.serial.wrapping_add(1);
+        self.version += 1;
         let entry = self.namespaces.entry(namespace.into()).or_default();
         entry.declared = declared;
         self.tidy(namespace);
@@ -157,7 +157,7 @@ impl Zone {
 
     /// Tells the addresses of a Pod; none when it is gone.
     pub fn set_pod(&mut self, pod: &NamespacedName, addresses: &[IpAddr]) {
-        self.serial = self.serial.wrapping_add(1);
+        self.version += 1;
         for address in self.pods.remove(pod).unwrap_or_default() {
             remove(&mut self.pods_at, address, pod);
         }
@@ -172,6 +172,7 @@ impl Zone {
 
     /// From now on what is not here is nowhere.
     pub fn set_synced(&mut self) {
+        self.version += 1;
         self.synced = true;
     }
 
@@ -180,9 +181,14 @@ impl Zone {
         self.synced
     }
 
-    /// Changes with every change.
+    /// Changes with every change, and never comes again.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The version as the SOA record tells it (RFC 1982).
     pub fn serial(&self) -> u32 {
-        self.serial
+        self.version as u32
     }
 
     /// What a Service contributes.

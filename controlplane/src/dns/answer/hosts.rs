@@ -68,7 +68,9 @@ impl<'z> Answering<'z, '_> {
         let values = from.iter().chain(before).take(self.question.most);
         let records = values.map(|value| self.record(place.name, data(*value)));
         let mut answer = Answer::of(records.collect());
-        answer.truncated = before.len() + from.len() > self.question.most;
+        let count = before.len() + from.len();
+        answer.turns = count > 1;
+        answer.truncated = count > self.question.most;
         answer
     }
 
@@ -113,6 +115,7 @@ impl<'z> Answering<'z, '_> {
         let origin = place.origin();
         let (mut ports, mut glue) = (Once::default(), Once::default());
         let mut answer = Answer::of(Vec::new());
+        answer.turns = count > 1;
         answer.truncated = count > self.question.most;
         for (host, address, port) in turned {
             let Some(target) = below(&origin, place.view, &named.service, host) else {

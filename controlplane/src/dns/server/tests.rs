@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
+use crate::dns::records::Named;
 use crate::dns::testing::{many, name, options};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -62,6 +63,40 @@ async fn what_is_truncated_by_udp_is_whole_by_tcp() {
     }
     let elsewhere = by_udp(address, &question("www.example.com")).await.unwrap();
     assert_eq!(elsewhere.response_code, ResponseCode::Refused);
+}
+
+#[tokio::test]
+async fn what_was_answered_before_is_forgotten_when_the_zone_changes() {
+    let shared = Shared::default();
+    let settings = Settings::new(vec![local()], options());
+    let server = Server::start(settings, shared.clone(), Clock::start());
+    let server = server.await.unwrap();
+    let address = server.addresses()[0];
+    let bytes = question("many.default.svc.cluster.local");
+    let ask = async || {
+        let answer = by_udp(address, &bytes).await.unwrap();
+        let addresses = answer.answers.iter().map(|record| record.data.to_string());
+        (answer.response_code, addresses.collect::<Vec<_>>())
+    };
+    for _ in 0..2 {
+        assert_eq!(ask().await.0, ResponseCode::ServFail);
+    }
+    shared.change(Zone::set_synced);
+    for _ in 0..2 {
+        assert_eq!(ask().await.0, ResponseCode::NXDomain);
+    }
+    let service = crate::object::NamespacedName::new("default", "many");
+    let named = many(1).named(&service).map(|named| Named::clone(named));
+    shared.set(&service, named);
+    for _ in 0..2 {
+        let (code, addresses) = ask().await;
+        assert_eq!(
+            (code, addresses),
+            (ResponseCode::NoError, vec!["10.0.0.1".to_owned()])
+        );
+    }
+    shared.set(&service, None);
+    assert_eq!(ask().await.0, ResponseCode::NXDomain);
 }
 
 #[tokio::test]
