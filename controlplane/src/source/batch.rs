@@ -1,4 +1,4 @@
-//! Files that are read at the same time, on all cores.
+//! Files that are read at the same time, many of them on all cores.
 //!
 //! Guarantees: what was read stands in the order in which the files were added; a batch is full
 //! when its files have [`ENOUGH`] bytes, so that memory for reading does not grow with the folder.
@@ -12,6 +12,9 @@ use crate::parallel;
 
 /// Bytes of files that are read at the same time.
 const ENOUGH: u64 = 1 << 20;
+/// Bytes up to which one core reads them all: files that change from time to time leave the other
+/// cores to those who answer and forward meanwhile.
+const FEW: u64 = 1 << 17;
 
 /// Files that are to be read.
 #[derive(Debug, Default)]
@@ -33,7 +36,11 @@ impl<'n> Batch<'n> {
 
     /// Reads the files.
     pub(super) fn read(self) -> impl Iterator<Item = (&'n OsString, Reading)> {
-        let readings = parallel::map(&self.files, |(_, path)| Reading::of(path));
+        let read = |(_, path): &(_, PathBuf)| Reading::of(path);
+        let readings = match self.size <= FEW {
+            true => self.files.iter().map(read).collect(),
+            false => parallel::map(&self.files, read),
+        };
         let names = self.files.into_iter().map(|(name, _)| name);
         names.zip(readings)
     }
