@@ -2,7 +2,7 @@
 //! that the table is compiled from.
 //!
 //! ```text
-//!   engine --> records --> zone <-- answer <-- message <-- server (UDP), tcp
+//!   engine --> records --> zone <-- answer <-- message <-- server <-- udp, tcp
 //!                                     |                      |  limit, metrics
 //!                                   find <- path             |--> forward --> upstreams
 //!                                                            '--> kept
@@ -13,7 +13,7 @@
 //! answered as not existing before every source has told all. It is no recursive resolver and holds
 //! no zone files; what is not in its zones it asks of others, if it has any.
 //!
-//! Everything but `server`, `tcp` and `forward` is pure.
+//! Everything but `server`, `udp`, `tcp` and `forward` is pure.
 
 pub mod answer;
 pub mod explain;
@@ -32,6 +32,7 @@ mod servers;
 mod tcp;
 #[cfg(test)]
 mod testing;
+mod udp;
 pub mod zone;
 
 use message::Transport;

@@ -1,19 +1,18 @@
-//! The sockets of the server, and the way of a datagram.
+//! The server: its sockets, and what becomes of a message that one of them brings.
 //!
-//! Guarantees: a datagram that the zone answers is answered where it is read, without a task of its
-//! own; one that others have to be asked about waits in a task, and of those there is a bounded
-//! number. Bounds on streams are those of `tcp`.
+//! Guarantees: messages by UDP and by TCP are answered by the same zone, rules and counters. Bounds are
+//! those of `udp` and `tcp`.
 //!
 //! A socket that listens at an unspecified address answers from the address that the kernel chooses.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sluice_conf::settings::controlplane as settings;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::info;
@@ -26,15 +25,12 @@ use super::metrics::{self, Metrics, Unanswered};
 use super::options::Options;
 use super::respond::{self, Open, Ready, Response};
 use super::tcp;
+use super::udp::Datagrams;
 use super::zone::{Shared, Zone};
 use crate::aside::{self, Aside};
 use crate::clock::Clock;
 use crate::words;
 
-/// Datagrams that are answered before others have their turn.
-const BURST: usize = 64;
-/// Longest question that is read; those with more options than usual are some hundred bytes.
-const LONGEST_DATAGRAM: usize = 4096;
 /// Attempts to find a port that is free for both protocols, when any will do.
 const ATTEMPTS: usize = 16;
 
@@ -127,6 +123,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    _datagrams: Vec<Datagrams>,
     _tasks: JoinSet<()>,
 }
 
@@ -147,7 +144,7 @@ impl Server {
     /// # Errors
     /// An address cannot be listened at.
     pub async fn start(settings: Settings, zone: Shared, clock: Clock) -> Result<Self, StartError> {
-        let mut addresses = Vec::new();
+        let (mut addresses, mut sockets) = (Vec::new(), Vec::new());
         let mut tasks = JoinSet::new();
         let forwarder = settings.forward.map(Forwarder::new).transpose();
         let forwarder = forwarder.map_err(|error| StartError::Forward(words::plain(&error)))?;
@@ -171,13 +168,14 @@ impl Server {
             let (socket, listener, address) = bind(listen).await?;
             info!("answering DNS at {address}");
             addresses.push(address);
-            let socket = Arc::new(socket);
-            tasks.spawn(datagrams(socket, Arc::clone(&serving)));
+            let datagrams = Datagrams::start(socket, Arc::clone(&serving));
+            sockets.push(datagrams.map_err(StartError::Thread)?);
             let streams = Arc::clone(&streams);
             tasks.spawn(streams.accept(listener, Arc::clone(&serving)));
         }
         Ok(Self {
             addresses,
+            _datagrams: sockets,
             _tasks: tasks,
         })
     }
@@ -225,7 +223,7 @@ async fn bind(listen: SocketAddr) -> Result<(UdpSocket, TcpListener, SocketAddr)
     };
     let mut attempts = 1..=ATTEMPTS;
     loop {
-        let socket = UdpSocket::bind(listen).await.map_err(failed("UDP"))?;
+        let socket = UdpSocket::bind(listen).map_err(failed("UDP"))?;
         let address = socket.local_addr().map_err(failed("UDP"))?;
         match TcpListener::bind(address).await {
             Ok(listener) => return Ok((socket, listener, address)),
@@ -233,48 +231,6 @@ async fn bind(listen: SocketAddr) -> Result<(UdpSocket, TcpListener, SocketAddr)
             Err(_) if listen.port() == 0 && attempts.next().is_some() => {}
             Err(error) => return Err(failed("TCP")(error)),
         }
-    }
-}
-
-/// Answers datagrams for ever.
-async fn datagrams(socket: Arc<UdpSocket>, serving: Arc<Serving>) {
-    let mut buffer = vec![0; LONGEST_DATAGRAM];
-    let mut answers = Vec::with_capacity(BURST);
-    let mut kept = Kept::new();
-    while socket.readable().await.is_ok() {
-        let mut taken = 0;
-        // An error is that of an answer sent before, or there is nothing more.
-        while taken < BURST
-            && let Ok((length, client)) = socket.try_recv_from(&mut buffer)
-        {
-            taken += 1;
-            let question = buffer.get(..length).unwrap_or_default();
-            match serving.datagram(question, client.ip(), &mut kept) {
-                Taken::Answer(bytes) => answers.push((bytes, client)),
-                Taken::Nothing => {}
-                Taken::Waits(waiting) => {
-                    let (socket, serving) = (Arc::clone(&socket), Arc::clone(&serving));
-                    tokio::spawn(async move {
-                        let bytes = serving.wait(waiting).await;
-                        send(&socket, &bytes, client);
-                    });
-                }
-            }
-        }
-        // One after the other: whoever waits for several is woken once.
-        for (bytes, client) in answers.drain(..) {
-            send(&socket, &bytes, client);
-        }
-        if taken == BURST {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-/// Sends an answer, or drops it when the kernel has no room: the client will ask again.
-fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {
-    if socket.try_send_to(bytes, client).is_err() {
-        metrics::dropped(Unanswered::Unsent);
     }
 }
 
@@ -294,7 +250,8 @@ pub(super) struct Waiting {
 }
 
 impl Serving {
-    fn datagram(&self, bytes: &[u8], client: IpAddr, kept: &mut Kept) -> Taken {
+    /// Answers a datagram, or finds out that it must wait.
+    pub(super) fn datagram(&self, bytes: &[u8], client: IpAddr, kept: &mut Kept) -> Taken {
         match self.verdict(client) {
             Verdict::Send => self.take_again(bytes, kept),
             Verdict::Drop => {

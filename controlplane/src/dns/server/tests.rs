@@ -1,7 +1,7 @@
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{RData, RecordType, rdata::A};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::*;
@@ -144,6 +144,35 @@ async fn a_taken_port_is_named_with_the_way_out() {
         error.starts_with(&format!("dns.listen {taken}: cannot listen by UDP: ")),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_reads_no_datagrams_any_more() {
+    let server = start(Settings::new(vec![local()], options())).await;
+    let address = server.addresses()[0];
+    drop(server);
+    UdpSocket::bind(address).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_questions_at_once_are_all_answered_to_those_who_asked() {
+    let server = start(Settings::new(vec![local()], options())).await;
+    let address = server.addresses()[0];
+    let bytes = question("many.default.svc.cluster.local");
+    let mut clients = Vec::new();
+    for number in 0..100u16 {
+        let socket = UdpSocket::bind(local()).await.unwrap();
+        let mut own = bytes.clone();
+        own[..2].copy_from_slice(&number.to_be_bytes());
+        socket.send_to(&own, address).await.unwrap();
+        clients.push((number, socket));
+    }
+    for (number, socket) in clients {
+        let mut buffer = vec![0; 4096];
+        let length = timeout(LONG, socket.recv(&mut buffer)).await.unwrap();
+        let answer = Message::from_vec(&buffer[..length.unwrap()]).unwrap();
+        assert_eq!(answer.id, number);
+    }
 }
 
 /// A server that answers every question with an address, or with nothing.
