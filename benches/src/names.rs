@@ -4,6 +4,7 @@
 //!   folder: 11,000 Services --> sluice-controlplane --.
 //!   zone file: the same names --> nsd, Knot, BIND ----+--> dnsperf, in turns; each server has CPU 0, dnsperf CPU 1
 //!
+//!   one change at a time ----> sluice-controlplane --> asked until it is answered
 //!   1,000 changes a second --> sluice-controlplane --> 10,000 questions a second, every answer judged
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod churn;
 mod cluster;
 mod dnsperf;
+mod freshness;
 mod peer;
 
 use std::fs;
@@ -47,7 +49,9 @@ pub struct Options {
     pub rounds: usize,
     /// How long a turn takes.
     pub turn: Duration,
-    /// How long the zone changes.
+    /// Changes one at a time.
+    pub changes: u16,
+    /// How long the zone changes without a pause.
     pub churn: Duration,
 }
 
@@ -65,6 +69,7 @@ pub fn run(options: Options, report: &mut Report) -> Result<()> {
     let dir = TempDir::new()?;
     let mut alone = Alone::start(&names::listening(&[SLUICE]), |folder| {
         cluster::write(folder)?;
+        freshness::write_first(folder)?;
         churn::write_first(folder)
     })?;
     let measured = measure(options, dir.path(), &mut alone, report);
@@ -89,6 +94,7 @@ fn measure(options: Options, dir: &Path, alone: &mut Alone, report: &mut Report)
         compare(options, &questions, alone, report)?;
     }
     pin(alone.process.pid(), "0-1")?;
+    freshness::run(options.changes, alone, report)?;
     churn::run(options.churn, alone, report)
 }
 

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let options = Options {
         rounds: arguments.pick(1, 7),
         turn: Duration::from_secs(arguments.pick(1, 5)),
+        changes: arguments.pick(10, 100),
         churn: Duration::from_secs(arguments.pick(3, 30)),
     };
     arguments.run("dns", DNS, |report| names::run(options, report))

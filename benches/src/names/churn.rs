@@ -4,13 +4,24 @@
 //! The endpoints of a Service carry the number of the change that made them: `100.CHANGE.SERVICE.N`.
 //! So an answer shows whether it is whole, of one change alone, not from the future, and not older
 //! than what an answer that came before the question had shown.
+//!
+//! An answer has come when the kernel puts it into the client's socket. When the client reads it is
+//! measured too: on a machine of two CPUs that are busy, its own thread waits for one of them.
 
+use std::io::IoSliceMut;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, recvmsg, setsockopt,
+    sockopt::{RcvBufForce, ReceiveTimestampns},
+};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 use sluice_tests::alone::Alone;
 use sluice_tests::clock;
 use sluice_tests::manifests::Folder;
@@ -32,6 +43,8 @@ const CHANGES: u32 = 1_000;
 const QUESTIONS: u32 = 10_000;
 /// How many numbers questions have.
 const NUMBERS: usize = 1 << 16;
+/// Bytes of answers that the client's socket holds.
+const RECEIVE_BUFFER: usize = 1 << 22;
 /// After so long a question counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The largest number of a change.
@@ -65,7 +78,7 @@ struct Shared {
     written: Vec<AtomicU8>,
     /// The newest change that was seen, of each Service.
     seen: Vec<AtomicU8>,
-    /// When a question was sent, in nanoseconds since the beginning; 0: it is answered.
+    /// When a question was sent, in nanoseconds of the clock of the day; 0: it is answered.
     sent: Vec<AtomicU64>,
     /// The newest change that had been seen when it was.
     at_least: Vec<AtomicU8>,
@@ -74,7 +87,10 @@ struct Shared {
 /// What the reader found.
 #[derive(Default)]
 struct Found {
+    /// From a question to the arrival of its answer.
     latencies_ms: Vec<f64>,
+    /// From a question to the client's reading of its answer.
+    readings_ms: Vec<f64>,
     wrong: Vec<String>,
 }
 
@@ -104,6 +120,9 @@ pub fn run(length: Duration, alone: &mut Alone, report: &mut Report) -> Result<(
         Ok(socket)
     })?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    setsockopt(&socket, ReceiveTimestampns, &true)?;
+    // What comes while the reader waits for a CPU is not to be lost.
+    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
     let folder = &alone.folder;
     let (changes, asked, found) = thread::scope(|scope| -> Result<_> {
         let reader = scope.spawn(|| read(&socket, &shared));
@@ -119,7 +138,6 @@ pub fn run(length: Duration, alone: &mut Alone, report: &mut Report) -> Result<(
     for wrong in found.wrong.iter().take(5) {
         eprintln!("  {wrong}");
     }
-    let ascending = sorted(&found.latencies_ms);
     let answered = found.latencies_ms.len() + found.wrong.len();
     let missing = asked.saturating_sub(answered);
     let rate = |count: usize| count as f64 / length.as_secs_f64();
@@ -127,9 +145,15 @@ pub fn run(length: Duration, alone: &mut Alone, report: &mut Report) -> Result<(
     report.add("questions asked", "1/s", &[rate(asked)]);
     report.add("wrong answers", "answers", &[found.wrong.len() as f64]);
     report.add("questions without an answer", "answers", &[missing as f64]);
-    for (name, share) in [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        let late = quantile(&ascending, share).context("no answers")?;
-        report.add(format!("latency beside the changes, {name}"), "ms", &[late]);
+    for (what, readings) in [
+        ("latency beside the changes", &found.latencies_ms),
+        ("until the client reads", &found.readings_ms),
+    ] {
+        let ascending = sorted(readings);
+        for (name, share) in [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            let late = quantile(&ascending, share).context("no answers")?;
+            report.add(format!("{what}, {name}"), "ms", &[late]);
+        }
     }
     Ok(())
 }
@@ -162,8 +186,7 @@ fn ask(socket: &UdpSocket, shared: &Shared, length: Duration) -> Result<usize> {
         let place = usize::from(id);
         let seen = shared.seen[service].load(Ordering::SeqCst);
         shared.at_least[place].store(seen, Ordering::SeqCst);
-        let now = nanoseconds(shared.began.elapsed());
-        shared.sent[place].store(now.max(1), Ordering::SeqCst);
+        shared.sent[place].store(now()?, Ordering::SeqCst);
         asked += 1;
         socket.send(&question).map(drop).context("a question")
     })?;
@@ -195,10 +218,10 @@ fn read(socket: &UdpSocket, shared: &Shared) -> Result<Found> {
     let mut buffer = [0; 2048];
     while !shared.done.load(Ordering::Relaxed) {
         // Nothing for a while is no error.
-        let Ok(length) = socket.recv(&mut buffer) else {
+        let Some((length, came)) = receive(socket, &mut buffer) else {
             continue;
         };
-        let now = nanoseconds(shared.began.elapsed());
+        let read = now()?;
         let Some(answer) = message::answer(&buffer[..length]) else {
             found.wrong.push("an answer that cannot be read".to_owned());
             continue;
@@ -206,8 +229,9 @@ fn read(socket: &UdpSocket, shared: &Shared) -> Result<Found> {
         let sent = shared.sent[usize::from(answer.id)].swap(0, Ordering::SeqCst);
         match judge(&answer, shared) {
             Ok(()) if sent > 0 => {
-                let taken = now.saturating_sub(sent);
-                found.latencies_ms.push(taken as f64 / 1e6);
+                let after = |time: u64| time.saturating_sub(sent) as f64 / 1e6;
+                found.latencies_ms.push(after(came));
+                found.readings_ms.push(after(read));
             }
             Ok(()) => found.wrong.push(format!("nobody asked: {answer:?}")),
             Err(why) => found.wrong.push(format!("{why}: {answer:?}")),
@@ -244,6 +268,26 @@ fn service_of(id: u16) -> usize {
     usize::from(id) % SERVICES
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+/// Reads a datagram: its length, and when it came.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, u64)> {
+    let mut space = nix::cmsg_space!(TimeSpec);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::empty();
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+    let came = message.cmsgs().ok()?.find_map(|about| match about {
+        ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
+        _ => None,
+    });
+    Some((message.bytes, came?))
+}
+
+/// The clock by which the kernel says when a datagram came.
+fn now() -> Result<u64> {
+    let time = clock_gettime(ClockId::CLOCK_REALTIME)?;
+    Ok(nanoseconds(time))
+}
+
+fn nanoseconds(time: TimeSpec) -> u64 {
+    let time = Duration::from(time);
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -183,6 +183,13 @@ pub const DNS: &[Goal] = &[
         ANSWERS,
         (0.0, 0.0),
     ),
+    goal(
+        "N6",
+        "a change of endpoints until it is answered, from before its file is written, p99",
+        "change until it is answered, p99",
+        MS,
+        (50.0, 50.0),
+    ),
 ];
 
 /// What `cargo bench --bench memory` measures.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::net::{
     MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, recvfrom,
-    sendmmsg, sendto, shutdown,
+    sendmmsg, sendto, shutdown, sockopt,
 };
 use tokio::runtime::Handle;
 
@@ -28,6 +28,8 @@ use super::server::{Serving, Taken};
 const BURST: usize = 64;
 /// Longest question that is read; those with more options than usual are some hundred bytes.
 const LONGEST: usize = 4096;
+/// Bytes of questions that wait while the reader is kept from its CPU: some thousand.
+const WAITING: usize = 1 << 21;
 /// Pause when the kernel cannot give what there is, most likely for want of memory.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -43,8 +45,12 @@ impl Datagrams {
     /// Starts. Needs a tokio runtime, which asks others.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// The socket takes no settings, or the thread cannot be started.
     pub(super) fn start(socket: UdpSocket, serving: Arc<Serving>) -> io::Result<Self> {
+        // Beyond what the machine allows everybody if that may be had.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
+        }
         let socket = Arc::new(socket);
         let ended = Arc::new(AtomicBool::new(false));
         let reader = Reader {
