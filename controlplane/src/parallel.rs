@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, available_parallelism};
 
@@ -9,8 +10,11 @@ use std::thread::{self, available_parallelism};
 /// items, whoever was first. What panics, panics here. Without threads it takes longer and does the
 /// same.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = available_parallelism().map_or(1, NonZero::get);
-    if cores.min(items.len()) < 2 {
+    let cores = match items {
+        [] | [_] => 1,
+        _ => cores().min(items.len()),
+    };
+    if cores < 2 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);
@@ -26,7 +30,7 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
     };
     let mut done = thread::scope(|scope| {
         let helper = |_| thread::Builder::new().spawn_scoped(scope, turn).ok();
-        let helpers: Vec<_> = (1..cores.min(items.len())).filter_map(helper).collect();
+        let helpers: Vec<_> = (1..cores).filter_map(helper).collect();
         let mut done = turn();
         for helper in helpers {
             done.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -35,6 +39,13 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
     });
     done.sort_unstable_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// How many cores there are. To ask costs as much as to read a small file, so it is asked once.
+fn cores() -> usize {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| available_parallelism().map_or(1, NonZero::get));
+    *CORES
 }
 
 #[cfg(test)]

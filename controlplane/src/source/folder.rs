@@ -29,8 +29,9 @@ use crate::words;
 
 /// How long notices are collected after the last one.
 const QUIET: Duration = Duration::from_millis(10);
-/// How long notices are collected at most, so that a stream of them cannot hold back a change.
-const COLLECT: Duration = Duration::from_millis(40);
+/// How long notices are collected at most: a stream of them cannot hold back a change, and what is
+/// collected meanwhile keeps no core for long.
+const COLLECT: Duration = Duration::from_millis(20);
 /// How long a file that is written again and again is left alone at most.
 const HOLD: Duration = Duration::from_millis(100);
 /// How long a writer that does not close its file is waited for.
