@@ -29,6 +29,7 @@ use sluice_tests::{clock, process};
 use tempfile::TempDir;
 
 use crate::report::Report;
+use crate::statistics::median;
 use dnsperf::Load;
 use peer::PEERS;
 
@@ -191,18 +192,17 @@ fn compare(
     Ok(())
 }
 
-/// Of each round, the first server's reading over the best of the others'.
+/// Of each round, the first server's reading over that of the best other one: the one whose median is
+/// the best, for the best reading of each round would be that of whoever was lucky.
 fn against_best(readings: &[Vec<f64>], better: fn(f64, f64) -> f64) -> Vec<f64> {
     let Some((ours, others)) = readings.split_first() else {
         return Vec::new();
     };
-    let rounds = ours.iter().enumerate();
-    rounds
-        .filter_map(|(round, own)| {
-            let theirs = others.iter().filter_map(|of_server| of_server.get(round));
-            Some(own / theirs.copied().reduce(better)?)
-        })
-        .collect()
+    let medians = others.iter().map(|readings| (median(readings), readings));
+    let best = medians.reduce(|a, b| if better(a.0, b.0) == a.0 { a } else { b });
+    let theirs = best.map(|(_, readings)| readings.as_slice());
+    let rounds = ours.iter().zip(theirs.unwrap_or_default());
+    rounds.map(|(own, theirs)| own / theirs).collect()
 }
 
 #[cfg(test)]
@@ -210,10 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_round_is_compared_with_the_best_other_of_that_round() {
-        let readings = [vec![10.0, 30.0], vec![20.0, 10.0], vec![5.0, 15.0]];
-        assert_eq!(against_best(&readings, f64::max), [0.5, 2.0]);
-        assert_eq!(against_best(&readings, f64::min), [2.0, 3.0]);
+    fn each_round_is_compared_with_the_other_whose_median_is_the_best() {
+        let readings = [
+            vec![10.0, 30.0, 20.0],
+            vec![20.0, 10.0, 40.0],
+            vec![5.0, 15.0, 50.0],
+        ];
+        assert_eq!(against_best(&readings, f64::max), [0.5, 3.0, 0.5]);
+        assert_eq!(against_best(&readings, f64::min), [2.0, 2.0, 0.4]);
         assert!(against_best(&readings[..1], f64::max).is_empty());
     }
 }
