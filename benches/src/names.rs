@@ -18,7 +18,7 @@ mod freshness;
 mod peer;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use sluice_tests::names::{self, LIMIT, Reply, dig};
 use sluice_tests::{clock, process};
 use tempfile::TempDir;
 
+use crate::namespace::Namespace;
 use crate::report::Report;
 use crate::statistics::median;
 use dnsperf::Load;
@@ -97,6 +98,17 @@ fn measure(options: Options, dir: &Path, alone: &mut Alone, report: &mut Report)
     pin(alone.process.pid(), "0-1")?;
     freshness::run(options.changes, alone, report)?;
     churn::run(options.churn, alone, report)
+}
+
+/// A client's socket to Sluice. Reading gives up soon, so that whoever reads can look whether to go on.
+fn client(alone: &Alone) -> Result<UdpSocket> {
+    let socket = Namespace::named(alone.namespace.name()).within(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(SLUICE)?;
+        Ok(socket)
+    })?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    Ok(socket)
 }
 
 /// Waits until the last name is there.

@@ -54,15 +54,25 @@ pub fn start(host: &Host, dir: &Path) -> Result<Process> {
 }
 
 fn text(host: &Host, folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        "server:
-  ip-address: {address}
-  ip-address: {address6}
+    let own = format!(
+        "  ip-address: {}
+  ip-address: {}
   ipv4-edns-size: 4096
   ipv6-edns-size: 4096
   port: {PORT}
-  server-count: 1
+",
+        host.address, host.address6
+    );
+    configuration(&own, folder, "example.test", &folder.join("zone"))
+}
+
+/// The configuration of an nsd with one process that serves `zone` from `file` and keeps everything
+/// in `folder`; `own` are its own lines about the server, where it listens first of all.
+pub fn configuration(own: &str, folder: &Path, zone: &str, file: &Path) -> String {
+    let (folder, file) = (folder.display(), file.display());
+    format!(
+        "server:
+{own}  server-count: 1
   username: \"\"
   database: \"\"
   zonesdir: \"{folder}\"
@@ -73,11 +83,9 @@ fn text(host: &Host, folder: &Path) -> String {
 remote-control:
   control-enable: no
 zone:
-  name: example.test
-  zonefile: zone
-",
-        address = host.address,
-        address6 = host.address6
+  name: {zone}
+  zonefile: \"{file}\"
+"
     )
 }
 

@@ -28,8 +28,7 @@ use sluice_tests::manifests::Folder;
 use sluice_tests::names::message::{self, Answer};
 use sluice_tests::names::of_service;
 
-use super::{SLUICE, cluster};
-use crate::namespace::Namespace;
+use super::{client, cluster};
 use crate::report::Report;
 use crate::statistics::{quantile, sorted};
 
@@ -113,13 +112,7 @@ pub fn run(length: Duration, alone: &mut Alone, report: &mut Report) -> Result<(
         sent: (0..NUMBERS).map(|_| AtomicU64::new(0)).collect(),
         at_least: (0..NUMBERS).map(|_| AtomicU8::new(0)).collect(),
     };
-    let namespace = Namespace::named(alone.namespace.name());
-    let socket = namespace.within(|| {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.connect(SLUICE)?;
-        Ok(socket)
-    })?;
-    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let socket = client(alone)?;
     setsockopt(&socket, ReceiveTimestampns, &true)?;
     // What comes while the reader waits for a CPU is not to be lost.
     setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;

@@ -13,8 +13,7 @@ use sluice_tests::manifests::Folder;
 use sluice_tests::names::message;
 use sluice_tests::names::of_service;
 
-use super::{SLUICE, cluster};
-use crate::namespace::Namespace;
+use super::{client, cluster};
 use crate::report::Report;
 use crate::statistics::{quantile, sorted};
 
@@ -51,12 +50,7 @@ fn address(change: u16) -> Ipv4Addr {
 /// A file cannot be written, or a change is not answered.
 pub fn run(changes: u16, alone: &mut Alone, report: &mut Report) -> Result<()> {
     report.section("A change of endpoints until it is answered, from before its file is written");
-    let socket = Namespace::named(alone.namespace.name()).within(|| {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.connect(SLUICE)?;
-        Ok(socket)
-    })?;
-    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let socket = client(alone)?;
     let mut taken_ms = Vec::new();
     for change in 1..=changes {
         let began = clock::now();

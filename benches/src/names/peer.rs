@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use sluice_tests::clock;
 use sluice_tests::names::{LIMIT, ZONE, dig};
 use sluice_tests::netns::Netns;
 use sluice_tests::process::Process;
+use sluice_tests::{clock, dns};
 
 use super::at;
 
@@ -85,29 +85,15 @@ impl Peer {
 }
 
 fn nsd(place: &Place<'_>) -> String {
-    let Place { folder, zone, port } = place;
-    let (folder, zone) = (folder.display(), zone.display());
-    format!(
-        "server:
-  ip-address: 127.0.0.1
-  port: {port}
-  server-count: 1
+    let own = format!(
+        "  ip-address: 127.0.0.1
+  port: {}
   minimal-responses: yes
   rrl-ratelimit: 0
-  username: \"\"
-  database: \"\"
-  zonesdir: \"{folder}\"
-  pidfile: \"{folder}/pid\"
-  zonelistfile: \"{folder}/zone.list\"
-  xfrdfile: \"{folder}/xfrd.state\"
-  xfrdir: \"{folder}\"
-remote-control:
-  control-enable: no
-zone:
-  name: {ZONE}
-  zonefile: \"{zone}\"
-"
-    )
+",
+        place.port
+    );
+    dns::configuration(&own, place.folder, ZONE, place.zone)
 }
 
 fn knot(place: &Place<'_>) -> String {
